@@ -1,0 +1,1 @@
+"""What money may do: pure rules without I/O, clock, randomness or logging."""

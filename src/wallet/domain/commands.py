@@ -1,0 +1,112 @@
+"""The commands: what a client asks for, frozen at the edge with every id it will ever need.
+
+A command that is run a second time (after a deadlock, or a COMMIT whose answer was lost) is the same
+command: its key, audit id and transfer id were made before its first run.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple, assert_never
+
+from wallet.domain.events import TransferTerms
+from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
+from wallet.domain.money import format_money
+from wallet.domain.transfer import CreditOutcome
+
+
+class OperationKey(NamedTuple):
+    """The scope of an idempotency key: the wallet of the path and the client's key."""
+
+    wallet_id: WalletId
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """Add an amount to a wallet, which is made if it does not exist."""
+
+    wallet_id: WalletId
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """Take an amount from a wallet."""
+
+    wallet_id: WalletId
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """Move an amount from a wallet (wallet_id) to another, which is made if it does not exist."""
+
+    wallet_id: WalletId
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+    amount: Decimal
+    to_wallet_id: WalletId
+    transfer_id: TransferId
+
+
+Command = Deposit | Withdraw | Transfer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditTransfer:
+    """Step 2 of a stepwise transfer, at the receiver."""
+
+    terms: TransferTerms
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcludeTransfer:
+    """Step 3 of a stepwise transfer, at the sender, after the receiver's final word."""
+
+    terms: TransferTerms
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+    credit: CreditOutcome
+    waiting_audit_ids: tuple[ApiAuditId, ...] = ()
+    """The audit rows of the retries that wait for this end, besides that of the first request."""
+
+
+SagaStep = CreditTransfer | ConcludeTransfer
+
+
+def key_of(command: Command | SagaStep) -> OperationKey:
+    """The key under which the outcome of this command (or of the transfer it is a step of) is stored."""
+    match command:
+        case CreditTransfer() | ConcludeTransfer():
+            return OperationKey(command.terms.from_wallet_id, command.request_id)
+        case _:
+            return OperationKey(command.wallet_id, command.request_id)
+
+
+def kind_of(command: Command) -> str:
+    """The operation's name: deposit, withdraw or transfer."""
+    match command:
+        case Deposit():
+            return "deposit"
+        case Withdraw():
+            return "withdraw"
+        case Transfer():
+            return "transfer"
+        case _:
+            assert_never(command)
+
+
+def fingerprint_of(command: Command) -> str:
+    """What makes two requests the same one: operation, parsed amount, counterparty.
+
+    Readable on purpose, so that an auditor can compare it by eye. The counterparty comes last, hence the
+    colons that an id may contain cannot make two different requests look alike.
+    """
+    counterparty = command.to_wallet_id if isinstance(command, Transfer) else ""
+    return f"{kind_of(command)}:{format_money(command.amount)}:{counterparty}"

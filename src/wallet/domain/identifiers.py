@@ -1,0 +1,31 @@
+"""The ids of the domain, their one spelling rule, and the bucket a wallet lives in."""
+
+import re
+from hashlib import sha256
+from typing import Final, NewType
+from uuid import UUID
+
+WalletId = NewType("WalletId", str)
+RequestId = NewType("RequestId", str)
+TransferId = NewType("TransferId", UUID)
+EventId = NewType("EventId", UUID)
+BatchId = NewType("BatchId", UUID)
+ApiAuditId = NewType("ApiAuditId", UUID)
+
+BUCKET_COUNT: Final = 64
+NO_WALLET_BUCKET: Final = 0
+"""Where rows that belong to no wallet lie, such as the audit row of a malformed request."""
+
+ID_LENGTH_MAX: Final = 128
+ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
+_ID: Final = re.compile(ID_PATTERN, re.ASCII)
+
+
+def is_id(text: str) -> bool:
+    """Whether the whole text is a wallet id or request id: 1-128 characters, see ID_PATTERN."""
+    return _ID.fullmatch(text) is not None
+
+
+def bucket_of(wallet_id: WalletId) -> int:
+    """The stable bucket (0-63) of a wallet; the SQL function wallet_bucket(text) gives the same."""
+    return sha256(wallet_id.encode()).digest()[0] & (BUCKET_COUNT - 1)

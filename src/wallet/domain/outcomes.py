@@ -1,0 +1,35 @@
+"""The outcomes: what a command got. The edge turns each into the bytes that are stored and replayed."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from wallet.domain.events import TransferTerms
+from wallet.domain.rejections import Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A deposit or withdrawal took effect; `created` if it made the wallet."""
+
+    balance: Decimal
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """A transfer completed; both balances right after it."""
+
+    terms: TransferTerms
+    from_balance: Decimal
+    to_balance: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The key already belongs to another request (its fingerprint); nothing moved, nothing is stored."""
+
+    stored_fingerprint: str
+
+
+FinalOutcome = Moved | Transferred | Rejected
+Outcome = FinalOutcome | KeyReused

@@ -1,0 +1,61 @@
+"""The transfer saga: Initiated → Debited → Completed, or Debited → Compensated → Failed.
+
+Each step is a pure transition of one wallet. In one transaction (`decide_transfer`) or in three, the
+same steps run in the same order; a step that has been taken is never judged again.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from wallet.domain.events import (
+    Event,
+    TransferCompensated,
+    TransferCompleted,
+    TransferCredited,
+    TransferDebited,
+    TransferFailed,
+    TransferInitiated,
+    TransferTerms,
+)
+from wallet.domain.rejections import Rejected
+from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_debit
+
+
+@dataclass(frozen=True, slots=True)
+class CreditAccepted:
+    """The receiver was credited; its balance afterwards and the version of that event."""
+
+    balance_after: Decimal
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRefused:
+    """The receiver could not be credited; the reason is a sentence."""
+
+    reason: str
+
+
+CreditOutcome = CreditAccepted | CreditRefused
+
+
+def begin(sender: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
+    """Step 1, at the sender: take the amount out of its balance."""
+    return refuse_debit(sender, terms.amount) or (TransferInitiated(terms), TransferDebited(terms))
+
+
+def receive(receiver: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
+    """Step 2, at the receiver: put the amount in, or say why not. Its answer alone decides the saga."""
+    return refuse_credit(receiver, terms.amount) or (
+        *creation_for(receiver, terms.currency),
+        TransferCredited(terms),
+    )
+
+
+def conclude(terms: TransferTerms, credit: CreditOutcome) -> tuple[Event, ...]:
+    """Step 3, at the sender: complete, or give the money back."""
+    match credit:
+        case CreditAccepted():
+            return (TransferCompleted(terms),)
+        case CreditRefused():
+            return (TransferCompensated(terms, credit.reason), TransferFailed(terms, credit.reason))

@@ -1,0 +1,117 @@
+"""The wallet: one owner's balance in one currency, with its own event sequence; the unit we lock."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from wallet.domain.events import (
+    SIGNS,
+    Event,
+    FundsDeposited,
+    FundsWithdrawn,
+    RecordedEvent,
+    WalletCreated,
+    amount_of,
+    type_of,
+)
+from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
+from wallet.domain.money import BALANCE_MAX, ZERO, add, format_money, subtract
+from wallet.domain.rejections import Rejected, Rejection
+
+DEFAULT_CURRENCY: Final = "USD"
+_TICK: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A wallet's state. Version 0 means that it does not exist, whether or not a row is there to lock."""
+
+    wallet_id: WalletId
+    currency: str
+    balance: Decimal
+    version: int
+    last_event_at: datetime | None
+
+    @property
+    def exists(self) -> bool:
+        """Whether an event made the wallet real."""
+        return self.version > 0
+
+
+def initial(wallet_id: WalletId) -> Wallet:
+    """The state before the first event."""
+    return Wallet(wallet_id, DEFAULT_CURRENCY, ZERO, 0, None)
+
+
+def decide_deposit(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Rejected:
+    """An amount comes in; the first one makes the wallet."""
+    refusal = refuse_credit(wallet, amount)
+    if refusal is not None:
+        return refusal
+    if wallet.exists:
+        return (FundsDeposited(amount),)
+    return (WalletCreated(DEFAULT_CURRENCY), FundsDeposited(amount))
+
+
+def decide_withdraw(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Rejected:
+    """An amount goes out, if it is there."""
+    return refuse_debit(wallet, amount) or (FundsWithdrawn(amount),)
+
+
+def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
+    """Why this amount can't leave the wallet, or None."""
+    if not wallet.exists:
+        return Rejected(
+            Rejection.WALLET_NOT_FOUND, f"Wallet {wallet.wallet_id} does not exist. Deposit into it first."
+        )
+    if wallet.balance < amount:
+        return Rejected(
+            Rejection.INSUFFICIENT_FUNDS,
+            f"Wallet {wallet.wallet_id} holds {format_money(wallet.balance)}, "
+            f"which is less than the {format_money(amount)} asked for.",
+        )
+    return None
+
+
+def refuse_credit(wallet: Wallet, amount: Decimal) -> Rejected | None:
+    """Why this amount can't enter the wallet, or None."""
+    if add(wallet.balance, amount) > BALANCE_MAX:
+        return Rejected(
+            Rejection.BALANCE_LIMIT_EXCEEDED,
+            f"Wallet {wallet.wallet_id} holds {format_money(wallet.balance)}; "
+            f"{format_money(amount)} more would exceed the limit of {format_money(BALANCE_MAX)}.",
+        )
+    return None
+
+
+def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
+    """The state after one more event; shared by the write path, the property tests and the auditor."""
+    currency = event.currency if isinstance(event, WalletCreated) else wallet.currency
+    sign = SIGNS[type_of(event)]
+    balance = wallet.balance
+    if sign > 0:
+        balance = add(balance, amount_of(event))
+    elif sign < 0:
+        balance = subtract(balance, amount_of(event))
+    assert ZERO <= balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {balance}"
+    return Wallet(wallet.wallet_id, currency, balance, wallet.version + 1, occurred_at)
+
+
+def record(
+    wallet: Wallet, event: Event, now: datetime, *, request_id: RequestId, api_audit_id: ApiAuditId
+) -> tuple[Wallet, RecordedEvent]:
+    """Give an event its place: the next version, and a time later than the wallet's last one."""
+    occurred_at = now
+    if wallet.last_event_at is not None and now <= wallet.last_event_at:
+        occurred_at = wallet.last_event_at + _TICK
+    after = evolve(wallet, event, occurred_at)
+    recorded = RecordedEvent(
+        event, wallet.wallet_id, after.version, occurred_at, after.balance, request_id, api_audit_id
+    )
+    return after, recorded
+
+
+def creation_for(wallet: Wallet, currency: str) -> tuple[Event, ...]:
+    """The event that makes a wallet which a transfer's credit is about to enter; nothing if it exists."""
+    return () if wallet.exists else (WalletCreated(currency),)
