@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, transactions, statements, migrations, the embedded server."""

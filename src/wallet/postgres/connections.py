@@ -1,0 +1,69 @@
+"""Connections and pools whose every wait has an end, below a request's deadline."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+    AnyConnection = Connection | PooledConnection
+
+CONNECT_SECONDS: Final = 3.0
+STATEMENT_SECONDS: Final = 5.0
+# The client gives up later than the server, so that the server's own error arrives where the network lives.
+COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
+LOCK_MS: Final = 500
+
+
+async def connect(dsn: str, *, application_name: str, lock_ms: int = LOCK_MS) -> "Connection":
+    """Open one connection to a server that takes writes.
+
+    Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
+    """
+    return await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        target_session_attrs=SessionAttribute.read_write,
+        server_settings=_session_settings(application_name, lock_ms),
+    )
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncIterator["Pool"]:
+    """A pool that connects when first used, so that a process may start before its database."""
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size_max,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        target_session_attrs=SessionAttribute.read_write,
+        server_settings=_session_settings(application_name, LOCK_MS),
+        reset=_keep_session,
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+
+
+def _session_settings(application_name: str, lock_ms: int) -> dict[str, str]:
+    return {
+        "application_name": application_name,
+        "timezone": "UTC",
+        "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+        "lock_timeout": str(lock_ms),
+        "idle_in_transaction_session_timeout": "5000",
+        "jit": "off",
+    }
+
+
+async def _keep_session(_connection: object) -> None:
+    """Nothing to reset: our sessions never change a setting outside a transaction."""

@@ -1,0 +1,109 @@
+"""The settings: read once at start from the environment or `.env`, then passed on."""
+
+from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from wallet.domain.money import AMOUNT_MAX
+
+
+class InvalidSettings(Exception):
+    """A setting is wrong: the message names it, what is wrong, and the value given."""
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; names in the environment are the upper-case ones of `.env.example`."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = None
+    db_host: str | None = None
+    db_port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    db_user: str = "wallet"
+    db_pass: SecretStr = SecretStr("wallet")
+    db_name: str = "wallet"
+
+    rabbitmq_url: SecretStr | None = None
+    rabbitmq_exchange: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events"
+    rabbitmq_dlx: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events.dlx"
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 3000
+    enable_swagger: bool = True
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+
+    log_dir: Path = Path("logs")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    fraud_large_withdrawal_threshold: Annotated[Decimal, Field(gt=0, le=AMOUNT_MAX)] = Decimal(10000)
+    fraud_rapid_withdrawal_count: Annotated[int, Field(ge=1, le=1000)] = 3
+    fraud_rapid_withdrawal_window_seconds: Annotated[int, Field(ge=1, le=86400)] = 60
+
+    request_deadline_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
+    transfer_mode: Literal["auto", "stepwise"] = "auto"
+    wallet_failpoints: str = ""
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url", "rabbitmq_url", "db_host", mode="before")
+    @classmethod
+    def _blank_is_absent(cls, value: object) -> object:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known_schemes(self) -> Self:
+        _expect_scheme("DATABASE_URL", self.database_url, ("postgresql://", "postgres://"))
+        _expect_scheme("RABBITMQ_URL", self.rabbitmq_url, ("amqp://", "amqps://"))
+        return self
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database is named; without one, `wallet up` brings its own."""
+        return self.database_url is not None or self.db_host is not None
+
+    @property
+    def dsn(self) -> str:
+        """The PostgreSQL address with its password: never log it."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        if self.db_host is None:
+            raise InvalidSettings("No database is named: set DATABASE_URL or DB_HOST (or run `wallet up`).")
+        user, password = quote(self.db_user, safe=""), quote(self.db_pass.get_secret_value(), safe="")
+        return f"postgresql://{user}:{password}@{self.db_host}:{self.db_port}/{quote(self.db_name, safe='')}"
+
+    @property
+    def amqp_url(self) -> str | None:
+        """The RabbitMQ address with its password: never log it. None means the embedded transport."""
+        return None if self.rabbitmq_url is None else self.rabbitmq_url.get_secret_value()
+
+
+def load_settings() -> Settings:
+    """Read the settings, or raise InvalidSettings naming each wrong one by its environment name."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{_setting_name(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        raise InvalidSettings("; ".join(lines)) from None
+
+
+def _setting_name(location: tuple[int | str, ...]) -> str:
+    return str(location[0]).upper() if location else "settings"
+
+
+def _expect_scheme(name: str, url: SecretStr | None, schemes: tuple[str, ...]) -> None:
+    if url is not None and not url.get_secret_value().startswith(schemes):
+        raise ValueError(f"{name} must start with {' or '.join(schemes)}")
