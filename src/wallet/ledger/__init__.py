@@ -1,0 +1,1 @@
+"""The write path: commands gathered into batches, each one database transaction."""

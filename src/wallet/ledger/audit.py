@@ -1,0 +1,90 @@
+"""Audit rows: one for each POST, in the transaction that decided it, or in the background for the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
+from wallet.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import AnyConnection
+
+_SQL: Final = load_statements("wallet.ledger", "ledger.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """What is known of a POST before it is decided; secrets are redacted already.
+
+    `body` is its first 4 KiB as text (undecodable bytes and NUL replaced), `body_sha256` covers all that was
+    read, `headers_json` is a JSON object of strings.
+    """
+
+    api_audit_id: ApiAuditId
+    method: str
+    url: str
+    body: str
+    body_length: int
+    body_sha256: bytes
+    headers_json: str
+    client_ip: str
+    wallet_id: WalletId | None
+    request_id: RequestId | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
+
+    record: AuditRecord
+    status: int | None
+
+    @property
+    def bucket(self) -> int:
+        """The bucket of the wallet of the path; 0 where there is none."""
+        wallet_id = self.record.wallet_id
+        return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
+
+
+async def insert_audit_rows(
+    connection: "AnyConnection", rows: Sequence[AuditRow], timestamp: datetime | None
+) -> None:
+    """Insert the rows in key order; one that is there already stays as it is. One round trip.
+
+    `timestamp` is the batch's time; None takes the database's own.
+    """
+    ordered = sorted(
+        ((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id)
+    )
+    records = [row.record for _, row in ordered]
+    await connection.execute(
+        _SQL.insert_audit_rows,
+        [bucket for bucket, _ in ordered],
+        [record.api_audit_id for record in records],
+        [record.method for record in records],
+        [record.url for record in records],
+        [record.body for record in records],
+        [record.body_length for record in records],
+        [record.body_sha256 for record in records],
+        [record.headers_json for record in records],
+        [record.client_ip for record in records],
+        [row.status for _, row in ordered],
+        [record.wallet_id for record in records],
+        [record.request_id for record in records],
+        timestamp,
+    )
+
+
+async def settle_audit_rows(
+    connection: "AnyConnection", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
+) -> None:
+    """Give the rows of stepwise transfers that ended now their status, once. One round trip."""
+    ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
+    await connection.execute(
+        _SQL.settle_audit_rows,
+        [bucket for bucket, _, _ in ordered],
+        [audit_id for _, audit_id, _ in ordered],
+        [status for _, _, status in ordered],
+    )

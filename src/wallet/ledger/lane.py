@@ -1,0 +1,150 @@
+"""A lane: one connection that commits batch after batch, and knows what to do about every failure.
+
+| what PostgreSQL says                  | what the lane does                                                      |
+|---------------------------------------|-------------------------------------------------------------------------|
+| deadlock, serialization, lost race    | the whole batch again, jittered, bounded                                |
+| lock time-out (someone outside)       | again, stepping over the locked wallets, which go to the side lane      |
+| connection lost or silent, even at    | drop the connection; the same keyed batch on a new one, until nobody    |
+| COMMIT (outcome unknown)              | waits any more                                                          |
+| no room, statement cancelled          | 503 for the batch                                                       |
+| anything else                         | halve the batch until the culprit is alone: 500 for it, the rest go on  |
+
+A crash leaves the batch either committed whole or not at all; nothing else is kept here.
+"""
+
+import random
+from asyncio import sleep
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import structlog
+
+from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown, Render
+from wallet.ledger.requests import Phase, Request
+from wallet.ledger.statements import WriteConflict
+from wallet.ledger.transaction import BatchMode, run_batch
+from wallet.postgres.connections import LOCK_MS, connect
+from wallet.postgres.errors import Failure, failure_of
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+RETRIES_MAX: Final = 20
+"""Deadlocks in a row before the batch is given up: sorted locks make even one a rarity."""
+RETRY_SECONDS_MAX: Final = 0.05
+RECONNECT_SECONDS_FIRST: Final = 0.05
+RECONNECT_SECONDS_MAX: Final = 1.0
+
+HoldBack = Callable[[list[Request]], None]
+
+log = structlog.get_logger()
+
+
+class Lane:
+    """One connection, opened when first needed and dropped whenever its state is in doubt."""
+
+    def __init__(self, dsn: str, *, name: str, render: Render, lock_ms: int = LOCK_MS) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._render = render
+        self._lock_ms = lock_ms
+        self._connection: Connection | None = None
+
+    async def process(self, batch: list[Request], *, mode: BatchMode, hold_back: HoldBack) -> None:
+        """Bring every request of the batch to an end, or hand it to `hold_back`. Raises nothing of the world's."""
+        attempt = 0
+        while waiting := [request for request in batch if not request.is_over]:
+            try:
+                connection = await self._connected()
+                result = await run_batch(connection, waiting, render=self._render, mode=mode)
+            except Exception as error:
+                failure = Failure.RETRY if isinstance(error, WriteConflict) else failure_of(error)
+                attempt += 1
+                await self._clean_up(failure)
+                _note(failure, error, attempt, len(waiting))
+                if failure is Failure.HELD and not mode.skip_locked:
+                    mode = replace(mode, skip_locked=True, may_insert_wallets=False)
+                elif failure is Failure.RECONNECT:
+                    await sleep(_reconnect_seconds(attempt))
+                elif failure is Failure.RETRY and attempt <= RETRIES_MAX:
+                    await sleep(random.uniform(0, RETRY_SECONDS_MAX))
+                else:
+                    return await self._divide(waiting, failure, mode=mode, hold_back=hold_back)
+            else:
+                for request, settled in result.settled:
+                    request.settle(settled)
+                if result.held_back:
+                    hold_back(result.held_back)
+                return None
+        return None
+
+    async def _divide(
+        self, waiting: list[Request], failure: Failure, *, mode: BatchMode, hold_back: HoldBack
+    ) -> None:
+        """The batch can't go through as it is: halve it, or end the one request that is left."""
+        if failure in (Failure.OVERLOADED, Failure.RETRY):
+            for request in waiting:
+                request.fail(_unexecuted(request, "The database is overloaded."))
+        elif len(waiting) > 1:
+            middle = len(waiting) // 2
+            await self.process(waiting[:middle], mode=mode, hold_back=hold_back)
+            await self.process(waiting[middle:], mode=mode, hold_back=hold_back)
+        elif failure is Failure.HELD:
+            hold_back(waiting)
+        else:
+            request = waiting[0]
+            is_unknown = request.phase is Phase.UNKNOWN
+            request.fail(
+                OutcomeUnknown("The answer to a COMMIT was lost.") if is_unknown else CommandFailed()
+            )
+
+    async def _connected(self) -> "Connection":
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(
+                self._dsn, application_name=f"wallet api {self._name}", lock_ms=self._lock_ms
+            )
+        return self._connection
+
+    async def _clean_up(self, failure: Failure) -> None:
+        """Leave no open transaction behind; a connection that can't promise that is dropped."""
+        connection = self._connection
+        if connection is None:
+            return
+        if failure is not Failure.RECONNECT and not connection.is_closed():
+            try:
+                await connection.execute("rollback")
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pass
+            else:
+                return
+        connection.terminate()
+        self._connection = None
+
+    async def close(self) -> None:
+        """Close the connection, without waiting for a server that does not answer."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def _unexecuted(request: Request, why: str) -> Exception:
+    return OutcomeUnknown(why) if request.phase is Phase.UNKNOWN else NotExecuted(why)
+
+
+def _reconnect_seconds(attempt: int) -> float:
+    return min(RECONNECT_SECONDS_FIRST * (1 << min(attempt - 1, 10)), RECONNECT_SECONDS_MAX)
+
+
+def _note(failure: Failure, error: Exception, attempt: int, request_count: int) -> None:
+    fields = {
+        "failure": failure.name.lower(),
+        "attempt": attempt,
+        "requests": request_count,
+        "error": repr(error),
+    }
+    if failure is Failure.CULPRIT:
+        log.error("batch_failed", exc_info=error, **fields)
+    else:
+        log.warning("batch_failed", **fields)

@@ -1,0 +1,75 @@
+"""A request on its way through the ledger: its commands, its deadline, and the future its client waits for."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum, unique
+
+from wallet.domain.batch import Decision
+from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, SagaStep
+from wallet.domain.identifiers import WalletId
+from wallet.ledger.answers import Answer
+from wallet.ledger.audit import AuditRecord
+
+
+@unique
+class Phase(Enum):
+    """How far a request has come; what may be said of it when its deadline passes."""
+
+    WAITING = "not begun, or begun and certainly rolled back"
+    BEGUN = "its transaction is under way"
+    UNKNOWN = "a COMMIT was sent whose answer never came"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a request: the decision, and its answer where the decision has one."""
+
+    decision: Decision
+    answer: Answer | None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One command (or step of a transfer) with what is needed to audit and answer it.
+
+    `audit` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
+    the event loop's clock, seconds.
+    """
+
+    command: Command | SagaStep
+    audit: AuditRecord | None
+    deadline: float
+    future: asyncio.Future[Settled]
+    phase: Phase = Phase.WAITING
+    wallet_ids: tuple[WalletId, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out the wallets once: they are asked for on every hand-over."""
+        self.wallet_ids = wallets_of(self.command)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits any more: answered, failed, or past its deadline."""
+        return self.future.done()
+
+    def settle(self, settled: Settled) -> None:
+        """Answer the client, unless it has been told something already."""
+        if not self.future.done():
+            self.future.set_result(settled)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the client what went wrong, unless it has been told something already."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def wallets_of(command: Command | SagaStep) -> tuple[WalletId, ...]:
+    """The wallets whose order this command must keep: every one whose row it may lock."""
+    match command:
+        case CreditTransfer():
+            return (command.terms.to_wallet_id,)
+        case ConcludeTransfer():
+            return (command.terms.from_wallet_id,)
+        case _:
+            to_wallet_id = getattr(command, "to_wallet_id", None)
+            return (command.wallet_id,) if to_wallet_id is None else (command.wallet_id, to_wallet_id)

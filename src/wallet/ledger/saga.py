@@ -1,0 +1,150 @@
+"""The stepwise transfer: drives a debited transfer to its end, for its request or after a crash.
+
+Each step is a command of its own through the lanes. The receiver's word (transfer_credits) alone decides, so any
+number of drivers of one transfer agree; nobody compensates on a time-out, an error or its own judgement.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from wallet.domain.batch import Credited
+from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep
+from wallet.domain.events import TransferTerms
+from wallet.domain.identifiers import ApiAuditId, RequestId, bucket_of
+from wallet.failpoints import FailpointRaised, failpoint
+from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.audit import AuditRecord
+from wallet.ledger.requests import Settled
+from wallet.ledger.statements import SQL
+from wallet.postgres.errors import DATABASE_ERRORS
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Pool
+
+STUCK_AFTER: Final = timedelta(seconds=5)
+"""A transfer untouched for so long has lost its driver."""
+RECOVER_SECONDS: Final = 1.0
+RECOVER_MAX: Final = 50
+
+Submit = Callable[[Command | SagaStep, AuditRecord | None, float], Awaitable[Settled]]
+
+log = structlog.get_logger()
+
+
+class Saga:
+    """Drives transfers through their steps 2 and 3, and looks after those whose driver is gone."""
+
+    def __init__(self, pool: "Pool", *, submit: Submit, deadline_seconds: float) -> None:
+        self._pool = pool
+        self._submit = submit
+        self._deadline_seconds = deadline_seconds
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let `recover` return after the transfer it is driving."""
+        self._stopping.set()
+
+    async def finish(self, terms: TransferTerms, command: Command, deadline: float) -> Answer:
+        """Drive a debited transfer to its end and return its answer.
+
+        Raises OutcomeUnknown if that can't be done before the deadline: the debit is durable, so recovery or a
+        retry of the key will finish it.
+        """
+        return await self._drive(
+            terms,
+            request_id=command.request_id,
+            api_audit_id=command.api_audit_id,
+            waiting=(),
+            deadline=deadline,
+        )
+
+    async def finish_pending(
+        self, key: OperationKey, command: Command, deadline: float, *, is_own: bool
+    ) -> Answer:
+        """Drive the transfer of a key that was sent before; the retry's answer is a replay."""
+        try:
+            row = await self._pending_transfer(key)
+        except DATABASE_ERRORS as error:
+            raise OutcomeUnknown("The transfer could not be read.") from error
+        answer = await self._drive(
+            _terms_of(row),
+            request_id=key.request_id,
+            api_audit_id=row["api_audit_id"],
+            waiting=() if is_own else (command.api_audit_id,),
+            deadline=deadline,
+        )
+        return Answer(answer.status, answer.body, replayed=not is_own)
+
+    async def recover(self) -> None:
+        """Until stopped: drive every transfer that nobody has touched for a while."""
+        while not self._stopping.is_set():
+            try:
+                await self._recover_once()
+            except DATABASE_ERRORS as error:
+                log.warning("transfer_recovery_waits", error=repr(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), RECOVER_SECONDS)
+
+    async def _recover_once(self) -> None:
+        rows = await self._pool.fetch(SQL.stuck_transfers, STUCK_AFTER, RECOVER_MAX)
+        for row in rows:
+            if self._stopping.is_set():
+                return
+            deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+            try:
+                answer = await self._drive(
+                    _terms_of(row),
+                    request_id=row["request_id"],
+                    api_audit_id=row["api_audit_id"],
+                    waiting=(),
+                    deadline=deadline,
+                )
+            except OutcomeUnknown as error:
+                log.warning(
+                    "transfer_recovery_failed", transfer_id=str(row["transfer_id"]), error=repr(error)
+                )
+            else:
+                log.info("transfer_recovered", transfer_id=str(row["transfer_id"]), status=answer.status)
+
+    async def _drive(
+        self,
+        terms: TransferTerms,
+        *,
+        request_id: RequestId,
+        api_audit_id: ApiAuditId,
+        waiting: tuple[ApiAuditId, ...],
+        deadline: float,
+    ) -> Answer:
+        try:
+            await failpoint("saga.after_debit")
+            credit = CreditTransfer(terms=terms, request_id=request_id, api_audit_id=api_audit_id)
+            credited = (await self._submit(credit, None, deadline)).decision
+            assert isinstance(credited, Credited)
+            await failpoint("saga.after_credit")
+            end = ConcludeTransfer(
+                terms=terms,
+                request_id=request_id,
+                api_audit_id=api_audit_id,
+                credit=credited.outcome,
+                waiting_audit_ids=waiting,
+            )
+            answer = (await self._submit(end, None, deadline)).answer
+        except (NotExecuted, CommandFailed, FailpointRaised) as error:
+            # The debit is durable: to say "not executed" now would be a lie.
+            raise OutcomeUnknown("The transfer was begun and has not ended yet.") from error
+        assert answer is not None
+        return Answer(answer.status, answer.body)
+
+    async def _pending_transfer(self, key: OperationKey) -> Any:
+        return await self._pool.fetchrow(SQL.pending_transfer, bucket_of(key.wallet_id), *key)
+
+
+def _terms_of(row: Any) -> TransferTerms:
+    return TransferTerms(
+        row["transfer_id"], row["from_wallet_id"], row["to_wallet_id"], row["amount"], row["currency"]
+    )

@@ -1,0 +1,1 @@
+"""The tests, by what they need: from `unit` (nothing) to `acceptance` (everything)."""

@@ -1,0 +1,79 @@
+"""A running ledger for a test, and short ways to send it commands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import asyncio
+
+from uuid_utils.compat import uuid7
+
+from wallet.api.answers import render
+from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
+from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
+from wallet.ledger.answers import Answer
+from wallet.ledger.audit import AuditRecord
+from wallet.ledger.ledger import Ledger
+from wallet.postgres.connections import open_pool
+
+
+def audit_of(command: Command) -> AuditRecord:
+    """The audit record that the edge would have made for a command."""
+    return AuditRecord(
+        api_audit_id=command.api_audit_id,
+        method="POST",
+        url=f"/wallet/{command.wallet_id}/{type(command).__name__.lower()}",
+        body="{}",
+        body_length=2,
+        body_sha256=bytes(32),
+        headers_json="{}",
+        client_ip="127.0.0.1",
+        wallet_id=command.wallet_id,
+        request_id=command.request_id,
+    )
+
+
+def deposit(wallet_id: str, amount: str | int, key: str | None = None) -> Deposit:
+    """A deposit command; without a key, one of its own."""
+    return Deposit(**_common(wallet_id, amount, key))
+
+
+def withdraw(wallet_id: str, amount: str | int, key: str | None = None) -> Withdraw:
+    """A withdraw command; without a key, one of its own."""
+    return Withdraw(**_common(wallet_id, amount, key))
+
+
+def transfer(wallet_id: str, to_wallet_id: str, amount: str | int, key: str | None = None) -> Transfer:
+    """A transfer command; without a key, one of its own."""
+    common = _common(wallet_id, amount, key)
+    return Transfer(**common, to_wallet_id=WalletId(to_wallet_id), transfer_id=TransferId(uuid7()))
+
+
+def _common(wallet_id: str, amount: str | int, key: str | None) -> dict[str, Any]:
+    return {
+        "wallet_id": WalletId(wallet_id),
+        "request_id": RequestId(key or str(uuid7())),
+        "api_audit_id": ApiAuditId(uuid7()),
+        "amount": Decimal(amount).quantize(Decimal("0.0001")),
+    }
+
+
+async def send(ledger: Ledger, command: Command) -> Answer:
+    """Execute one command as its own request."""
+    return await ledger.execute(command, audit_of(command))
+
+
+@asynccontextmanager
+async def running_ledger(
+    database_url: str, *, is_stepwise: bool = False, deadline_seconds: float = 10.0
+) -> AsyncIterator[Ledger]:
+    """A ledger on its own connections, stopped in order at the end."""
+    async with open_pool(database_url, application_name="test ledger", size_max=2) as pool:
+        ledger = Ledger(database_url, pool, deadline_seconds=deadline_seconds, is_stepwise=is_stepwise, render=render)
+        running = asyncio.create_task(ledger.run())
+        try:
+            yield ledger
+        finally:
+            ledger.stop()
+            await running

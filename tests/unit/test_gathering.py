@@ -1,0 +1,105 @@
+"""The gathering: order for every wallet, one batch in flight per wallet, bounded room."""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.support.ledger import audit_of, deposit, transfer
+from wallet.domain.commands import Command
+from wallet.ledger.gathering import BATCH_MAX, WAITING_MAX, WAITING_PER_WALLET_MAX, Gathering
+from wallet.ledger.requests import Request
+
+
+def request(command: Command) -> Request:
+    return Request(command, audit_of(command), 0.0, asyncio.get_running_loop().create_future())
+
+
+async def test_what_waits_is_taken_as_one_batch_in_order() -> None:
+    gathering = Gathering()
+    requests = [request(deposit("a", 1)), request(deposit("b", 1)), request(deposit("a", 2))]
+    for each in requests:
+        gathering.add(each)
+    assert gathering.take() == requests
+
+
+async def test_a_wallet_in_flight_parks_its_requests_and_nobody_elses() -> None:
+    gathering = Gathering()
+    first, second, other = request(deposit("a", 1)), request(deposit("a", 2)), request(deposit("b", 1))
+    gathering.add(first)
+    in_flight = gathering.take()
+    gathering.add(second)
+    gathering.add(other)
+    assert gathering.take() == [other]
+    gathering.release(in_flight)
+    assert gathering.take() == [second]
+
+
+async def test_a_parked_transfer_keeps_its_place_at_the_other_wallet_too() -> None:
+    gathering = Gathering()
+    gathering.add(request(deposit("a", 1)))
+    in_flight = gathering.take()
+    through, later = request(transfer("a", "b", 1)), request(deposit("b", 1))
+    gathering.add(through)
+    gathering.add(later)
+    assert gathering.take() == []
+    gathering.release(in_flight)
+    assert gathering.take() == [through, later]
+
+
+async def test_nobody_waits_for_a_request_that_is_over() -> None:
+    gathering = Gathering()
+    expired, alive = request(deposit("a", 1)), request(deposit("a", 1))
+    gathering.add(expired)
+    gathering.add(alive)
+    expired.future.cancel()
+    assert gathering.take() == [alive]
+
+
+async def test_one_hot_wallet_cannot_take_all_the_room() -> None:
+    gathering = Gathering()
+    for _ in range(WAITING_PER_WALLET_MAX):
+        gathering.add(request(deposit("hot", 1)))
+    assert "this wallet" in str(gathering.refusal_for(request(deposit("hot", 1))))
+    assert gathering.refusal_for(request(deposit("cold", 1))) is None
+
+
+async def test_a_full_room_refuses_everyone() -> None:
+    gathering = Gathering()
+    for number in range(WAITING_MAX):
+        gathering.add(request(deposit(f"w{number}", 1)))
+    assert gathering.refusal_for(request(deposit("late", 1))) is not None
+
+
+@pytest.mark.parametrize("wallet_count", [3, 50, 3000])
+async def test_any_interleaving_keeps_every_wallets_order(seed: int, wallet_count: int) -> None:
+    draw = random.Random(seed)
+    gathering = Gathering()
+    wallets = [f"w{number}" for number in range(wallet_count)]
+    sent: dict[str, list[Request]] = {}
+    done: dict[str, list[Request]] = {}
+    in_flight: list[list[Request]] = []
+    to_send = 4000
+    while to_send or len(gathering) or in_flight:
+        action = draw.random()
+        if to_send and action < 0.9:
+            one, two = draw.sample(wallets, 2)
+            new = request(transfer(one, two, 1) if draw.random() < 0.3 else deposit(one, 1))
+            gathering.add(new)
+            for wallet_id in new.wallet_ids:
+                sent.setdefault(wallet_id, []).append(new)
+            to_send -= 1
+        elif action < 0.95 and len(in_flight) < 3:
+            batch = gathering.take()
+            assert len(batch) <= BATCH_MAX
+            busy = {wallet_id for other in in_flight for each in other for wallet_id in each.wallet_ids}
+            assert not busy.intersection(wallet_id for each in batch for wallet_id in each.wallet_ids)
+            if batch:
+                in_flight.append(batch)
+        elif in_flight:
+            batch = in_flight.pop(draw.randrange(len(in_flight)))
+            for each in batch:
+                for wallet_id in each.wallet_ids:
+                    done.setdefault(wallet_id, []).append(each)
+            gathering.release(batch)
+    assert done == sent
