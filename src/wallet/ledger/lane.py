@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import structlog
 
+from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.requests import Phase, Request
 from wallet.ledger.statements import WriteConflict
@@ -37,7 +38,8 @@ RETRY_SECONDS_MAX: Final = 0.05
 RECONNECT_SECONDS_FIRST: Final = 0.05
 RECONNECT_SECONDS_MAX: Final = 1.0
 
-HoldBack = Callable[[list[Request]], None]
+HoldBack = Callable[[list[Request], set[WalletId]], None]
+"""Takes the requests that can't go on now, and the wallets that someone outside holds."""
 
 log = structlog.get_logger()
 
@@ -76,7 +78,7 @@ class Lane:
                 for request, settled in result.settled:
                     request.settle(settled)
                 if result.held_back:
-                    hold_back(result.held_back)
+                    hold_back(result.held_back, result.held)
                 return None
         return None
 
@@ -92,7 +94,7 @@ class Lane:
             await self.process(waiting[:middle], mode=mode, hold_back=hold_back)
             await self.process(waiting[middle:], mode=mode, hold_back=hold_back)
         elif failure is Failure.HELD:
-            hold_back(waiting)
+            hold_back(waiting, set(waiting[0].wallet_ids))
         else:
             request = waiting[0]
             is_unknown = request.phase is Phase.UNKNOWN

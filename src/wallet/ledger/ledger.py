@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from wallet.domain.batch import Begun, StillPending
 from wallet.domain.commands import Command, SagaStep
+from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.audit import AuditRecord
 from wallet.ledger.gathering import Gathering
@@ -88,7 +89,7 @@ class Ledger:
         if self._stopping and audit is not None:
             raise NotExecuted("The service is stopping.")
         if self._side_lane.holds(request):
-            self._side_lane.add([request])
+            self._side_lane.add([request], set())
         else:
             refusal = self._gathering.refusal_for(request)
             if refusal is not None:
@@ -127,10 +128,9 @@ class Ledger:
         finally:
             await lane.close()
 
-    def _hold_back(self, requests: list[Request]) -> None:
+    def _hold_back(self, requests: list[Request], held: set[WalletId]) -> None:
         """Move requests on wallets that someone outside holds, and all that waits behind them, to the side lane."""
-        wallet_ids = {wallet_id for request in requests for wallet_id in request.wallet_ids}
-        self._side_lane.add([*requests, *self._gathering.take_waiting(wallet_ids)])
+        self._side_lane.add([*requests, *self._gathering.take_waiting(held)], held)
 
 
 def _expire(request: Request) -> None:

@@ -29,7 +29,8 @@ class SideLane:
         self._lane = Lane(dsn, name="side lane", render=render, lock_ms=SIDE_LOCK_MS)
         self._mode = replace(mode, skip_locked=True)
         self._waiting: list[Request] = []
-        self._held: Counter[WalletId] = Counter()
+        self._held: set[WalletId] = set()
+        self._count_per_wallet: Counter[WalletId] = Counter()
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -37,19 +38,18 @@ class SideLane:
         return len(self._waiting)
 
     def holds(self, request: Request) -> bool:
-        """Whether the request must wait here, behind others on one of its wallets."""
-        return bool(self._held) and any(self._held[wallet_id] for wallet_id in request.wallet_ids)
+        """Whether the request must wait here, behind others on a held wallet."""
+        return not self._held.isdisjoint(request.wallet_ids)
 
-    def add(self, requests: list[Request]) -> None:
+    def add(self, requests: list[Request], held: set[WalletId]) -> None:
         """Let requests wait here, at the end; one wallet can't take all the room."""
+        self._held |= held
         for request in requests:
-            if any(self._held[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids):
-                request.fail(
-                    NotExecuted("The wallet is held by someone else, and too many requests wait for it.")
-                )
+            if any(self._count_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids):
+                request.fail(NotExecuted("The wallet is held by someone else, and too many requests wait for it."))
             else:
                 self._waiting.append(request)
-                self._held.update(request.wallet_ids)
+                self._count_per_wallet.update(request.wallet_ids)
         self._changed.set()
 
     def stop(self) -> None:
@@ -77,9 +77,18 @@ class SideLane:
     async def _try_all(self) -> bool:
         """One round over the oldest requests; whether any of them came to its end."""
         batch = [request for request in self._waiting if not request.is_over][:BATCH_MAX]
-        still_held: list[Request] = []
+        held_back: list[Request] = []
+        held: set[WalletId] = set()
+
+        def hold_back(requests: list[Request], wallet_ids: set[WalletId]) -> None:
+            held_back.extend(requests)
+            held.update(wallet_ids)
+
         if batch:
-            await self._lane.process(batch, mode=self._mode, hold_back=still_held.extend)
+            await self._lane.process(batch, mode=self._mode, hold_back=hold_back)
+        tried = set(map(id, batch))
         self._waiting = [request for request in self._waiting if not request.is_over]
-        self._held = Counter(wallet_id for request in self._waiting for wallet_id in request.wallet_ids)
-        return len(still_held) < len(batch)
+        untried = {wallet_id for request in self._waiting if id(request) not in tried for wallet_id in request.wallet_ids}
+        self._held = held | (self._held & untried)
+        self._count_per_wallet = Counter(wallet_id for request in self._waiting for wallet_id in request.wallet_ids)
+        return len(held_back) < len(batch)

@@ -14,7 +14,7 @@ given. A crash at any line leaves nothing behind before COMMIT and everything af
 again finds its own outcomes by their keys.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
@@ -55,10 +55,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BatchResult:
-    """What a committed batch gave: a result for each request, and those that could not be locked."""
+    """What a committed batch gave: a result for each request but those on wallets that others hold."""
 
     settled: list[tuple[Request, Settled]]
-    held_back: list[Request] = field(default_factory=list)
+    held_back: list[Request]
+    held: set[WalletId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,11 @@ async def _commit(connection: "Connection", requests: list[Request]) -> None:
 async def _run_in_transaction(
     connection: "Connection", requests: list[Request], render: Render, mode: BatchMode
 ) -> BatchResult:
-    inserted, locked, held_back = await _lock(connection, requests, mode)
+    inserted, locked, held = await _lock(connection, requests, mode)
     await failpoint("ledger.after_lock")
+    held_back = [request for request in requests if held.intersection(request.wallet_ids)] if held else []
     if held_back:
-        gone = set(map(id, held_back))
-        requests = [request for request in requests if id(request) not in gone]
+        requests = [request for request in requests if not held.intersection(request.wallet_ids)]
     commands = [request.command for request in requests]
     state, answers = await _load(connection, commands, dict(locked), mode)
     decisions = decide_batch(commands, state)
@@ -121,12 +122,13 @@ async def _run_in_transaction(
         (request, Settled(decision, answer))
         for request, decision, answer in zip(requests, decisions, rendered, strict=True)
     ]
-    return BatchResult(settled, held_back)
+    return BatchResult(settled, held_back, held)
 
 
 async def _lock(
     connection: "Connection", requests: list[Request], mode: BatchMode
-) -> tuple[list[WalletId], dict[WalletId, Wallet], list[Request]]:
+) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
+    """The wallets inserted now, those locked, and with skip_locked those that others hold or are just making."""
     wallet_ids = {wallet_id for request in requests for wallet_id in _locked_by(request.command, mode)}
     creditable = {wallet_id for request in requests for wallet_id in _credited_by(request.command, mode)}
     inserted: list[WalletId] = []
@@ -134,25 +136,12 @@ async def _lock(
         inserted = await statements.insert_wallets(connection, creditable)
     locked = await statements.lock_wallets(connection, wallet_ids, skip_locked=mode.skip_locked)
     if not mode.skip_locked:
-        return inserted, locked, []
+        return inserted, locked, set()
     missing = wallet_ids - locked.keys()
     held = missing & creditable
     if missing - held:
         held |= await statements.existing_wallets(connection, missing - held)
-    return inserted, locked, _touching(requests, held, mode)
-
-
-def _touching(requests: list[Request], held: set[WalletId], mode: BatchMode) -> list[Request]:
-    """The requests that need a held wallet, and the later ones that must not overtake them."""
-    if not held:
-        return []
-    blocked = set(held)
-    held_back = []
-    for request in requests:
-        if blocked.intersection(request.wallet_ids):
-            held_back.append(request)
-            blocked.update(request.wallet_ids)
-    return held_back
+    return inserted, locked, held
 
 
 def _locked_by(command: Command | SagaStep, mode: BatchMode) -> tuple[WalletId, ...]:
