@@ -61,7 +61,7 @@ class Lane:
             try:
                 connection = await self._connected()
                 result = await run_batch(connection, waiting, render=self._render, mode=mode)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
                 failure = Failure.RETRY if isinstance(error, WriteConflict) else failure_of(error)
                 attempt += 1
                 await self._clean_up(failure)

@@ -7,6 +7,7 @@ straight here until none is left.
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from wallet.domain.identifiers import WalletId
@@ -88,7 +89,7 @@ class SideLane:
             await self._lane.process(batch, mode=self._mode, hold_back=hold_back)
         tried = set(map(id, batch))
         self._waiting = [request for request in self._waiting if not request.is_over]
-        untried = {wallet_id for request in self._waiting if id(request) not in tried for wallet_id in request.wallet_ids}
-        self._held = held | (self._held & untried)
+        untried = [request.wallet_ids for request in self._waiting if id(request) not in tried]
+        self._held = held | self._held.intersection(chain.from_iterable(untried))
         self._count_per_wallet = Counter(wallet_id for request in self._waiting for wallet_id in request.wallet_ids)
         return len(held_back) < len(batch)

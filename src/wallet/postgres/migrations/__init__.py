@@ -39,6 +39,11 @@ class Migration:
     sql: str
     checksum: str
 
+    @property
+    def full_name(self) -> str:
+        """The file's name without its ending."""
+        return f"{self.version:04d}_{self.name}"
+
 
 def read_migrations() -> list[Migration]:
     """All migrations of this version, in order."""
@@ -62,11 +67,7 @@ async def migrate(dsn: str) -> list[str]:
     try:
         await connection.execute("set lock_timeout = '60s'; set statement_timeout = 0")
         await _create_migrations_table(connection)
-        applied = []
-        for migration in read_migrations():
-            if await _apply(connection, migration):
-                applied.append(f"{migration.version:04d}_{migration.name}")
-        return applied
+        return [migration.full_name for migration in read_migrations() if await _apply(connection, migration)]
     finally:
         await connection.close()
 
@@ -75,7 +76,7 @@ async def missing_migrations(connection: "AnyConnection") -> list[str]:
     """The names of the migrations this version needs and the database does not have."""
     exists = await connection.fetchval("select to_regclass('schema_migrations') is not null")
     applied = set(await _applied_versions(connection)) if exists else set()
-    return [f"{m.version:04d}_{m.name}" for m in read_migrations() if m.version not in applied]
+    return [m.full_name for m in read_migrations() if m.version not in applied]
 
 
 async def _create_migrations_table(connection: "AnyConnection") -> None:
@@ -93,7 +94,7 @@ async def _apply(connection: "AnyConnection", migration: Migration) -> bool:
         if migration.version in applied:
             if applied[migration.version] != migration.checksum:
                 raise MigrationError(
-                    f"Migration {migration.version:04d}_{migration.name} was changed after it was applied. "
+                    f"Migration {migration.full_name} was changed after it was applied. "
                     "Restore the file and write a new migration instead."
                 )
             return False

@@ -1,0 +1,60 @@
+"""Joins the parts into processes; the only place that knows all rooms."""
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+
+from wallet.api import openapi
+from wallet.api.answers import render
+from wallet.api.app import create_app
+from wallet.api.audit_buffer import open_audit_buffer
+from wallet.api.metrics import Metrics
+from wallet.api.server import CannotListen, PortInUse, serve
+from wallet.ledger.ledger import Ledger
+from wallet.postgres.connections import open_pool
+from wallet.relay.relay import run_relay
+from wallet.settings import Settings
+from wallet.worker.process import run_worker
+
+__all__ = ["CannotListen", "PortInUse", "openapi_document", "run_api", "run_relay", "run_worker"]
+
+READ_POOL_MAX: Final = 8
+"""Connections for reads, audit rows and health; the ledger's lanes have their own."""
+
+_log = structlog.get_logger()
+
+
+async def run_api(settings: Settings, *, host: str, port: int, stop: asyncio.Event) -> None:
+    """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish what waits.
+
+    Raises PortInUse or CannotListen.
+    """
+    async with open_pool(settings.dsn, application_name="wallet api reads", size_max=READ_POOL_MAX) as pool:
+        ledger = Ledger(
+            settings.dsn,
+            pool,
+            deadline_seconds=settings.request_deadline_seconds,
+            is_stepwise=settings.transfer_mode == "stepwise",
+            render=render,
+        )
+        metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
+        async with open_audit_buffer(pool, metrics) as audit_buffer:
+            app = create_app(ledger=ledger, pool=pool, audit_buffer=audit_buffer, metrics=metrics, settings=settings)
+            running = asyncio.create_task(ledger.run(), name="ledger")
+            # A ledger that ended by itself can answer nobody: the process ends, to be started again.
+            running.add_done_callback(lambda _task: stop.set())
+            try:
+                await serve(app, host=host, port=port, stop=stop, on_ready=_say_ready)
+            finally:
+                ledger.stop()
+                await running
+
+
+def openapi_document() -> dict[str, Any]:
+    """The HTTP contract as an OpenAPI 3.1 document."""
+    return openapi.document()
+
+
+def _say_ready(url: str) -> None:
+    _log.info("api_ready", url=url)

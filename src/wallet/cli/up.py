@@ -1,0 +1,195 @@
+"""`wallet up`: everything on one machine, each process of its own, started and stopped in the right order.
+
+Order: PostgreSQL, migrations, relay and worker, api; stopped the other way round. A process that ends by itself is
+started again, with back-off. Every child runs in a session of its own, so that the terminal's Ctrl-C reaches only
+this process; on Linux a child is told to stop if this process is killed.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import typer
+
+from wallet.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.migrations import MigrationError, migrate
+from wallet.settings import Settings
+
+READY_SECONDS_MAX: Final = 60.0
+STOP_SECONDS_MAX: Final = 30.0
+RESTART_SECONDS_FIRST: Final = 0.5
+RESTART_SECONDS_MAX: Final = 10.0
+PR_SET_PDEATHSIG: Final = 1
+
+
+class CannotStart(Exception):
+    """`wallet up` can't start; the message says why and what to do."""
+
+
+async def run_up(settings: Settings, *, host: str, port: int, data_dir: Path, stop: asyncio.Event) -> None:
+    """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
+    port = _expect_free_port(host, port)
+    async with AsyncExitStack() as stack:
+        dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir))
+        await _migrate(dsn)
+        environment = {**os.environ, "DATABASE_URL": dsn}
+        children = [
+            await stack.enter_async_context(_running(Child(arguments, environment)))
+            for arguments in (["relay"], ["worker"], ["api", "--host", host, "--port", str(port)])
+        ]
+        if await _wait_until_ready(f"http://{host}:{port}", children, stop):
+            _greet(f"http://{host}:{port}", settings)
+            await stop.wait()
+        typer.echo("stopping")
+    typer.echo("stopped")
+
+
+class Child:
+    """One process of ours, started again when it ends by itself."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self.name = arguments[0]
+        self.end_count = 0
+        self._command = [sys.executable, "-m", "wallet", *arguments, "--quiet"]
+        self._environment = environment
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def keep_running(self) -> None:
+        """Run the process, and again whenever it ends, until `stop`."""
+        delay = RESTART_SECONDS_FIRST
+        while not self._stopping.is_set():
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._environment, start_new_session=True, preexec_fn=_stop_with_parent
+            )
+            code = await self._process.wait()
+            if self._stopping.is_set():
+                return
+            self.end_count += 1
+            typer.echo(f"{self.name} ended by itself (exit code {code}); starting it again in {delay:g} s", err=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(delay * 2, RESTART_SECONDS_MAX)
+
+    async def stop(self) -> None:
+        """Ask the process to stop; end it if it does not within the limit."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
+        except TimeoutError:
+            typer.echo(f"{self.name} did not stop within {STOP_SECONDS_MAX:g} s; ending it", err=True)
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def _running(child: Child) -> AsyncIterator[Child]:
+    task = asyncio.create_task(child.keep_running())
+    try:
+        yield child
+    finally:
+        await child.stop()
+        await task
+
+
+@asynccontextmanager
+async def _embedded(data_dir: Path) -> AsyncIterator[str]:
+    server = EmbeddedPostgres(data_dir, tell=typer.echo)
+    try:
+        await asyncio.to_thread(server.start)
+    except EmbeddedPostgresError as error:
+        raise CannotStart(str(error)) from error
+    try:
+        yield server.dsn
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def _migrate(dsn: str) -> None:
+    try:
+        for name in await migrate(dsn):
+            typer.echo(f"applied migration {name}")
+    except MigrationError as error:
+        raise CannotStart(str(error)) from error
+    except DATABASE_ERRORS as error:
+        raise CannotStart(f"The database can't be reached: {str(error) or type(error).__name__}") from error
+
+
+def _expect_free_port(host: str, port: int) -> int:
+    """Find out now rather than in a child; port 0 becomes a free one."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise CannotStart(
+            f"Can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}. "
+            "Stop what uses it, or choose another with --port."
+        ) from error
+
+
+async def _wait_until_ready(url: str, children: list[Child], stop: asyncio.Event) -> bool:
+    """Whether it became ready before `stop`. Raises CannotStart if a child ends or it takes too long."""
+    try:
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            while not stop.is_set():
+                for child in children:
+                    if child.end_count:
+                        raise CannotStart(f"{child.name} could not start; its reason stands above or in its log.")
+                if await asyncio.to_thread(_answers_ready, url):
+                    return True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 0.1)
+    except TimeoutError:
+        raise CannotStart(f"Not ready after {READY_SECONDS_MAX:g} s; see {url}/readyz and the logs.") from None
+    return False
+
+
+def _answers_ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/readyz", timeout=2) as response:  # noqa: S310 - our own http address
+            return bool(response.status == HTTPStatus.OK)
+    except (URLError, OSError):
+        return False
+
+
+def _greet(url: str, settings: Settings) -> None:
+    transport = "RabbitMQ" if settings.amqp_url else "the journal (no RABBITMQ_URL: embedded transport)"
+    typer.echo(
+        f"""
+ready {url}
+
+  deposit   curl -X POST {url}/wallet/alice/deposit  -H 'content-type: application/json' -d '{{"amount": 100}}'
+  withdraw  curl -X POST {url}/wallet/alice/withdraw -H 'content-type: application/json' -d '{{"amount": 25.50}}'
+  transfer  curl -X POST {url}/wallet/alice/transfer -H 'content-type: application/json' \\
+                 -d '{{"toWalletId": "bob", "amount": 10}}'
+
+  docs {url}/docs   logs {settings.log_dir}/   events by {transport}
+  Ctrl-C stops everything; the data stays.
+"""
+    )
+
+
+def _stop_with_parent() -> None:
+    """In the child, before it runs: ask Linux for a SIGTERM when `wallet up` itself is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

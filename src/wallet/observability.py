@@ -1,0 +1,155 @@
+"""Logs: structured events, as JSON lines in LOG_DIR and readable on a terminal.
+
+The process that logs only puts the event on a queue; a thread renders and writes it, so that a slow disk never holds
+up a request. Several processes may share one file: its rotation is guarded by a lock.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Thread
+from typing import Any, Final
+
+import msgspec
+import structlog
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+from wallet.settings import Settings
+
+FILE_BYTES_MAX: Final = 20 * 1024 * 1024
+FILES_KEPT: Final = 5
+EVENTS_WAITING_MAX: Final = 20_000
+"""Events that may wait for the disk; beyond that an event is dropped and counted, rather than a request held up."""
+LINES_PER_WRITE_MAX: Final = 500
+
+Event = MutableMapping[str, Any]
+
+
+@contextmanager
+def logging_to(settings: Settings, service: str, *, on_terminal: bool) -> Iterator[None]:
+    """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr unless told not to.
+
+    Raises OSError where LOG_DIR can't be written.
+    """
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(settings.log_dir / f"{service}.log", on_terminal=on_terminal)
+    root = logging.getLogger()
+    handler = _StandardLibraryHandler(writer)
+    root.addHandler(handler)
+    root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[settings.log_level.upper()]))
+    # pika logs every step of every connection attempt, and its errors reach us as exceptions.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    _configure_structlog(service, settings.log_level, writer)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        structlog.reset_defaults()
+        writer.close()
+
+
+class _Writer:
+    """The queue of events and the thread that writes them; looks like a logger to structlog."""
+
+    def __init__(self, path: Path, *, on_terminal: bool) -> None:
+        self._queue: Queue[Event | None] = Queue(EVENTS_WAITING_MAX)
+        self._dropped = 0
+        self._encode = msgspec.json.Encoder(enc_hook=str).encode
+        self._file = ConcurrentRotatingFileHandler(
+            path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False
+        )
+        self._on_terminal = on_terminal
+        self._readable = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else None
+        self._thread = Thread(target=self._write_all, name="log writer", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        """Queue an event without waiting."""
+        try:
+            self._queue.put_nowait(event)
+        except Full:
+            self._dropped += 1
+
+    debug = info = warning = error = critical = put
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._queue.put(None)
+        self._thread.join()
+        self._file.close()
+
+    def _write_all(self) -> None:
+        is_open = True
+        while is_open:
+            events = self._next_events()
+            is_open = None not in events
+            written = [event for event in events if event is not None]
+            if self._dropped:
+                written.append({"event": "log_events_dropped", "level": "warning", "count": self._dropped})
+                self._dropped = 0
+            if written:
+                self._write(written)
+
+    def _next_events(self) -> list[Event | None]:
+        events = [self._queue.get()]
+        while len(events) < LINES_PER_WRITE_MAX and events[-1] is not None:
+            try:
+                events.append(self._queue.get_nowait())
+            except Empty:
+                break
+        return events
+
+    def _write(self, events: list[Event]) -> None:
+        lines = [self._encode(event).decode() for event in events]
+        record = logging.LogRecord("wallet", logging.INFO, "", 0, "\n".join(lines), None, None)
+        self._file.emit(record)
+        if self._on_terminal:
+            if self._readable is not None:
+                lines = [str(self._readable(None, str(event.get("level", "info")), event)) for event in events]
+            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.flush()
+
+
+class _StandardLibraryHandler(logging.Handler):
+    """Takes what libraries log into our own stream."""
+
+    def __init__(self, writer: _Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event: Event = {
+            "event": record.getMessage(),
+            "logger": record.name,
+            "level": record.levelname.lower(),
+            "timestamp": structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", {})["timestamp"],
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            event["exception"] = logging.Formatter().formatException(record.exc_info)
+        self._writer.put(event)
+
+
+def _configure_structlog(service: str, level: str, writer: _Writer) -> None:
+    def put_first_things_first(_logger: object, _method: str, event: Event) -> Event:
+        first = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "service": service}
+        return {**first, "event": event.pop("event"), **event}
+
+    def hand_over(_logger: object, _method: str, event: Event) -> tuple[tuple[Event], dict[str, Any]]:
+        return (event,), {}
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            put_first_things_first,
+            hand_over,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=lambda *_args: writer,
+        cache_logger_on_first_use=False,
+    )

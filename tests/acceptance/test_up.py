@@ -1,0 +1,103 @@
+"""`wallet up` as a new user meets it."""
+
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.support.processes import Processes
+from tests.support.sessions import family_of
+from tests.support.waiting import eventually_blocking
+
+
+def post(url: str, amount: int) -> dict[str, object]:
+    answer = httpx.post(f"{url}/wallet/alice/deposit", json={"amount": amount}, trust_env=False)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def test_everything_starts_stops_cleanly_and_finds_its_data_again(processes: Processes, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    run_once(processes, data, signal.SIGTERM, balance="5.0000")
+    run_once(processes, data, signal.SIGINT, balance="10.0000")
+
+
+def run_once(processes: Processes, data: Path, signal_number: int, *, balance: str) -> None:
+    up = processes.start_up("--data", str(data))
+    family = family_of(up.pid)
+    assert len(family) > 4
+    assert post(up.url, 5)["balance"] == balance
+    stats = f"{up.url}/wallet/alice/stats"
+    eventually_blocking(lambda: httpx.get(stats, trust_env=False).json()["totalDeposited"] == balance)
+    assert up.stop(signal_number) == 0
+    assert not [process for process in family if process.is_running()]
+    assert "ready http://127.0.0.1:" in up.output()
+    assert "curl -X POST" in up.output()
+
+
+def test_nothing_outlives_a_killed_up(processes: Processes, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    up = processes.start_up("--data", str(data))
+    post(up.url, 5)
+    family = family_of(up.pid)
+    psutil.Process(up.pid).kill()
+    eventually_blocking(
+        lambda: not [each for each in family if each.is_running() and each.status() != "zombie"], within=30
+    )
+    again = processes.start_up("--data", str(data))
+    assert post(again.url, 5)["balance"] == "10.0000"
+    again.stop()
+
+
+def test_a_child_that_dies_is_started_again(processes: Processes, tmp_path: Path) -> None:
+    up = processes.start_up("--data", str(tmp_path / "data"))
+    api = next(each for each in family_of(up.pid) if each.is_running() and "api" in each.cmdline()[1:])
+    api.kill()
+    eventually_blocking(lambda: "api ended by itself" in up.output())
+    eventually_blocking(lambda: is_ready(up.url))
+    assert post(up.url, 5)["balance"] == "5.0000"
+    assert up.stop() == 0
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_port_in_use_is_one_clear_line(processes: Processes, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = processes.start("up", "--data", str(tmp_path / "data"), settings={"PORT": str(port)})
+        assert up.wait() == 1
+    assert up.output().count("\n") == 1
+    assert f"127.0.0.1:{port}" in up.output()
+    assert "--port" in up.output()
+
+
+def test_a_wrong_setting_is_one_clear_line_naming_it(processes: Processes, tmp_path: Path) -> None:
+    wrong = {
+        "REQUEST_DEADLINE_SECONDS": "soon",
+        "RABBITMQ_URL": "http://guest:hunter2@localhost",
+        "WALLET_FAILPOINTS": "ledger.nowhere=kill",
+        "FRAUD_LARGE_WITHDRAWAL_THRESHOLD": "-1",
+        "TRUSTED_PROXIES": "somewhere",
+        "DATABASE_URL": "mysql://localhost/x",
+    }
+    for name, value in wrong.items():
+        up = processes.start("up", "--data", str(tmp_path / "data"), settings={name: value})
+        assert up.wait() == 1
+        assert up.output().count("\n") == 1, up.output()
+        assert name in up.output()
+        assert "hunter2" not in up.output()
+
+
+def test_a_database_that_is_named_but_absent_is_one_clear_line(processes: Processes, tmp_path: Path) -> None:
+    up = processes.start("up", settings={"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"})
+    assert up.wait() == 1
+    assert "can't be reached" in up.output()
+    assert up.output().count("\n") == 1
+    assert "hunter2" not in up.output()
