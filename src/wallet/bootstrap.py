@@ -10,14 +10,19 @@ from wallet.api.answers import render
 from wallet.api.app import create_app
 from wallet.api.audit_buffer import open_audit_buffer
 from wallet.api.metrics import Metrics
-from wallet.api.server import CannotListen, PortInUse, serve
+from wallet.api.server import CannotListen, PortInUse, ServerEnded, serve
+from wallet.api.swagger import SwaggerMissing
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
+from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay
 from wallet.settings import Settings
 from wallet.worker.process import run_worker
 
-__all__ = ["CannotListen", "PortInUse", "openapi_document", "run_api", "run_relay", "run_worker"]
+__all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
+
+CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing)
+"""What ends a process with one line that says why: nothing it could wait for."""
 
 READ_POOL_MAX: Final = 8
 """Connections for reads, audit rows and health; the ledger's lanes have their own."""
@@ -28,7 +33,7 @@ _log = structlog.get_logger()
 async def run_api(settings: Settings, *, host: str, port: int, stop: asyncio.Event) -> None:
     """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish what waits.
 
-    Raises PortInUse or CannotListen.
+    Raises one of CANNOT_RUN.
     """
     async with open_pool(settings.dsn, application_name="wallet api reads", size_max=READ_POOL_MAX) as pool:
         ledger = Ledger(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import asyncpg
 import pika
+import pika.exceptions
 
 from tests.acceptance.conftest import System
 from tests.support.books import assert_books_are_right, fetch_value

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,7 +17,7 @@ from wallet.ledger.ledger import Ledger
 BOTH_MODES = pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
 
 
-async def send_all(ledger: Ledger, commands: list[Command]) -> list[Answer]:
+async def send_all(ledger: Ledger, commands: Sequence[Command]) -> list[Answer]:
     return list(await asyncio.gather(*(send(ledger, command) for command in commands)))
 
 
@@ -175,17 +177,14 @@ async def test_five_hundred_writers_on_one_hot_wallet_keep_every_version(databas
 
 
 async def test_a_burst_of_mixed_commands_leaves_right_books(database_url: str, seed: int) -> None:
-    import random
-
     draw = random.Random(seed)
     wallets = [f"w{number}" for number in range(20)]
     commands: list[Command] = []
     for number in range(1500):
         one, two = draw.sample(wallets, 2)
         key, amount = f"k{number % 1200}", draw.randint(1, 50)
-        commands.append(
-            draw.choice([deposit(one, amount, key), withdraw(one, amount, key), transfer(one, two, amount, key)])
-        )
+        choices: list[Command] = [deposit(one, amount, key), withdraw(one, amount, key), transfer(one, two, amount, key)]
+        commands.append(draw.choice(choices))
     async with running_ledger(database_url) as ledger, running_ledger(database_url, is_stepwise=True) as other:
         await asyncio.gather(send_all(ledger, commands[:750]), send_all(other, commands[750:]))
     await assert_books_are_right(database_url)

@@ -3,20 +3,26 @@
 import asyncio
 import json
 import time
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
 
 import asyncpg
 import pytest
 
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
+from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
+from wallet.ledger import saga
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
-def _no_failpoints_afterwards() -> object:
+def _no_failpoints_afterwards() -> Iterator[None]:
     yield
     configure_failpoints("")
 
@@ -107,13 +113,13 @@ async def client(ledger: Ledger, number: int) -> list[Answer]:
     answers = []
     for step in range(15):
         command = transfer(f"w{number % 8}", f"w{(number + 1 + step % 7) % 8}", 1, f"c{number}-{step}")
-        answers.append(await eventually(lambda command=command: try_once(ledger, command), within=30))
+        answers.append(await eventually(partial(try_once, ledger, command), within=30))
     return answers
 
 
-async def try_once(ledger: Ledger, command: object) -> Answer | None:
+async def try_once(ledger: Ledger, command: Command) -> Answer | None:
     try:
-        return await send(ledger, command)  # type: ignore[arg-type]
+        return await send(ledger, command)
     except (NotExecuted, OutcomeUnknown):
         return None
 
@@ -154,7 +160,7 @@ async def test_a_culprit_fails_alone(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("alice", 100))
         commands = [deposit("alice", 1, f"k{number}") for number in range(9)]
-        # A status that does not fit its column stands in for a bug of ours that one command sets off.
+        # A constraint stands in for a bug of ours that one command sets off.
         connection = await asyncpg.connect(database_url)
         await connection.execute(
             "alter table operations add constraint planted check (request_id <> 'k4' or wallet_id <> 'alice')"
@@ -173,10 +179,6 @@ async def test_a_culprit_fails_alone(database_url: str) -> None:
 async def test_a_transfer_whose_driver_died_is_finished_by_two_recoverers_at_once(
     database_url: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import timedelta
-
-    from wallet.ledger import saga
-
     async with running_ledger(database_url, is_stepwise=True) as ledger:
         await send(ledger, deposit("alice", 100))
         configure_failpoints(f"{place}=raise")
@@ -207,17 +209,16 @@ async def no_transfer_is_open(database_url: str) -> bool:
 
 
 async def test_a_database_that_is_away_means_not_executed_and_then_it_goes_on(
-    own_postgres_server: object, monkeypatch: pytest.MonkeyPatch
+    own_postgres_server: PostgresServer,
 ) -> None:
-    server = own_postgres_server
-    database_url = server.create_database()  # type: ignore[attr-defined]
+    database_url = own_postgres_server.create_database()
     async with running_ledger(database_url, deadline_seconds=1.0) as ledger:
         assert (await send(ledger, deposit("alice", 1, "k1"))).status == 201
-        server.stop()  # type: ignore[attr-defined]
+        own_postgres_server.stop()
         with pytest.raises((NotExecuted, OutcomeUnknown)):
             await send(ledger, deposit("alice", 1, "k2"))
-        server.start()  # type: ignore[attr-defined]
-        answer = await eventually(lambda: try_once(ledger, deposit("alice", 1, "k2")), within=30)
+        own_postgres_server.start()
+        answer = await eventually(partial(try_once, ledger, deposit("alice", 1, "k2")), within=30)
         assert answer.status == 201
     assert await fetch_value(database_url, "select balance::text from wallets") == "2.0000"
     await assert_books_are_right(database_url)

@@ -1,11 +1,10 @@
 """A running ledger for a test, and short ways to send it commands."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
-
-import asyncio
 
 from uuid_utils.compat import uuid7
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +11,6 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
 from wallet.domain.money import BALANCE_MAX
 from wallet.domain.rejections import Rejected, Rejection
 from wallet.domain.wallet import Wallet, decide_deposit, decide_withdraw, initial, record
-from uuid import UUID
 
 ALICE = WalletId("alice")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

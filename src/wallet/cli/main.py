@@ -132,8 +132,8 @@ def _serve(run: Run) -> None:
 
     try:
         uvloop.run(until_stopped())
-    except (bootstrap.CannotListen, bootstrap.PortInUse) as error:
-        _give_up(str(error))
+    except bootstrap.CANNOT_RUN as error:
+        _give_up(str(error) or (type(error).__doc__ or ""))
 
 
 def _give_up(message: str) -> NoReturn:

@@ -1,0 +1,1 @@
+"""The HTTP edge: bytes in, frozen commands onward; outcomes back."""

@@ -1,0 +1,102 @@
+"""Takes in what a client sends: the body, with limits, and the path, decoded once and strictly.
+
+Bounds: a body has `body_bytes_max` and `body_seconds_max`. Of a longer one at most `drained_bytes_max` are read
+and thrown away, so that a client that sends before it listens still gets its 413; then the connection is closed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from wallet.api.exchange import Exchange
+from wallet.api.problems import Code, FieldError, Refused, refusal_of
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+CLOSE: Final = {"Connection": "close"}
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How many bytes and how much time a body may take."""
+
+    body_bytes_max: int = 64 * 1024
+    drained_bytes_max: int = 1024 * 1024
+    body_seconds_max: float = 10.0
+
+
+async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits) -> None:
+    """Read the request's body into the exchange. Raises Refused: 413, 408, or 400 for one that breaks off."""
+    declared = exchange.headers.get("content-length")
+    if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
+        return
+    length = int(declared) if declared is not None and declared.isdecimal() else None
+    if length is not None and length > limits.body_bytes_max and "expect" in exchange.headers:
+        # The client waits for a word before it sends: nothing to drain, and the word is no.
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.body_seconds_max):
+            await _receive_chunks(exchange, receive, length, limits)
+    except TimeoutError:
+        raise Refused(
+            Code.REQUEST_TIMEOUT,
+            f"The body did not arrive within {limits.body_seconds_max:g} seconds; nothing was done.",
+            headers=CLOSE,
+        ) from None
+    if exchange.body_length > limits.body_bytes_max:
+        raise _too_large(limits)
+
+
+async def _receive_chunks(exchange: Exchange, receive: Receive, length: int | None, limits: BodyLimits) -> None:
+    digest, kept = sha256(), bytearray()
+    try:
+        while exchange.body_length < limits.drained_bytes_max:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(
+                    Code.INCOMPLETE_BODY,
+                    "The body broke off or was not framed as HTTP asks; nothing was done.",
+                    headers=CLOSE,
+                )
+            chunk: bytes = message.get("body", b"")
+            digest.update(chunk)
+            exchange.body_length += len(chunk)
+            kept += chunk[: limits.body_bytes_max - len(kept)]
+            # Asking for the empty last message would cost a turn of the loop for each request.
+            if exchange.body_length == length or not message.get("more_body", False):
+                return
+    finally:
+        exchange.body, exchange.body_sha256 = bytes(kept), digest.digest()
+
+
+def decoded_path(raw_path: bytes) -> str:
+    """The path with its escapes undone, segment by segment, so that an escaped slash never splits one.
+
+    Raises Refused for an escaped slash or NUL, and for bytes that are not UTF-8.
+    """
+    segments = []
+    for raw in raw_path.split(b"/"):
+        try:
+            segment = unquote_to_bytes(raw).decode("utf-8", "strict")
+        except UnicodeDecodeError:
+            raise _bad_path("holds an escape that is not UTF-8") from None
+        if "/" in segment or "\x00" in segment:
+            raise _bad_path("holds an escaped slash or NUL")
+        segments.append(segment)
+    return "/".join(segments)
+
+
+def _bad_path(detail: str) -> Refused:
+    return refusal_of([FieldError(Code.INVALID_REQUEST, detail, parameter="path")])
+
+
+def _too_large(limits: BodyLimits) -> Refused:
+    return Refused(
+        Code.BODY_TOO_LARGE,
+        f"The body is larger than {limits.body_bytes_max} bytes; nothing was done.",
+        headers=CLOSE,
+    )

@@ -1,0 +1,117 @@
+"""The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from wallet.api.health import Health
+from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from wallet.api.metrics import Metrics
+from wallet.api.problems import Code, FieldError, Refused
+from wallet.api.schemas import JSON, AliveResponse, ReadyResponse
+from wallet.api.swagger import Asset, page_headers
+
+
+class Alive:
+    """GET /healthz"""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """The process answers."""
+        _answer(resp, AliveResponse())
+
+    on_head = on_get
+
+
+class Ready:
+    """GET /readyz"""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Whether requests can be served; 503 names what failed."""
+        readiness = await self._health.readiness()
+        if not readiness.is_ready:
+            failed = [check for check in readiness.checks if check.status == "failed"]
+            raise Refused(
+                Code.NOT_READY,
+                "; ".join(f"{check.name}: {check.detail}" for check in failed),
+                errors=[FieldError(Code.NOT_READY, check.detail, check=check.name) for check in failed],
+            )
+        _answer(resp, ReadyResponse("degraded" if readiness.is_degraded else "ready", readiness.checks))
+
+    on_head = on_get
+
+
+class MetricsPage:
+    """GET /metrics"""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Everything Prometheus scrapes."""
+        resp.data = self._metrics.render()
+        resp.content_type = METRICS_CONTENT_TYPE
+
+    on_head = on_get
+
+
+class Document:
+    """GET /openapi.json"""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._body = _encode(document)
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """The contract of this API."""
+        resp.data = self._body
+        resp.content_type = JSON
+
+    on_head = on_get
+
+
+class SwaggerPage:
+    """GET /docs, GET /api"""
+
+    def __init__(self, assets: Mapping[str, Asset]) -> None:
+        self._page = assets["index.html"]
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """The page, which loads everything else from here."""
+        resp.data = self._page.content
+        resp.content_type = self._page.content_type
+        for name, value in page_headers().items():
+            resp.set_header(name, value)
+
+    on_head = on_get
+
+
+class SwaggerAssets:
+    """GET /docs/assets/{name}"""
+
+    def __init__(self, assets: Mapping[str, Asset]) -> None:
+        self._assets = assets
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str) -> None:
+        """One of the page's files."""
+        asset = self._assets.get(name)
+        if asset is None:
+            raise falcon.HTTPNotFound
+        resp.data = asset.content
+        resp.content_type = asset.content_type
+        resp.set_header("Cache-Control", "max-age=3600")
+
+    on_head = on_get
+
+
+def _answer(resp: falcon.asgi.Response, shape: object) -> None:
+    resp.data = _encode(shape)
+    resp.content_type = JSON
+    resp.set_header("Cache-Control", "no-store")
+
+
+_encode: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,179 @@
+"""Every refusal a client can get, in one table: code → status and title, and its RFC 9457 document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Annotated, Final
+
+import msgspec
+
+from wallet.domain.identifiers import RequestId
+from wallet.domain.rejections import Rejection
+
+CONTENT_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = "1"
+
+
+@unique
+class Code(StrEnum):
+    """The stable code of a problem; clients branch on it."""
+
+    WALLET_NOT_FOUND = "wallet_not_found"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
+    TRANSFER_FAILED = "transfer_failed"
+    SAME_WALLET = "same_wallet"
+    INVALID_AMOUNT = "invalid_amount"
+    INVALID_REQUEST = "invalid_request"
+    INVALID_JSON = "invalid_json"
+    INCOMPLETE_BODY = "incomplete_body"
+    ROUTE_NOT_FOUND = "route_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    INTERNAL_ERROR = "internal_error"
+    NOT_EXECUTED = "not_executed"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    UNAVAILABLE = "unavailable"
+    NOT_READY = "not_ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all problems of one code have in common."""
+
+    status: int
+    title: str
+
+    @property
+    def may_succeed_later(self) -> bool:
+        """Whether the same request, sent again, may be answered otherwise."""
+        return self.status == 503
+
+
+KINDS: Final[Mapping[Code, Kind]] = {
+    Code.WALLET_NOT_FOUND: Kind(404, "The wallet does not exist"),
+    Code.INSUFFICIENT_FUNDS: Kind(400, "The wallet does not hold enough"),
+    Code.BALANCE_LIMIT_EXCEEDED: Kind(400, "The balance would exceed its limit"),
+    Code.TRANSFER_FAILED: Kind(409, "The transfer failed and the money is back"),
+    Code.SAME_WALLET: Kind(400, "A wallet cannot transfer to itself"),
+    Code.INVALID_AMOUNT: Kind(400, "The amount is not valid"),
+    Code.INVALID_REQUEST: Kind(400, "The request is not valid"),
+    Code.INVALID_JSON: Kind(400, "The body is not valid JSON"),
+    Code.INCOMPLETE_BODY: Kind(400, "The body ended too early"),
+    Code.ROUTE_NOT_FOUND: Kind(404, "There is no such route"),
+    Code.METHOD_NOT_ALLOWED: Kind(405, "The route does not take this method"),
+    Code.REQUEST_TIMEOUT: Kind(408, "The body took too long to arrive"),
+    Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be JSON"),
+    Code.IDEMPOTENCY_KEY_REUSED: Kind(422, "The key belongs to another request"),
+    Code.INTERNAL_ERROR: Kind(500, "The service failed"),
+    Code.NOT_EXECUTED: Kind(503, "The request was not executed"),
+    Code.OUTCOME_UNKNOWN: Kind(503, "The outcome of the request is unknown"),
+    Code.UNAVAILABLE: Kind(503, "The database cannot be read now"),
+    Code.NOT_READY: Kind(503, "The service is not ready"),
+}
+
+CODE_OF_REJECTION: Final[Mapping[Rejection, Code]] = {
+    Rejection.WALLET_NOT_FOUND: Code.WALLET_NOT_FOUND,
+    Rejection.INSUFFICIENT_FUNDS: Code.INSUFFICIENT_FUNDS,
+    Rejection.BALANCE_LIMIT_EXCEEDED: Code.BALANCE_LIMIT_EXCEEDED,
+    Rejection.TRANSFER_FAILED: Code.TRANSFER_FAILED,
+}
+
+_CODE_OF_FRAMEWORK_STATUS: Final[Mapping[int, Code]] = {
+    404: Code.ROUTE_NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.REQUEST_TIMEOUT,
+    413: Code.BODY_TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that is wrong, and where: in the body, the path or query, a header, or a check of /readyz."""
+
+    code: Code
+    detail: str
+    pointer: Annotated[str | None, msgspec.Meta(description="JSON pointer into the body")] = None
+    parameter: Annotated[str | None, msgspec.Meta(description="name in the path or query")] = None
+    header: Annotated[str | None, msgspec.Meta(description="name of the header")] = None
+    check: Annotated[str | None, msgspec.Meta(description="name of a check of /readyz")] = None
+
+    @property
+    def sentence(self) -> str:
+        """The error with the name of what is wrong."""
+        name = self.header or self.parameter or (self.pointer or "").removeprefix("/") or "the body"
+        return f"{name} {self.detail}."
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """Why a request was refused (RFC 9457)."""
+
+    type: Annotated[str, msgspec.Meta(description="names the problem; not an address")]
+    title: str
+    status: int
+    detail: Annotated[str, msgspec.Meta(description="what happened here, and what to do")]
+    code: Annotated[Code, msgspec.Meta(description="stable; branch on it")]
+    request_id: Annotated[str | None, msgspec.Meta(description="the idempotency key, where known")] = None
+    errors: Annotated[Sequence[FieldError], msgspec.Meta(description="each thing that is wrong with the request")] = ()
+
+
+class Refused(Exception):
+    """The request is answered with a problem of this code; nothing moved because of it."""
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or {}
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer."""
+        return KINDS[self.code].status
+
+    def body(self, request_id: RequestId | None) -> bytes:
+        """The document to send."""
+        return problem_body(self.code, self.detail, request_id=request_id, errors=self.errors)
+
+
+def problem_body(
+    code: Code, detail: str, *, request_id: RequestId | None = None, errors: Sequence[FieldError] = ()
+) -> bytes:
+    """A problem as bytes; the same arguments always give the same bytes, so that it can be stored."""
+    kind = KINDS[code]
+    return _encode(Problem(type_of(code), kind.title, kind.status, detail, code, request_id, errors))
+
+
+def type_of(code: Code) -> str:
+    """The problem's type: a name, not an address, so that it can never become a dead link."""
+    return f"urn:wallet:problem:{code}"
+
+
+def refusal_of(errors: Sequence[FieldError]) -> Refused:
+    """One refusal for all that is wrong; its code is the errors' own where they agree on one."""
+    codes = {error.code for error in errors}
+    code = codes.pop() if len(codes) == 1 else Code.INVALID_REQUEST
+    detail = errors[0].sentence if len(errors) == 1 else f"{len(errors)} things are wrong; see errors."
+    return Refused(code, detail, errors=errors)
+
+
+def code_of_framework_status(status: int) -> Code:
+    """The code for an error that the web framework raised by itself."""
+    if status >= 500:
+        return Code.INTERNAL_ERROR
+    return _CODE_OF_FRAMEWORK_STATUS.get(status, Code.INVALID_REQUEST)
+
+
+_encode: Final = msgspec.json.Encoder().encode

@@ -1,0 +1,152 @@
+"""The shapes of requests and responses: what is encoded, and what the OpenAPI document says."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from wallet.domain.identifiers import ID_LENGTH_MAX, ID_PATTERN
+
+JSON: Final = "application/json"
+
+_AMOUNT_SCHEMA: Final = {
+    "type": ["string", "number"],
+    "pattern": r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,4})?$",
+    "exclusiveMinimum": 0,
+    "maximum": 100_000_000_000_000,
+}
+_ID_SCHEMA: Final = {"pattern": f"^{ID_PATTERN}$", "minLength": 1, "maxLength": ID_LENGTH_MAX}
+
+AmountIn = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="A plain decimal, as a JSON number or a string: at most 4 decimals, greater than 0, at most "
+        "10^14, no sign or exponent. Read exactly as it is spelled, never through a floating-point number.",
+        examples=["100.50", 100],
+        extra_json_schema=_AMOUNT_SCHEMA,
+    ),
+]
+Money = Annotated[
+    str,
+    Meta(
+        description="A decimal with exactly 4 decimals.",
+        examples=["100.0000"],
+        extra_json_schema={"pattern": r"^[0-9]{1,34}\.[0-9]{4}$"},
+    ),
+]
+WalletIdText = Annotated[
+    str,
+    Meta(description="The id of a wallet.", examples=["alice"], extra_json_schema=_ID_SCHEMA),
+]
+RequestIdText = Annotated[
+    str,
+    Meta(
+        description="The idempotency key of the request within the wallet of the path.",
+        extra_json_schema=_ID_SCHEMA,
+    ),
+]
+Time = Annotated[
+    str,
+    Meta(
+        description="RFC 3339, UTC, microseconds.",
+        examples=["2026-01-31T12:00:00.000001Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+
+
+class MoveRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a deposit or withdrawal asks for."""
+
+    amount: AmountIn
+    request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
+
+
+class TransferRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a transfer asks for; the sender is the wallet of the path."""
+
+    to_wallet_id: WalletIdText
+    amount: AmountIn
+    request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
+
+
+class MoveResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """A deposit or withdrawal took effect."""
+
+    wallet_id: WalletIdText
+    balance: Money
+    request_id: RequestIdText
+    created: Annotated[bool, Meta(description="Whether this deposit made the wallet.")]
+
+
+class TransferResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """A transfer completed; both balances are those right after it."""
+
+    transfer_id: Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+    from_wallet_id: WalletIdText
+    to_wallet_id: WalletIdText
+    amount: Money
+    status: Literal["completed"]
+    request_id: RequestIdText
+    from_balance: Money
+    to_balance: Money
+
+
+class WalletResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """A wallet's balance now; a wallet that does not exist has none."""
+
+    wallet_id: WalletIdText
+    balance: Money
+    exists: bool
+
+
+class HistoryItem(msgspec.Struct, frozen=True, rename="camel"):
+    """One event of the wallet."""
+
+    id: Annotated[str, Meta(description="The event's id.", extra_json_schema={"format": "uuid"})]
+    wallet_id: WalletIdText
+    transfer_id: Annotated[str | None, Meta(description="The transfer it belongs to, if any.")]
+    type: Annotated[str, Meta(examples=["FundsDeposited"])]
+    occurred_at: Time
+    payload: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="amount, newBalance, requestId and more by type; money as decimal strings.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
+
+
+class StatsResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """What the worker has counted so far; zeros for a wallet it has not seen."""
+
+    wallet_id: WalletIdText
+    total_deposited: Money
+    total_withdrawn: Money
+    total_transferred_out: Money
+    total_transferred_in: Money
+    last_activity_at: Time | None
+    suspicious: Annotated[bool, Meta(description="Whether a fraud rule was hit.")]
+    suspicious_reason: str | None
+
+
+class AliveResponse(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    """One named thing that readiness depends on."""
+
+    name: Annotated[str, Meta(examples=["database"])]
+    status: Literal["ok", "degraded", "failed"]
+    detail: str
+
+
+class ReadyResponse(msgspec.Struct, frozen=True):
+    """Requests can be served; `degraded` says that something behind the API is behind."""
+
+    status: Literal["ready", "degraded"]
+    checks: Sequence[CheckResult]

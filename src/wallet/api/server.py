@@ -1,0 +1,148 @@
+"""Runs the HTTP server in our own event loop until it is told to stop.
+
+At stop nothing new is accepted, idle connections are closed, and every request whose bytes were read is answered;
+connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
+HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are served at once,
+more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
+"""
+
+import asyncio
+import errno
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+HEAD_SECONDS_MAX: Final = 15.0
+HEAD_BYTES_MAX: Final = 32 * 1024
+CONNECTIONS_MAX: Final = 4096
+LISTEN_BACKLOG: Final = 2048
+START_SECONDS_MAX: Final = 10.0
+STOP_SECONDS_MAX: Final = 20.0
+_POLL_SECONDS: Final = 0.01
+
+_log = structlog.get_logger("wallet.api.server")
+
+
+class PortInUse(Exception):
+    """Port {port} on {host} is in use: stop what listens there, or choose another with --port or PORT."""
+
+
+class CannotListen(Exception):
+    """Cannot listen on {host}, port {port}: {reason}"""
+
+
+class ServerEnded(Exception):
+    """The HTTP server ended by itself; its process should be started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """How much of a client's time the server takes."""
+
+    head_seconds_max: float = HEAD_SECONDS_MAX
+    stop_seconds_max: float = STOP_SECONDS_MAX
+
+
+async def serve(
+    app: Any,
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    on_ready: Callable[[str], None],
+    limits: ServerLimits | None = None,
+) -> None:
+    """Serve until `stop` is set; `on_ready` gets the address, such as http://127.0.0.1:3000, once it answers.
+
+    Port 0 takes any free port. Raises PortInUse, CannotListen or ServerEnded.
+    """
+    limits = limits or ServerLimits()
+    allow_many_connections()
+    address, port = _claim(host, port)
+    server = _server(app, address, port, limits)
+    serving = asyncio.create_task(server.serve(), name="http server")
+    stopping = asyncio.create_task(stop.wait(), name="http server's stop")
+    try:
+        await _wait_until_listening(address, port, serving)
+        on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            raise ServerEnded from serving.exception()
+    finally:
+        stopping.cancel()
+        await _end(server, serving, limits)
+
+
+def allow_many_connections() -> None:
+    """Let this process have as many open files as the system lets it ask for, up to what it can use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * CONNECTIONS_MAX if hard == resource.RLIM_INFINITY else min(2 * CONNECTIONS_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _server(app: Any, host: str, port: int, limits: ServerLimits) -> Server:
+    return Server(
+        app,
+        host,
+        port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=LISTEN_BACKLOG,
+        backpressure=CONNECTIONS_MAX,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(limits.head_seconds_max * 1000), max_buffer_size=HEAD_BYTES_MAX
+        ),
+        log_enabled=False,
+    )
+
+
+def _claim(host: str, port: int) -> tuple[str, int]:
+    """The address and port to listen on, found free. The server itself would share a port with another listener."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return str(address[0]), int(probe.getsockname()[1])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(_filled(PortInUse, host=host, port=port)) from None
+        reason = error.strerror or str(error)
+        raise CannotListen(_filled(CannotListen, host=host, port=port, reason=reason)) from None
+
+
+def _filled(error: type[Exception], **values: object) -> str:
+    return (error.__doc__ or "").format(**values)
+
+
+async def _wait_until_listening(address: str, port: int, serving: asyncio.Task[None]) -> None:
+    # An address that means "all of ours" can be listened on, but not everywhere connected to.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    deadline = asyncio.get_running_loop().time() + START_SECONDS_MAX
+    while not serving.done() and asyncio.get_running_loop().time() < deadline:
+        try:
+            _, writer = await asyncio.open_connection(reachable, port)
+        except OSError:
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            writer.close()
+            return
+    raise ServerEnded
+
+
+async def _end(server: Server, serving: asyncio.Task[None], limits: ServerLimits) -> None:
+    server.stop()  # type: ignore[no-untyped-call] # granian types most, not this
+    _, unfinished = await asyncio.wait([serving], timeout=limits.stop_seconds_max)
+    if unfinished:
+        _log.warning("http_server_stopped_late", seconds=limits.stop_seconds_max)
+        serving.cancel()
+        await asyncio.wait([serving])

@@ -1,0 +1,51 @@
+-- name: balance
+select w.balance
+from wallets w
+where w.bucket = $1 and w.wallet_id = $2 and w.version > 0
+
+-- name: history
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload
+from events e
+where e.bucket = $1 and e.wallet_id = $2 and e.version < $3
+order by e.version desc
+limit $4
+
+-- name: history_before
+-- Time and version agree within a wallet, so one look-up by time finds where the page begins by version.
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload
+from events e
+where e.bucket = $1 and e.wallet_id = $2 and e.version <= (
+    select b.version
+    from events b
+    where b.bucket = $1 and b.wallet_id = $2 and b.occurred_at < $3
+    order by b.occurred_at desc
+    limit 1
+)
+order by e.version desc
+limit $4
+
+-- name: stats
+select s.total_deposited, s.total_withdrawn, s.total_transferred_out, s.total_transferred_in, s.last_activity_at,
+    s.suspicious, s.suspicious_reason
+from wallet_stats s
+where s.bucket = $1 and s.wallet_id = $2
+
+-- name: durability
+select current_setting('fsync') as fsync,
+    current_setting('full_page_writes') as full_page_writes,
+    current_setting('synchronous_commit') as synchronous_commit,
+    pg_is_in_recovery() as is_standby
+
+-- name: backlog
+-- Events leave in two steps: a relay gives a journal row its place, then publishes it.
+select
+    (
+        select extract(epoch from clock_timestamp() - j.sealed_at)::double precision
+        from journal j
+        where j.position is not null and j.published_at is null
+        order by j.position
+        limit 1
+    ) as unpublished_seconds,
+    exists (select from journal j where j.position is null) as has_unsealed,
+    h.lease_until > clock_timestamp() as has_relay
+from journal_head h

@@ -1,0 +1,91 @@
+"""The background writer of audit rows: nothing it is given can stop it or hold up a request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from tests.support.waiting import eventually
+from wallet.api.audit_buffer import AuditBuffer
+from wallet.api.metrics import Metrics
+from wallet.domain.identifiers import ApiAuditId
+from wallet.ledger.audit import AuditRecord, AuditRow
+from wallet.postgres.connections import open_pool
+
+LOST = "wallet_audit_rows_lost_total"
+
+
+def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None) -> AuditRow:
+    return AuditRow(
+        AuditRecord(
+            api_audit_id=api_audit_id or ApiAuditId(uuid7()),
+            method="POST",
+            url="/wallet/alice/deposit",
+            body=body,
+            body_length=len(body),
+            body_sha256=bytes(32),
+            headers_json="{}",
+            client_ip="127.0.0.1",
+            wallet_id=None,
+            request_id=None,
+        ),
+        status,
+    )
+
+
+@asynccontextmanager
+async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
+    async with open_pool(database_url, application_name="test audit", size_max=1) as pool:
+        buffer = AuditBuffer(pool, metrics, held_seconds=0.2)
+        writer = asyncio.create_task(buffer.run())
+        try:
+            yield buffer
+        finally:
+            writer.cancel()
+            with suppress(asyncio.CancelledError):
+                await writer
+
+
+async def bodies(database_url: str) -> set[str]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        return {row["body"] for row in await connection.fetch("select body from api_audit")}
+    finally:
+        await connection.close()
+
+
+async def has_bodies(database_url: str, expected: set[str]) -> bool:
+    return await bodies(database_url) == expected
+
+
+async def test_a_row_that_the_database_refuses_is_lost_alone(database_url: str) -> None:
+    metrics = Metrics()
+    async with writing(database_url, metrics) as buffer:
+        for body in ("first", "a NUL: \x00", "last"):
+            buffer.add(row(body))
+        await eventually(lambda: has_bodies(database_url, {"first", "last"}))
+        buffer.add(row("later"))
+        await eventually(lambda: has_bodies(database_url, {"first", "last", "later"}))
+    assert f"{LOST} 1.0" in metrics.render().decode()
+
+
+async def test_a_row_held_back_is_written_later_and_only_if_no_other_came_first(database_url: str) -> None:
+    metrics = Metrics()
+    shared = ApiAuditId(uuid7())
+    async with writing(database_url, metrics) as buffer:
+        buffer.add_held_back(row("unknown", 503, api_audit_id=shared))
+        buffer.add_held_back(row("unknown too", 503))
+        buffer.add(row("known", 201, api_audit_id=shared))
+        await eventually(lambda: has_bodies(database_url, {"known", "unknown too"}))
+    assert f"{LOST} 0.0" in metrics.render().decode()
+
+
+async def test_what_can_not_be_written_before_the_end_is_counted_as_lost() -> None:
+    metrics = Metrics()
+    async with writing("postgresql://nobody@127.0.0.1:1/none", metrics) as buffer:
+        buffer.add(row("one"))
+        buffer.add_held_back(row("two"))
+    await buffer.flush()
+    assert f"{LOST} 2.0" in metrics.render().decode()

@@ -1,0 +1,113 @@
+"""HTTP over a bare socket, so that a test can send what no client library would."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+HOST = "127.0.0.1"
+ANSWER_SECONDS_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """A response as it came; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem, which the answer must be."""
+        assert self.headers["content-type"] == "application/problem+json", self
+        problem = self.json
+        assert problem["status"] == self.status, self
+        assert problem["title"], self
+        assert problem["detail"], self
+        assert problem["type"] == f"urn:wallet:problem:{problem['code']}", self
+        return str(problem["code"])
+
+
+class RawConnection:
+    """One connection; reads answers one by one."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes. A server that has closed already is no error here: its answer may still be read."""
+        self._writer.write(data)
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def answer(self, *, is_head: bool = False) -> RawAnswer:
+        """Read one answer within its limit."""
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            status, headers = _parsed(await self._reader.readuntil(b"\r\n\r\n"))
+            length = 0 if is_head else int(headers.get("content-length", "0"))
+            return RawAnswer(status, headers, await self._reader.readexactly(length))
+
+    async def is_closed_by_server(self) -> bool:
+        """Wait for the server to close; False if it says something instead."""
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            try:
+                return await self._reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    def abort(self) -> None:
+        """Vanish at once, without goodbye."""
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[RawConnection]:
+    """An open connection, closed at the end."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def ask(port: int, request: bytes) -> RawAnswer:
+    """Send bytes on a connection of their own, and read the answer."""
+    async with connected(port) as connection:
+        await connection.send(request)
+        return await connection.answer(is_head=request.startswith(b"HEAD "))
+
+
+async def ask_stubbornly(port: int, request: bytes) -> RawAnswer:
+    """Send all bytes before reading, as a simple client does, and read what came even if sending failed."""
+    return await asyncio.to_thread(_ask_stubbornly, port, request)
+
+
+def _ask_stubbornly(port: int, request: bytes) -> RawAnswer:
+    with socket.create_connection((HOST, port), timeout=ANSWER_SECONDS_MAX) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(request)
+        received = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, headers = _parsed(head + b"\r\n\r\n")
+    return RawAnswer(status, headers, body)
+
+
+def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return int(status_line.split(" ")[1]), headers

@@ -1,0 +1,92 @@
+"""The OpenAPI document says what is served, whole and without a dangling reference."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import falcon.inspect
+import pytest
+
+from wallet.api.app import create_app
+from wallet.api.audit_buffer import AuditBuffer
+from wallet.api.metrics import Metrics
+from wallet.api.openapi import document
+from wallet.api.problems import KINDS, Code
+from wallet.settings import Settings
+
+NOT_DOCUMENTED = {"/openapi.json", "/docs", "/api", "/docs/assets/{name}"}
+# What no operation can cause: there is no such route to document, or no such method.
+ONLY_OUTSIDE_OF_ROUTES = {Code.ROUTE_NOT_FOUND, Code.METHOD_NOT_ALLOWED}
+
+OPERATIONS = [
+    pytest.param(operation, id=operation["operationId"])
+    for methods in document()["paths"].values()
+    for operation in methods.values()
+]
+
+
+def everything_in(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from everything_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from everything_in(value)
+
+
+def documented_codes(operation: dict[str, Any]) -> set[str]:
+    problems = (response["content"].get("application/problem+json", {}) for response in operation["responses"].values())
+    return {code for problem in problems for code in problem.get("examples", {})}
+
+
+def test_every_route_served_is_documented_and_every_route_documented_is_served() -> None:
+    metrics = Metrics()
+    settings = Settings.model_validate({"database_url": "postgresql://nowhere/none"})
+    pool: Any = None
+    edge = create_app(
+        ledger=pool, pool=pool, audit_buffer=AuditBuffer(pool, metrics), metrics=metrics, settings=settings
+    )
+    served = {
+        (re.sub(r"\{wallet_id\}", "{id}", route.path), method.method.lower())
+        for route in falcon.inspect.inspect_routes(edge.routes)
+        for method in route.methods
+        if not method.internal and method.method != "HEAD"
+    }
+    documented = {(path, method) for path, methods in document()["paths"].items() for method in methods}
+    assert documented == {(path, method) for path, method in served if path not in NOT_DOCUMENTED}
+
+
+def test_every_reference_leads_somewhere() -> None:
+    whole = document()
+    references = {node["$ref"] for node in everything_in(whole) if "$ref" in node}
+    assert references
+    for reference in references:
+        found = whole
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+        assert found
+
+
+def test_every_code_is_documented_somewhere() -> None:
+    operations = [operation for methods in document()["paths"].values() for operation in methods.values()]
+    found = {code for operation in operations for code in documented_codes(operation)}
+    assert found == {code.value for code in Code} - {code.value for code in ONLY_OUTSIDE_OF_ROUTES}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_problem_is_documented_under_its_status(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        examples = response["content"].get("application/problem+json", {}).get("examples", {})
+        assert all(KINDS[Code(code)].status == int(status) for code in examples)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_path_parameter_is_described(operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    assert all(parameter["description"] for parameter in operation["parameters"])
+
+
+def test_the_document_is_always_the_same() -> None:
+    assert document() == document()

@@ -1,0 +1,110 @@
+"""The one table of problems is complete, and its documents are stable."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+import pytest
+
+from wallet.api.problems import (
+    CODE_OF_REJECTION,
+    KINDS,
+    Code,
+    FieldError,
+    Refused,
+    code_of_framework_status,
+    problem_body,
+    refusal_of,
+    type_of,
+)
+from wallet.domain.identifiers import RequestId
+from wallet.domain.rejections import Rejection
+
+RAISED_BY_THE_FRAMEWORK = {
+    falcon.HTTPRouteNotFound: Code.ROUTE_NOT_FOUND,
+    falcon.HTTPNotFound: Code.ROUTE_NOT_FOUND,
+    falcon.HTTPMethodNotAllowed: Code.METHOD_NOT_ALLOWED,
+    falcon.HTTPBadRequest: Code.INVALID_REQUEST,
+    falcon.HTTPInvalidHeader: Code.INVALID_REQUEST,
+    falcon.HTTPInvalidParam: Code.INVALID_REQUEST,
+    falcon.HTTPMissingHeader: Code.INVALID_REQUEST,
+    falcon.HTTPMissingParam: Code.INVALID_REQUEST,
+    falcon.HTTPContentTooLarge: Code.BODY_TOO_LARGE,
+    falcon.HTTPUnsupportedMediaType: Code.UNSUPPORTED_MEDIA_TYPE,
+    falcon.HTTPInternalServerError: Code.INTERNAL_ERROR,
+}
+
+
+ARGUMENTS: dict[type[falcon.HTTPError], tuple[Any, ...]] = {
+    falcon.HTTPMethodNotAllowed: (["GET"],),
+    falcon.HTTPInvalidHeader: ("wrong", "Name"),
+    falcon.HTTPInvalidParam: ("wrong", "name"),
+    falcon.HTTPMissingHeader: ("Name",),
+    falcon.HTTPMissingParam: ("name",),
+}
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_status_and_a_title(code: Code) -> None:
+    assert 400 <= KINDS[code].status < 600
+    assert KINDS[code].title
+
+
+@pytest.mark.parametrize("rejection", Rejection)
+def test_every_rejection_is_shown_under_its_own_name(rejection: Rejection) -> None:
+    assert CODE_OF_REJECTION[rejection].value == rejection.value
+
+
+def test_the_business_refusals_have_the_statuses_that_clients_know() -> None:
+    statuses = {rejection: KINDS[CODE_OF_REJECTION[rejection]].status for rejection in Rejection}
+    assert statuses == {
+        Rejection.WALLET_NOT_FOUND: 404,
+        Rejection.INSUFFICIENT_FUNDS: 400,
+        Rejection.BALANCE_LIMIT_EXCEEDED: 400,
+        Rejection.TRANSFER_FAILED: 409,
+    }
+
+
+@pytest.mark.parametrize("error", RAISED_BY_THE_FRAMEWORK)
+def test_every_error_of_the_framework_has_its_code(error: type[falcon.HTTPError]) -> None:
+    status = error(*ARGUMENTS.get(error, ())).status_code
+    code = code_of_framework_status(status)
+    assert code is RAISED_BY_THE_FRAMEWORK[error]
+    assert KINDS[code].status == status
+
+
+@pytest.mark.parametrize("status", [status for status in HTTPStatus if status >= 400])
+def test_any_error_status_becomes_a_problem_of_the_same_class(status: int) -> None:
+    assert KINDS[code_of_framework_status(status)].status // 100 == status // 100
+
+
+def test_a_problem_is_always_the_same_bytes() -> None:
+    body = problem_body(Code.INSUFFICIENT_FUNDS, "Not enough.", request_id=RequestId("k"))
+    assert body == (
+        b'{"type":"urn:wallet:problem:insufficient_funds","title":"The wallet does not hold enough","status":400,'
+        b'"detail":"Not enough.","code":"insufficient_funds","requestId":"k"}'
+    )
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert set(json.loads(problem_body(Code.INTERNAL_ERROR, "Oh."))) == {"type", "title", "status", "detail", "code"}
+
+
+def test_one_error_gives_the_problem_its_code_and_sentence() -> None:
+    refused = refusal_of([FieldError(Code.INVALID_AMOUNT, "must be greater than 0", pointer="/amount")])
+    assert refused.code is Code.INVALID_AMOUNT
+    assert refused.detail == "amount must be greater than 0."
+    assert json.loads(refused.body(None))["errors"] == [
+        {"code": "invalid_amount", "detail": "must be greater than 0", "pointer": "/amount"}
+    ]
+
+
+def test_errors_that_disagree_make_the_request_invalid() -> None:
+    errors = [FieldError(Code.INVALID_AMOUNT, "is required"), FieldError(Code.SAME_WALLET, "is the same")]
+    assert refusal_of(errors).code is Code.INVALID_REQUEST
+
+
+def test_types_are_names_and_not_addresses() -> None:
+    assert all(type_of(code).startswith("urn:wallet:problem:") for code in Code)
+    assert Refused(Code.NOT_EXECUTED, "Busy.").status == 503
