@@ -1,0 +1,217 @@
+"""The wire message: one event in its envelope, encoded by the relay and decoded, strictly, by the worker.
+
+Encoding trusts the log. Decoding trusts nothing: a body that is not exactly an event of a known type and
+schema version raises one of three typed errors whose message says what is wrong, and never a partial result.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from wallet.domain.events import SCHEMA_VERSION, SIGNS
+from wallet.domain.identifiers import EventId, WalletId, is_id
+from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
+
+BODY_BYTES_MAX: Final = 256 * 1024
+"""More than a hundred times the largest event we write; a longer body is refused before it is parsed."""
+
+COMMON_FIELDS: Final = ("walletId", "amount", "newBalance", "requestId")
+_ID_FIELDS: Final = frozenset({"walletId", "requestId", "fromWalletId", "toWalletId"})
+_TRANSFER_FIELDS: Final = ("transferId", "fromWalletId", "toWalletId", "currency")
+PAYLOAD_FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "WalletCreated": ("currency",),
+    "FundsDeposited": (),
+    "FundsWithdrawn": (),
+    "TransferInitiated": _TRANSFER_FIELDS,
+    "TransferDebited": _TRANSFER_FIELDS,
+    "TransferCredited": _TRANSFER_FIELDS,
+    "TransferCompleted": _TRANSFER_FIELDS,
+    "TransferCompensated": (*_TRANSFER_FIELDS, "reason"),
+    "TransferFailed": (*_TRANSFER_FIELDS, "reason"),
+}
+"""Event type → what its payload holds beyond walletId, amount, newBalance and requestId."""
+assert PAYLOAD_FIELDS.keys() == SIGNS.keys()
+
+# The amount rule of domain.money, with 0 allowed and one more digit, which a balance may have.
+_MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?", re.ASCII)
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_BIGINT_MAX: Final = 2**63 - 1
+
+
+class UndecodableMessage(ValueError):
+    """The body is not an event of ours; the message says where and why."""
+
+
+class UnknownSchemaVersion(UndecodableMessage):
+    """The event has a schema version this program does not know: a newer program wrote it."""
+
+
+class UnknownEventType(UndecodableMessage):
+    """The event has a type this program does not know: a newer program wrote it."""
+
+
+class StoredEvent(NamedTuple):
+    """An event as the log holds it; `payload_json` is the text of its jsonb payload."""
+
+    event_id: UUID
+    type: str
+    schema_version: int
+    occurred_at: datetime
+    wallet_id: str
+    version: int
+    payload_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded event. In the payload `amount` and `newBalance` are Decimal, `transferId` a UUID, the rest text."""
+
+    event_id: EventId
+    type: str
+    schema_version: int
+    occurred_at: datetime
+    wallet_id: WalletId
+    version: int
+    position: int
+    payload: dict[str, Any]
+
+
+class _Message(msgspec.Struct, rename="camel"):
+    """The JSON object on the wire; its fields in this order."""
+
+    id: str
+    type: str
+    schema_version: int
+    occurred_at: str
+    wallet_id: str
+    version: int
+    position: int
+    payload: msgspec.Raw
+
+
+class _Header(msgspec.Struct, rename="camel"):
+    """What is read first: it decides whether the rest can be understood at all."""
+
+    type: str
+    schema_version: int
+
+
+_encoder: Final = msgspec.json.Encoder()
+_header_decoder: Final = msgspec.json.Decoder(_Header)
+_message_decoder: Final = msgspec.json.Decoder(_Message)
+_payload_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def encode_envelope(event: StoredEvent, position: int) -> bytes:
+    """The message body of a stored event; `position` is that of its batch in the journal."""
+    return _encoder.encode(
+        _Message(
+            str(event.event_id),
+            event.type,
+            event.schema_version,
+            _format_time(event.occurred_at),
+            event.wallet_id,
+            event.version,
+            position,
+            msgspec.Raw(event.payload_json.encode()),
+        )
+    )
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """Read a message body, or raise UndecodableMessage, UnknownSchemaVersion or UnknownEventType."""
+    if len(body) > BODY_BYTES_MAX:
+        raise UndecodableMessage(f"The body has {len(body)} bytes; an event has at most {BODY_BYTES_MAX}.")
+    try:
+        header = _header_decoder.decode(body)
+        _expect_known(header)
+        message = _message_decoder.decode(body)
+        payload = _payload_decoder.decode(message.payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableMessage(f"The body is not an event: {error}.") from None
+    if not is_id(message.wallet_id):
+        raise UndecodableMessage(f"walletId is not a wallet id: {message.wallet_id[:200]!r}.")
+    return Envelope(
+        EventId(_uuid("id", message.id)),
+        message.type,
+        message.schema_version,
+        _time(message.occurred_at),
+        WalletId(message.wallet_id),
+        _positive("version", message.version),
+        _positive("position", message.position),
+        _payload(message.type, message.wallet_id, payload),
+    )
+
+
+def _expect_known(header: _Header) -> None:
+    if header.schema_version != SCHEMA_VERSION:
+        raise UnknownSchemaVersion(
+            f"schemaVersion is {header.schema_version}; this program knows {SCHEMA_VERSION}. "
+            "Replay the message with a newer program."
+        )
+    if header.type not in SIGNS:
+        raise UnknownEventType(
+            f"type is {header.type[:200]!r}; this program knows {', '.join(SIGNS)}. "
+            "Replay the message with a newer program."
+        )
+
+
+def _payload(event_type: str, wallet_id: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload with its fields checked and typed; fields that a newer program added stay as they are."""
+    names = (*COMMON_FIELDS, *PAYLOAD_FIELDS[event_type])
+    for name in names:
+        if not isinstance(payload.get(name), str):
+            raise UndecodableMessage(f"payload.{name} of {event_type} is missing or not a string.")
+        if name in _ID_FIELDS and not is_id(payload[name]):
+            raise UndecodableMessage(f"payload.{name} is not an id: {payload[name][:200]!r}.")
+    if payload["walletId"] != wallet_id:
+        raise UndecodableMessage(f"payload.walletId {payload['walletId']!r} is not the event's wallet {wallet_id!r}.")
+    payload["amount"] = _money("amount", payload["amount"], AMOUNT_MAX)
+    payload["newBalance"] = _money("newBalance", payload["newBalance"], BALANCE_MAX)
+    if "transferId" in names:
+        payload["transferId"] = _uuid("payload.transferId", payload["transferId"])
+    return payload
+
+
+def _money(name: str, token: str, limit: Decimal) -> Decimal:
+    if not _MONEY.fullmatch(token):
+        raise UndecodableMessage(f"payload.{name} is not a plain decimal with at most 4 decimals: {token[:50]!r}.")
+    money = add(Decimal(token), ZERO)
+    if money > limit:
+        raise UndecodableMessage(f"payload.{name} is {money}; it is at most {limit}.")
+    return money
+
+
+def _uuid(name: str, token: str) -> UUID:
+    try:
+        identifier = UUID(token)
+    except ValueError:
+        identifier = None
+    if identifier is None or str(identifier) != token:
+        raise UndecodableMessage(f"{name} is not a UUID in its usual spelling: {token[:50]!r}.")
+    return identifier
+
+
+def _positive(name: str, number: int) -> int:
+    if not 1 <= number <= _BIGINT_MAX:
+        raise UndecodableMessage(f"{name} is {number}; it counts from 1.")
+    return number
+
+
+def _format_time(time: datetime) -> str:
+    assert time.utcoffset() is not None, "an event's time without its zone"
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _time(token: str) -> datetime:
+    try:
+        if _TIME.fullmatch(token):
+            return datetime.fromisoformat(token)
+    except ValueError:
+        pass
+    raise UndecodableMessage(f"occurredAt is not an RFC 3339 time in UTC: {token[:50]!r}.")

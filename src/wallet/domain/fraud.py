@@ -1,0 +1,95 @@
+"""The fraud rules: which withdrawals raise an alert, and why a wallet is suspicious.
+
+Both rules look at the log only, never at the time or order in which events arrive. A withdrawal's window ends
+with itself, and within a wallet time strictly increases, so once a withdrawal is in the log its window is
+complete: the verdict is the same live, late, twice, or in a rebuild.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum, unique
+
+from wallet.domain.analytics import LoggedEvent
+from wallet.domain.identifiers import EventId, WalletId
+from wallet.domain.money import format_money
+
+
+@unique
+class Rule(StrEnum):
+    """The rules; the value is stored with each alert."""
+
+    LARGE_WITHDRAWAL = "large_withdrawal"
+    RAPID_WITHDRAWALS = "rapid_withdrawals"
+
+
+@dataclass(frozen=True, slots=True)
+class FraudRules:
+    """The limits: a withdrawal at or above the threshold; so many withdrawals within the window."""
+
+    large_withdrawal_threshold: Decimal
+    rapid_withdrawal_count: int
+    rapid_withdrawal_window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One rule hit by one event."""
+
+    wallet_id: WalletId
+    rule: Rule
+    event_id: EventId
+    reason: str
+    occurred_at: datetime
+
+
+def is_watched(event: LoggedEvent) -> bool:
+    """Whether the rules look at the event at all."""
+    return event.type == "FundsWithdrawn"
+
+
+def judge(withdrawal: LoggedEvent, nth_latest_at: datetime | None, rules: FraudRules) -> list[Alert]:
+    """The alerts a withdrawal raises.
+
+    `nth_latest_at` is when the wallet's Nth latest withdrawal up to and including this one occurred, N being
+    the rules' count; None if the log holds fewer. It tells whether N of them lie in (e − window, e].
+    """
+    alerts = []
+    if withdrawal.amount >= rules.large_withdrawal_threshold:
+        reason = (
+            f"withdrawal of {format_money(withdrawal.amount)} reaches the limit of "
+            f"{format_money(rules.large_withdrawal_threshold)}"
+        )
+        alerts.append(_alert(withdrawal, Rule.LARGE_WITHDRAWAL, reason))
+    if nth_latest_at is not None and nth_latest_at > withdrawal.occurred_at - rules.rapid_withdrawal_window:
+        seconds = rules.rapid_withdrawal_window // timedelta(seconds=1)
+        reason = f"{rules.rapid_withdrawal_count} or more withdrawals within {seconds} seconds"
+        alerts.append(_alert(withdrawal, Rule.RAPID_WITHDRAWALS, reason))
+    return alerts
+
+
+def alerts_of(events: Iterable[LoggedEvent], rules: FraudRules) -> set[Alert]:
+    """All alerts of a whole log, given in any order; what the worker finds event by event."""
+    by_wallet: defaultdict[WalletId, list[LoggedEvent]] = defaultdict(list)
+    for event in events:
+        if is_watched(event):
+            by_wallet[event.wallet_id].append(event)
+    alerts: set[Alert] = set()
+    for withdrawals in by_wallet.values():
+        withdrawals.sort(key=lambda withdrawal: withdrawal.occurred_at)
+        for index, withdrawal in enumerate(withdrawals):
+            nth = index + 1 - rules.rapid_withdrawal_count
+            alerts.update(judge(withdrawal, withdrawals[nth].occurred_at if nth >= 0 else None, rules))
+    return alerts
+
+
+def suspicious_reason(alerts: Iterable[Alert]) -> str | None:
+    """Why a wallet with these alerts is suspicious: the reason of the earliest; None if there is none."""
+    earliest = min(alerts, key=lambda alert: (alert.occurred_at, alert.event_id, alert.rule), default=None)
+    return None if earliest is None else earliest.reason
+
+
+def _alert(withdrawal: LoggedEvent, rule: Rule, reason: str) -> Alert:
+    return Alert(withdrawal.wallet_id, rule, withdrawal.event_id, reason, withdrawal.occurred_at)

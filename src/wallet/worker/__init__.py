@@ -1,0 +1,1 @@
+"""Consumes events: analytics, fraud rules, notifications, dead letters."""

@@ -1,0 +1,152 @@
+"""Parks messages that are at fault: the message and its error in dead_letters, its event as failed in the inbox.
+
+The rows are committed before the transport lets the message go, so a message is never only on its way. A crash in
+between brings it again: its open row is found by the sha256 of the body and only counts the attempts.
+A failed inbox row is no obstacle: a replay, or the true event after a forged one, takes effect as if it were new.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from wallet.domain.envelope import BODY_BYTES_MAX
+from wallet.domain.identifiers import EventId, WalletId, bucket_of, is_id
+from wallet.postgres.statements import load_statements
+from wallet.worker.effects import in_transaction
+from wallet.worker.messages import Message, Refused
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+ERROR_CHARACTERS_MAX: Final = 2_000
+_BIGINT_MAX: Final = 2**63 - 1
+
+_STATEMENTS = load_statements("wallet.worker", "worker.sql")
+_INSERT_DEAD_LETTER: Final[str] = _STATEMENTS.insert_dead_letter
+_MARK_FAILED: Final[str] = _STATEMENTS.mark_failed
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a message says of itself, as far as it can be read; none of it is to be believed."""
+
+    event_id: EventId | None
+    wallet_id: WalletId | None
+    version: int | None
+
+
+class _Header(msgspec.Struct, rename="camel"):
+    id: Any = None
+    wallet_id: Any = None
+    version: Any = None
+
+
+_header_decoder: Final = msgspec.json.Decoder(_Header)
+
+
+async def park(connection: "Connection", refused: Sequence[Refused[Any]]) -> None:
+    """Commit a dead letter for each message, sorted so that workers parking the same ones do not deadlock."""
+    if not refused:
+        return
+    ordered = sorted(((sha256(letter.message.body).digest(), letter) for letter in refused), key=lambda pair: pair[0])
+    named = [_read_header(letter.message) for _, letter in ordered]
+
+    async def insert() -> None:
+        for (digest, letter), name in zip(ordered, named, strict=True):
+            await _insert_dead_letter(connection, digest, letter, name)
+        await _mark_failed(connection, [(name, letter) for (_, letter), name in zip(ordered, named, strict=True)])
+
+    await in_transaction(connection, insert)
+    for (_, letter), name in zip(ordered, named, strict=True):
+        _log.error(
+            "dead_letter",
+            event_id=str(name.event_id) if name.event_id else None,
+            message_id=letter.message.message_id,
+            wallet_id=name.wallet_id,
+            error=_storable(letter.error),
+            attempts=letter.attempts,
+        )
+
+
+async def _insert_dead_letter(connection: "Connection", digest: bytes, letter: Refused[Any], name: _Named) -> None:
+    await connection.execute(
+        _INSERT_DEAD_LETTER,
+        name.event_id,
+        name.wallet_id,
+        name.version,
+        letter.message.body,
+        digest,
+        _properties_json(letter.message),
+        _storable(letter.error),
+        letter.attempts,
+    )
+
+
+async def _mark_failed(connection: "Connection", letters: Sequence[tuple[_Named, Refused[Any]]]) -> None:
+    """Enter as failed the events that a message names well enough to find their place in the inbox."""
+    failed = {
+        (bucket_of(name.wallet_id), name.event_id): letter
+        for name, letter in letters
+        if name.wallet_id is not None and name.event_id is not None
+    }
+    keys = sorted(failed)
+    if keys:
+        await connection.execute(
+            _MARK_FAILED,
+            [bucket for bucket, _ in keys],
+            [event_id for _, event_id in keys],
+            [_storable(failed[key].error) for key in keys],
+            [failed[key].attempts for key in keys],
+        )
+
+
+def _read_header(message: Message) -> _Named:
+    header = _Header()
+    if len(message.body) <= BODY_BYTES_MAX:
+        try:
+            header = _header_decoder.decode(message.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            header = _Header()
+    wallet_id, version = header.wallet_id, header.version
+    return _Named(
+        _event_id(header.id) or _event_id(message.message_id),
+        WalletId(wallet_id) if isinstance(wallet_id, str) and is_id(wallet_id) else None,
+        version if isinstance(version, int) and not isinstance(version, bool) and 0 < version <= _BIGINT_MAX else None,
+    )
+
+
+def _event_id(text: object) -> EventId | None:
+    try:
+        return EventId(UUID(text)) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _properties_json(message: Message) -> str:
+    """What came beside the body, as JSON; what JSON does not know is stored as its text."""
+    properties = {"messageId": message.message_id, "type": message.type, "headers": dict(message.headers)}
+    return json.dumps(_storable(properties), default=str)
+
+
+def _storable(value: Any) -> Any:
+    """The same without what PostgreSQL refuses in text and jsonb: NUL, lone surrogates, NaN; long texts are cut."""
+    match value:
+        case str():
+            text = value[:ERROR_CHARACTERS_MAX].encode(errors="replace").decode()
+            return text.replace("\x00", "�")
+        case bool() | int() | None:
+            return value
+        case dict():
+            return {_storable(str(key)): _storable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_storable(inner) for inner in value]
+        case _:
+            return _storable(str(value))

@@ -1,0 +1,151 @@
+"""The effects of events: one transaction for a group, in which each new event counts once.
+
+1. Inbox: insert into processed_events; the new ones come back. A duplicate stops here; an event that failed
+   earlier gets its effect now.
+2. Totals: one sorted upsert of wallet_stats. It locks the row of every wallet that an alert below may concern.
+3. Rules: each new withdrawal's Nth latest one, read from the log. From here on only if something is watched.
+4. Alerts: insert into fraud_alerts; the new ones come back.
+5. Suspicious: the reason of each such wallet's earliest alert, read in a later statement than the one that waited
+   for the lock: so it sees the alerts of whoever held the wallet before.
+6. Checkpoint: the embedded transport's position; fenced, so a worker that lost its lease commits nothing.
+
+Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ where nothing was withdrawn.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from wallet.domain.analytics import LoggedEvent, fold
+from wallet.domain.fraud import Alert, FraudRules, is_watched, judge
+from wallet.domain.identifiers import bucket_of
+from wallet.failpoints import failpoint
+from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
+from wallet.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+CONFLICT_ATTEMPTS_MAX: Final = 8
+CONFLICT_DELAY_SECONDS_MAX: Final = 0.25
+
+MoveCheckpoint = Callable[["Connection"], Awaitable[None]]
+Result = TypeVar("Result")
+
+_STATEMENTS = load_statements("wallet.worker", "worker.sql")
+_ENTER_INBOX: Final[str] = _STATEMENTS.enter_inbox
+_ADD_TOTALS: Final[str] = _STATEMENTS.add_totals
+_READ_NTH_LATEST_WITHDRAWALS: Final[str] = _STATEMENTS.read_nth_latest_withdrawals
+_INSERT_ALERTS: Final[str] = _STATEMENTS.insert_alerts
+_MARK_SUSPICIOUS: Final[str] = _STATEMENTS.mark_suspicious
+
+
+async def commit_effects(
+    connection: "Connection",
+    events: Sequence[LoggedEvent],
+    rules: FraudRules,
+    move_checkpoint: MoveCheckpoint | None = None,
+) -> list[Alert]:
+    """Give the events their effects, each once however often it comes; returns the alerts that are new.
+
+    All or nothing: whatever is raised, nothing took effect, or a COMMIT's outcome is unknown; then the same
+    events may be given again.
+    """
+    if not events and move_checkpoint is None:
+        return []
+
+    async def apply() -> list[Alert]:
+        alerts = await _apply(connection, events, rules)
+        if move_checkpoint is not None:
+            await move_checkpoint(connection)
+        await failpoint("worker.before_commit")
+        return alerts
+
+    return await in_transaction(connection, apply)
+
+
+async def in_transaction(connection: "Connection", work: Callable[[], Awaitable[Result]]) -> Result:
+    """Run the work in a transaction, again after a deadlock, a serialization failure or a lock time-out."""
+    for attempts_left in reversed(range(CONFLICT_ATTEMPTS_MAX)):
+        try:
+            async with connection.transaction():
+                return await work()
+        except DATABASE_ERRORS as error:
+            if attempts_left == 0 or failure_of(error) not in (Failure.RETRY, Failure.HELD):
+                raise
+        await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS_MAX))
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _apply(connection: "Connection", events: Iterable[LoggedEvent], rules: FraudRules) -> list[Alert]:
+    fresh = await _enter_inbox(connection, events)
+    if not fresh:
+        return []
+    await _add_totals(connection, fresh)
+    alerts = await _judge(connection, [event for event in fresh if is_watched(event)], rules)
+    if not alerts:
+        return []
+    fresh_alerts = await _insert_alerts(connection, alerts)
+    wallets = sorted({(bucket_of(alert.wallet_id), alert.wallet_id) for alert in alerts})
+    await connection.execute(
+        _MARK_SUSPICIOUS, [bucket for bucket, _ in wallets], [wallet_id for _, wallet_id in wallets]
+    )
+    return fresh_alerts
+
+
+async def _enter_inbox(connection: "Connection", events: Iterable[LoggedEvent]) -> list[LoggedEvent]:
+    by_id = {event.event_id: event for event in events}
+    keys = sorted((bucket_of(event.wallet_id), event.event_id) for event in by_id.values())
+    if not keys:
+        return []
+    entered = await connection.fetch(_ENTER_INBOX, [bucket for bucket, _ in keys], [event_id for _, event_id in keys])
+    return [by_id[row["event_id"]] for row in entered]
+
+
+async def _add_totals(connection: "Connection", events: Iterable[LoggedEvent]) -> None:
+    totals = sorted(
+        ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in fold(events).items()),
+        key=lambda item: item[:2],
+    )
+    await connection.execute(
+        _ADD_TOTALS,
+        [bucket for bucket, _, _ in totals],
+        [wallet_id for _, wallet_id, _ in totals],
+        [added.deposited for _, _, added in totals],
+        [added.withdrawn for _, _, added in totals],
+        [added.transferred_out for _, _, added in totals],
+        [added.transferred_in for _, _, added in totals],
+        [added.last_activity_at for _, _, added in totals],
+    )
+
+
+async def _judge(connection: "Connection", withdrawals: Sequence[LoggedEvent], rules: FraudRules) -> list[Alert]:
+    """The alerts that the withdrawals raise, in key order; the log already holds each of them."""
+    if not withdrawals:
+        return []
+    rows = await connection.fetch(
+        _READ_NTH_LATEST_WITHDRAWALS,
+        [bucket_of(withdrawal.wallet_id) for withdrawal in withdrawals],
+        [withdrawal.wallet_id for withdrawal in withdrawals],
+        [withdrawal.event_id for withdrawal in withdrawals],
+        [withdrawal.occurred_at for withdrawal in withdrawals],
+        rules.rapid_withdrawal_count,
+    )
+    nth_latest = {row["event_id"]: row["nth_latest_at"] for row in rows}
+    alerts = [alert for event in withdrawals for alert in judge(event, nth_latest[event.event_id], rules)]
+    return sorted(alerts, key=lambda alert: (bucket_of(alert.wallet_id), alert.wallet_id, alert.rule, alert.event_id))
+
+
+async def _insert_alerts(connection: "Connection", alerts: Sequence[Alert]) -> list[Alert]:
+    rows = await connection.fetch(
+        _INSERT_ALERTS,
+        [bucket_of(alert.wallet_id) for alert in alerts],
+        [alert.wallet_id for alert in alerts],
+        [alert.rule for alert in alerts],
+        [alert.event_id for alert in alerts],
+        [alert.reason for alert in alerts],
+        [alert.occurred_at for alert in alerts],
+    )
+    inserted = {(row["rule"], row["event_id"]) for row in rows}
+    return [alert for alert in alerts if (alert.rule, alert.event_id) in inserted]

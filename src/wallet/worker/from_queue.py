@@ -1,0 +1,64 @@
+"""The transport over RabbitMQ: groups from the worker's queue, settled after their effects are committed.
+
+- Ack comes after COMMIT, reject after the commit of the dead letter. A crash before them brings the messages again,
+  and the inbox knows them.
+- While the database is away nothing is taken: the consumer is paused, so that its unsettled messages go back to the
+  queue for a worker that can handle them. No message is rejected for it.
+- Asked to stop, it finishes and settles the group in hand; what was only prefetched goes back.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from wallet.domain.fraud import FraudRules
+from wallet.failpoints import failpoint
+from wallet.rabbitmq.connection import BrokerUnavailable
+from wallet.rabbitmq.consumer import Consumer, Delivery
+from wallet.rabbitmq.topology import TopologyMismatch
+from wallet.worker.database import Database
+from wallet.worker.handle import handle_group
+from wallet.worker.stopping import unless_stopped
+
+_log = structlog.get_logger()
+
+
+class FromQueue:
+    """Turns of one consumer and one database connection."""
+
+    def __init__(self, consumer: Consumer, database: Database, rules: FraudRules, stop: asyncio.Event) -> None:
+        self._consumer = consumer
+        self._database = database
+        self._rules = rules
+        self._stop = stop
+
+    async def take_turn(self) -> bool:
+        """Handle and settle one group."""
+        # The database comes first: while it is away no message is taken.
+        await self._database.connection()
+        await self._consumer.resume()
+        try:
+            group = await unless_stopped(self._consumer.next_group(), self._stop)
+        except (BrokerUnavailable, TopologyMismatch) as error:
+            # No pause for this: the consumer waits its own back-off before it tries again.
+            _log.warning("broker_unavailable", reason=str(error))
+            return True
+        if group is not None:
+            await self._handle(group)
+        return True
+
+    async def stand_down(self) -> None:
+        """Let the unsettled messages go back to the queue."""
+        await self._consumer.pause()
+
+    async def _handle(self, group: list[Delivery]) -> None:
+        started = time.monotonic()
+        # Asked for again, as the connection may have been lost while the queue was empty.
+        handled = await handle_group(await self._database.connection(), group, self._rules)
+        await failpoint("worker.before_ack")
+        for delivery in handled.parked:
+            await self._consumer.reject(delivery)
+        await self._consumer.ack(handled.done)
+        ms = round((time.monotonic() - started) * 1000, 1)
+        _log.debug("group_handled", count=len(group), parked=len(handled.parked), ms=ms)

@@ -1,0 +1,110 @@
+"""Reads the journal for the embedded transport: published batches after a position, in pieces of bounded size.
+
+A piece holds at most PIECE_SIZE_MAX events, of one batch or of several. `position` is where the checkpoint may
+move once the piece has its effects: the last batch that is whole by then. Pieces of a batch that were handled before
+a crash come again, and the inbox knows them; so the checkpoint needs no place inside a batch.
+
+A batch whose events are not all visible yet ends the reading, as does a gap in the positions: both wait.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from wallet.domain.envelope import StoredEvent, encode_envelope
+from wallet.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from wallet.postgres.connections import Connection
+
+PIECE_SIZE_MAX: Final = 200
+BATCHES_READ_MAX: Final = 500
+EVENTS_READ_MAX: Final = 2_000
+"""How many events are read at once, unless a single batch has more."""
+
+_STATEMENTS = load_statements("wallet.worker", "worker.sql")
+_READ_JOURNAL: Final[str] = _STATEMENTS.read_journal
+_READ_BATCHES: Final[str] = _STATEMENTS.read_batches
+
+
+@dataclass(frozen=True, slots=True)
+class JournalMessage:
+    """An event of the log in the shape that RabbitMQ would bring, so that both transports share the handlers."""
+
+    body: bytes
+    message_id: str | None
+    type: str | None
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Messages to handle together, and where the checkpoint moves with their effects."""
+
+    messages: list[JournalMessage]
+    position: int
+
+
+async def read_pieces(connection: "Connection", position: int) -> list[Piece]:
+    """The next pieces after a position, in order; none if there is nothing to read. At most two round trips."""
+    batches = _bounded(await connection.fetch(_READ_JOURNAL, position, BATCHES_READ_MAX), position)
+    if not batches:
+        return []
+    events = await connection.fetch(
+        _READ_BATCHES, [batch["batch_id"] for batch in batches], [batch["position"] for batch in batches]
+    )
+    until = _last_whole(batches, events, position)
+    if until == position:
+        return []
+    return _cut([event for event in events if event["position"] <= until], until)
+
+
+def _bounded(batches: Sequence["asyncpg.Record"], position: int) -> list["asyncpg.Record"]:
+    """The batches up to the first gap or the limit of events, and at least one if the first is there."""
+    bounded: list[asyncpg.Record] = []
+    count = 0
+    for expected, batch in enumerate(batches, start=position + 1):
+        count += batch["event_count"]
+        if batch["position"] != expected or (bounded and count > EVENTS_READ_MAX):
+            break
+        bounded.append(batch)
+    return bounded
+
+
+def _last_whole(batches: Sequence["asyncpg.Record"], events: Sequence["asyncpg.Record"], position: int) -> int:
+    """The position of the last batch before the first that lacks events; the given one if that is the first."""
+    visible: dict[int, int] = {}
+    for event in events:
+        visible[event["position"]] = visible.get(event["position"], 0) + 1
+    for batch in batches:
+        if visible.get(batch["position"], 0) < batch["event_count"]:
+            break
+        position = batch["position"]
+    return position
+
+
+def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
+    if not events:
+        return [Piece([], until)]
+    pieces: list[Piece] = []
+    for start in range(0, len(events), PIECE_SIZE_MAX):
+        end = start + PIECE_SIZE_MAX
+        # Positions have no gap, so every batch before that of the next event is whole.
+        position = events[end]["position"] - 1 if end < len(events) else until
+        pieces.append(Piece([_message(event) for event in events[start:end]], position))
+    return pieces
+
+
+def _message(event: "asyncpg.Record") -> JournalMessage:
+    stored = StoredEvent(
+        event["event_id"],
+        event["type"],
+        event["schema_version"],
+        event["occurred_at"],
+        event["wallet_id"],
+        event["version"],
+        event["payload_json"],
+    )
+    return JournalMessage(encode_envelope(stored, event["position"]), str(stored.event_id), stored.type)

@@ -1,0 +1,123 @@
+-- The statements of the worker, in the order in which a group sends them.
+-- Arrays in, rows out: the cost is per group, not per event. Arrays that insert or lock are sorted by primary key,
+-- so that workers which meet in the same wallets wait for each other in one order and never deadlock.
+
+-- name: read_events
+select e.wallet_id, e.version, e.event_id, e.type, e.schema_version, e.amount, e.occurred_at,
+    e.payload ->> 'toWalletId' as to_wallet_id
+from unnest($1::smallint[], $2::text[], $3::bigint[]) as k (bucket, wallet_id, version)
+join events e on e.bucket = k.bucket and e.wallet_id = k.wallet_id and e.version = k.version
+
+-- name: enter_inbox
+insert into processed_events as known (bucket, event_id, status, attempts, processed_at)
+select k.bucket, k.event_id, 'success', 1, now()
+from unnest($1::smallint[], $2::uuid[]) as k (bucket, event_id)
+on conflict (bucket, event_id) do update
+set status = 'success', error_message = null, attempts = known.attempts + 1, processed_at = excluded.processed_at
+where known.status = 'failed'
+returning event_id
+
+-- name: add_totals
+insert into wallet_stats as known (
+    bucket, wallet_id, total_deposited, total_withdrawn, total_transferred_out, total_transferred_in, last_activity_at
+)
+select k.bucket, k.wallet_id, k.deposited, k.withdrawn, k.transferred_out, k.transferred_in, k.last_activity_at
+from unnest(
+    $1::smallint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[], $7::timestamptz[]
+) as k (bucket, wallet_id, deposited, withdrawn, transferred_out, transferred_in, last_activity_at)
+on conflict (bucket, wallet_id) do update
+set total_deposited = known.total_deposited + excluded.total_deposited,
+    total_withdrawn = known.total_withdrawn + excluded.total_withdrawn,
+    total_transferred_out = known.total_transferred_out + excluded.total_transferred_out,
+    total_transferred_in = known.total_transferred_in + excluded.total_transferred_in,
+    last_activity_at = greatest(known.last_activity_at, excluded.last_activity_at)
+
+-- name: read_nth_latest_withdrawals
+select k.event_id, (
+    select e.occurred_at
+    from events e
+    where e.bucket = k.bucket and e.wallet_id = k.wallet_id and e.type = 'FundsWithdrawn'
+        and e.occurred_at <= k.occurred_at
+    order by e.occurred_at desc
+    offset $5::integer - 1
+    limit 1
+) as nth_latest_at
+from unnest($1::smallint[], $2::text[], $3::uuid[], $4::timestamptz[]) as k (bucket, wallet_id, event_id, occurred_at)
+
+-- name: insert_alerts
+insert into fraud_alerts (bucket, wallet_id, rule, event_id, reason, occurred_at)
+select k.bucket, k.wallet_id, k.rule, k.event_id, k.reason, k.occurred_at
+from unnest($1::smallint[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[])
+    as k (bucket, wallet_id, rule, event_id, reason, occurred_at)
+on conflict (bucket, wallet_id, rule, event_id) do nothing
+returning rule, event_id
+
+-- name: mark_suspicious
+update wallet_stats w
+set suspicious = true, suspicious_reason = earliest.reason
+from (
+    select k.bucket, k.wallet_id, (
+        select a.reason
+        from fraud_alerts a
+        where a.bucket = k.bucket and a.wallet_id = k.wallet_id
+        order by a.occurred_at, a.event_id, a.rule
+        limit 1
+    ) as reason
+    from unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+) as earliest
+where w.bucket = earliest.bucket and w.wallet_id = earliest.wallet_id
+    and w.suspicious_reason is distinct from earliest.reason
+
+-- name: insert_dead_letter
+insert into dead_letters as known (
+    event_id, wallet_id, version, body, body_sha256, headers, error, attempts, created_at, updated_at
+)
+values ($1, $2, $3, $4, $5, $6, $7, $8, now(), now())
+on conflict (body_sha256) where state = 'open' do update
+set error = excluded.error, attempts = known.attempts + excluded.attempts, updated_at = excluded.updated_at
+
+-- name: mark_failed
+insert into processed_events as known (bucket, event_id, status, error_message, attempts, processed_at)
+select k.bucket, k.event_id, 'failed', k.error_message, k.attempts, now()
+from unnest($1::smallint[], $2::uuid[], $3::text[], $4::integer[]) as k (bucket, event_id, error_message, attempts)
+on conflict (bucket, event_id) do update
+set error_message = excluded.error_message, attempts = known.attempts + excluded.attempts,
+    processed_at = excluded.processed_at
+where known.status = 'failed'
+
+-- name: take_lease
+update worker_checkpoint
+set holder = $1, token = token + 1, lease_until = now() + $2::interval
+where only_row and (lease_until < now() or holder = $1)
+returning token, position
+
+-- name: move_checkpoint
+update worker_checkpoint
+set position = greatest(position, $2), lease_until = now() + $3::interval
+where only_row and token = $1
+returning position
+
+-- name: give_up_lease
+update worker_checkpoint set lease_until = '-infinity' where only_row and token = $1
+
+-- name: forget_holder
+update worker_checkpoint set lease_until = '-infinity', holder = null where only_row and token = $1
+
+-- name: read_journal
+select j.position, j.batch_id, j.event_count
+from journal j
+where j.position > $1 and j.published_at is not null
+order by j.position
+limit $2
+
+-- name: read_batches
+select k.position, e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet_id, e.version,
+    e.payload::text as payload_json
+from unnest($1::uuid[], $2::bigint[]) as k (batch_id, position)
+join events e on e.batch_id = k.batch_id
+order by k.position, e.ordinal
+
+-- name: read_left_behind
+select coalesce((select max(j.position) from journal j where j.published_at is not null), 0) as until
+from worker_checkpoint c
+where c.holder is not null

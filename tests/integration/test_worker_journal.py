@@ -1,0 +1,173 @@
+"""The embedded transport: the journal in order, one worker at a time, the checkpoint with the effects."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.event_log import Log
+from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, until
+from wallet.failpoints import configure_failpoints
+
+STEAL = """
+update worker_checkpoint set token = token + 1, holder = 'another', lease_until = now() + interval '1 hour'
+returning position
+"""
+GIVE_BACK = "update worker_checkpoint set lease_until = '-infinity' returning position"
+
+
+@pytest.fixture
+def wire(database_url: str) -> Wire:
+    """The journal of a fresh database."""
+    return Wire(database_url, None)
+
+
+@pytest.fixture(autouse=True)
+def no_failpoints() -> Iterator[None]:
+    """Switches off what a test switched on."""
+    yield
+    configure_failpoints("")
+
+
+async def checkpoint(database_url: str) -> Any:
+    return (await fetch(database_url, "select position from worker_checkpoint"))[0][0]
+
+
+async def is_at(database_url: str, position: int) -> bool:
+    assert await checkpoint(database_url) == position
+    return True
+
+
+async def has_handled(database_url: str, count: int) -> bool:
+    return len(await fetch(database_url, "select event_id from processed_events")) >= count
+
+
+async def test_a_batch_of_thousands_is_handled_in_pieces_and_the_checkpoint_moves_when_it_is_whole(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log:
+        log.deposit("alice", 1)
+        await log.commit()
+        for number in range(2_500):
+            log.deposit(f"wallet-{number % 50}", 1)
+        await log.commit()
+        configure_failpoints("worker.before_commit=delay:60000@4")
+        async with wire.worker() as crashing:
+            await until(has_handled, wire.database_url, 402)
+            crashing.cancel()
+        configure_failpoints("")
+        assert await checkpoint(wire.database_url) == 1
+        async with wire.worker():
+            await wire.matches(log.rows)
+            await until(is_at, wire.database_url, 2)
+
+
+async def test_many_small_batches_share_a_group(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log:
+        for number in range(700):
+            log.deposit(f"wallet-{number % 9}", 1)
+            await log.commit()
+        with capture_logs() as lines:
+            async with wire.worker():
+                await wire.matches(log.rows)
+                await until(is_at, wire.database_url, 700)
+    groups = [line["count"] for line in lines if line["event"] == "group_handled"]
+    assert max(groups) == 200
+    assert len(groups) < 20
+
+
+async def test_a_batch_without_events_is_passed(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log, wire.worker():
+        await log.commit()
+        log.deposit("alice", 1)
+        await log.commit()
+        await log.commit()
+        await until(is_at, wire.database_url, 3)
+        assert await projections_match(wire.database_url, log.rows)
+
+
+async def test_a_batch_whose_events_are_not_all_visible_waits_and_so_do_those_behind_it(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log, wire.worker():
+        log.deposit("alice", 1)
+        first = await log.commit()
+        log.deposit("bob", 1)
+        torn = await log.commit(keep=1)
+        torn_batch = log.batch_id
+        log.deposit("carol", 1)
+        await log.commit()
+        await until(is_at, wire.database_url, 1)
+        await wire.matches(first)
+        await log.insert_events(torn[1:], torn_batch, first_ordinal=1)
+        await wire.matches(log.rows)
+        await until(is_at, wire.database_url, 3)
+
+
+async def test_a_batch_that_is_not_sealed_is_not_read(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log:
+        log.deposit("alice", 1)
+        first = await log.commit()
+        log.deposit("bob", 1)
+        await log.commit(sealed=False)
+        async with wire.worker():
+            await wire.matches(first)
+            await until(is_at, wire.database_url, 1)
+        assert await projections_match(wire.database_url, first)
+
+
+async def test_when_the_active_worker_stops_another_takes_over_at_once(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log:
+        with capture_logs() as lines:
+            async with wire.worker():
+                await until(has_logged, lines, "journal_lease_taken")
+                async with wire.worker():
+                    log.deposit("alice", 1)
+                    await log.commit()
+                    await wire.matches(log.rows)
+            async with wire.worker():
+                log.deposit("alice", 1)
+                await log.commit()
+                await wire.matches(log.rows)
+    taken = [line["token"] for line in lines if line["event"] == "journal_lease_taken"]
+    assert taken == [1, 2]
+
+
+async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log, wire.worker():
+        log.deposit("alice", 1)
+        first = await log.commit()
+        await wire.matches(first)
+        with capture_logs() as lines:
+            await fetch(wire.database_url, STEAL)
+            log.deposit("alice", 1)
+            await log.commit()
+            await until(has_logged, lines, "worker_paused")
+        assert "LeaseLost" in next(line["reason"] for line in lines if line["event"] == "worker_paused")
+        assert await projections_match(wire.database_url, first)
+        await fetch(wire.database_url, GIVE_BACK)
+        await wire.matches(log.rows)
+
+
+async def test_what_the_embedded_worker_left_is_handled_after_turning_to_rabbitmq(
+    database_url: str, rabbitmq_url: str
+) -> None:
+    embedded, with_broker = Wire(database_url, None), Wire(database_url, rabbitmq_url)
+    async with Log.open(database_url) as log:
+        log.deposit("alice", 1)
+        await log.commit()
+        async with embedded.worker():
+            await embedded.matches(log.rows)
+        for number in range(500):
+            log.deposit(f"wallet-{number % 3}", 1)
+        await log.commit()
+        with capture_logs() as lines:
+            async with with_broker.worker():
+                await with_broker.matches(log.rows)
+                await until(has_logged, lines, "journal_left_behind_handled")
+                log.deposit("bob", 1)
+                await with_broker.deliver(await log.commit())
+                await with_broker.matches(log.rows)
+    assert await fetch(database_url, "select holder from worker_checkpoint") == [(None,)]
+    assert await is_drained(rabbitmq_url)
+    with capture_logs() as lines:
+        async with with_broker.worker():
+            await until(has_logged, lines, "consumer_connected")
+    assert not await has_logged(lines, "journal_left_behind_handled")

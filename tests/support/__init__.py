@@ -1,0 +1,1 @@
+"""What tests stand on: a real PostgreSQL, a real RabbitMQ, the real processes, and waiting for conditions."""
