@@ -65,9 +65,11 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _known_schemes(self) -> Self:
+    def _make_sense_together(self) -> Self:
         _expect_scheme("DATABASE_URL", self.database_url, ("postgresql://", "postgres://"))
         _expect_scheme("RABBITMQ_URL", self.rabbitmq_url, ("amqp://", "amqps://"))
+        if self.rabbitmq_exchange == self.rabbitmq_dlx:
+            raise ValueError("RABBITMQ_EXCHANGE and RABBITMQ_DLX must differ: dead letters would come back as events")
         return self
 
     @property

@@ -1,12 +1,19 @@
 """What an error from PostgreSQL or the way to it means; the table of the write path's answers."""
 
-import asyncio
 from enum import Enum, unique
 from typing import Final
 
 import asyncpg
 
-DATABASE_ERRORS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# A server that ends an idle session leaves its farewell unread; the next statement then finds asyncpg in a state
+# that it calls a bug of its own (InternalClientError). It is a lost connection like the others.
+DATABASE_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """Everything that talking to PostgreSQL can raise; anything else is a bug of ours."""
 
 
@@ -30,7 +37,7 @@ def failure_of(error: BaseException) -> Failure:
     """Sort an error by its SQLSTATE; an error without one is a lost or silent connection."""
     if isinstance(error, asyncpg.PostgresError):
         return _failure_of_sqlstate(error.sqlstate or "")
-    if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError)):
+    if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError):
         return Failure.RECONNECT
     if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
         # asyncpg raises a ValueError beside InterfaceError for an argument it can't encode: that is a culprit.

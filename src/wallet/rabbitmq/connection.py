@@ -1,0 +1,246 @@
+"""A connection to RabbitMQ in async/await, over pika's callbacks.
+
+What pika asks of its callers, and where it is kept:
+- A lost connection never calls the callbacks that wait for a reply. So every wait here also ends when the channel
+  closes, and has a time-out.
+- An exception in a callback tears the connection down. So callbacks here only set events.
+- A broker that is blocked, or gone silent, never answers a close. So `close` waits a moment, then aborts.
+- It reports one failure many times over, with stack traces. So its own log is off; callers log the typed error.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from pika import URLParameters
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+HEARTBEAT_SECONDS: Final = 15
+CONNECT_SECONDS: Final = 5.0
+CALL_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 2.0
+_REASON_LENGTH_MAX: Final = 300
+
+log = structlog.get_logger()
+
+
+class BrokerUnavailable(Exception):
+    """RabbitMQ is out of reach, refused us, or the connection to it was lost; trying again later may help."""
+
+
+class ChannelRefused(BrokerUnavailable):
+    """RabbitMQ closed the channel because of what was asked on it."""
+
+    def __init__(self, message: str, *, code: int, text: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.text = text
+
+
+class InvalidBrokerAddress(ValueError):
+    """RABBITMQ_URL can't be read; expected amqp://user:password@host:port/vhost, special characters %-encoded."""
+
+
+class BrokerConnection:
+    """An open connection. Made by `connect`; ends with `close` or when it is lost, and is not used again."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.is_blocked = False
+        self._opened_or_failed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._unblocked_or_ended = asyncio.Event()
+        self._unblocked_or_ended.set()
+        self._reason = "closed by us"
+        self._connection: _Connection
+
+    async def open_channel(self) -> "BrokerChannel":
+        """Open a channel; raises BrokerUnavailable."""
+        opened = asyncio.Event()
+        try:
+            channel = self._connection.channel(on_open_callback=lambda _channel: opened.set())
+        except AMQPError as error:
+            raise BrokerUnavailable(f"RabbitMQ at {self.address}: {_reason(error)}") from None
+        opening = BrokerChannel(channel, self.address)
+        await opening.reply(opened)
+        return opening
+
+    async def wait_until_unblocked(self) -> None:
+        """Wait while the broker refuses messages for want of memory or disk; raises BrokerUnavailable if lost."""
+        await self._unblocked_or_ended.wait()
+        if self._ended.is_set():
+            raise BrokerUnavailable(f"RabbitMQ at {self.address}: {self._reason}")
+
+    async def close(self) -> None:
+        """Close in order if the broker answers soon, by force otherwise; harmless when it has ended."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._connection.is_open:
+                    self._connection.close()
+                if not self._connection.is_closed:
+                    await self._ended.wait()
+        except TimeoutError:
+            await self._abort()
+
+    async def start(self, parameters: URLParameters) -> None:
+        """Connect; only for `connect`."""
+        self._connection = _Connection(
+            parameters,
+            on_open_callback=lambda _connection: self._opened_or_failed.set(),
+            on_open_error_callback=lambda _connection, error: self._on_end(error),
+            on_close_callback=lambda _connection, error: self._on_end(error),
+            custom_ioloop=asyncio.get_running_loop(),
+        )
+        self._connection.add_on_connection_blocked_callback(lambda _connection, _frame: self._on_blocked())
+        self._connection.add_on_connection_unblocked_callback(lambda _connection, _frame: self._on_unblocked())
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._opened_or_failed.wait()
+        except TimeoutError:
+            await self._abort()
+            raise BrokerUnavailable(f"RabbitMQ at {self.address}: no answer within {CONNECT_SECONDS} s") from None
+        except asyncio.CancelledError:
+            await self._abort()
+            raise
+        if self._ended.is_set():
+            raise BrokerUnavailable(f"RabbitMQ at {self.address}: {self._reason}")
+
+    async def _abort(self) -> None:
+        if not self._connection.is_closed:
+            self._connection.abort()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._ended.wait()
+
+    def _on_end(self, error: BaseException) -> None:
+        self._reason = _reason(error)
+        self.is_blocked = False
+        self._ended.set()
+        self._opened_or_failed.set()
+        self._unblocked_or_ended.set()
+
+    def _on_blocked(self) -> None:
+        self.is_blocked = True
+        self._unblocked_or_ended.clear()
+        log.warning("broker_blocked", address=self.address)
+
+    def _on_unblocked(self) -> None:
+        self.is_blocked = False
+        self._unblocked_or_ended.set()
+        log.info("broker_unblocked", address=self.address)
+
+
+class BrokerChannel:
+    """An open channel; when it closes, every wait on it ends with BrokerUnavailable, or ChannelRefused."""
+
+    def __init__(self, channel: Channel, address: str) -> None:
+        self.pika = channel
+        self._address = address
+        self._closed: Exception | None = None
+        self._watchers: list[asyncio.Event] = []
+        channel.add_on_close_callback(lambda _channel, error: self._on_closed(error))
+
+    def watch(self, event: asyncio.Event) -> None:
+        """Set the event when the channel closes, whatever else sets it."""
+        self._watchers.append(event)
+        if self._closed is not None:
+            event.set()
+
+    def raise_if_closed(self) -> None:
+        """Raise BrokerUnavailable, or ChannelRefused, if the channel is closed."""
+        if isinstance(self._closed, ChannelClosedByBroker):
+            code, text = self._closed.reply_code, self._closed.reply_text
+            raise ChannelRefused(f"RabbitMQ at {self._address} refused: {code} {text}", code=code, text=text)
+        if self._closed is not None:
+            raise BrokerUnavailable(f"RabbitMQ at {self._address}: {_reason(self._closed)}")
+
+    async def call(self, method: Callable[..., object], **arguments: Any) -> None:
+        """Call a method of the channel and wait for the broker's reply; raises BrokerUnavailable."""
+        replied = asyncio.Event()
+        self.send(method, callback=lambda _frame: replied.set(), **arguments)
+        await self.reply(replied)
+
+    async def reply(self, replied: asyncio.Event) -> None:
+        """Wait until the event is set by a callback; raises BrokerUnavailable if the channel closes or time is up."""
+        self.watch(replied)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                await replied.wait()
+        except TimeoutError:
+            raise BrokerUnavailable(f"RabbitMQ at {self._address}: no answer within {CALL_SECONDS} s") from None
+        finally:
+            self._watchers.remove(replied)
+        self.raise_if_closed()
+
+    def send(self, method: Callable[..., object], **arguments: Any) -> None:
+        """Call a method of the channel that has no reply; raises BrokerUnavailable."""
+        self.raise_if_closed()
+        try:
+            method(**arguments)
+        except AMQPError as error:
+            raise BrokerUnavailable(f"RabbitMQ at {self._address}: {_reason(error)}") from None
+
+    def _on_closed(self, error: Exception) -> None:
+        self._closed = error
+        for event in self._watchers:
+            event.set()
+
+
+class _Connection(AsyncioConnection):
+    """pika's connection, with a way to end it that asks nothing of the broker."""
+
+    def abort(self) -> None:
+        """End the connection at once; the callback for its end is called soon after."""
+        self._terminate_stream(ConnectionError("no answer"))  # type: ignore[attr-defined]
+
+
+async def connect(url: str, *, name: str) -> BrokerConnection:
+    """Open a connection, shown by that name in RabbitMQ's tools.
+
+    Raises BrokerUnavailable; InvalidBrokerAddress if the URL can't be read, which no retry cures.
+    """
+    # Its levels are ours to choose: each failure is a typed error here, and pika would print it ten times more.
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+    parameters = _parameters(url)
+    parameters.client_properties = {"connection_name": name}
+    connection = BrokerConnection(address_of(url))
+    await connection.start(parameters)
+    return connection
+
+
+def address_of(url: str) -> str:
+    """The host, port and virtual host of a URL, without credentials; raises InvalidBrokerAddress."""
+    parameters = _parameters(url)
+    virtual_host = parameters.virtual_host if parameters.virtual_host != "/" else ""
+    return f"{parameters.host}:{parameters.port}/{virtual_host}"
+
+
+def _parameters(url: str) -> URLParameters:
+    try:
+        parameters = URLParameters(url)
+    except (ValueError, TypeError, UnicodeError):
+        # pika's message may quote a part of the URL, and so of the password.
+        raise InvalidBrokerAddress(InvalidBrokerAddress.__doc__) from None
+    parameters.heartbeat = HEARTBEAT_SECONDS
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = CONNECT_SECONDS
+    parameters.stack_timeout = CONNECT_SECONDS
+    parameters.blocked_connection_timeout = None
+    return parameters
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: pika wraps it several times. Its errors name hosts and codes, never credentials."""
+    while True:
+        if inner := getattr(error, "exceptions", None):
+            error = inner[-1]
+        elif isinstance(inner := getattr(error, "exception", None), BaseException):
+            error = inner
+        elif error.args and isinstance(error.args[-1], BaseException):
+            error = error.args[-1]
+        else:
+            break
+    return f"{type(error).__name__} {error}"[:_REASON_LENGTH_MAX]

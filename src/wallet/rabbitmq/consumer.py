@@ -1,0 +1,259 @@
+"""Takes messages from the worker's queue in groups.
+
+How the worker uses it:
+
+    async with Consumer.open(url, topology) as consumer:
+        while not stopping:
+            try:
+                group = await consumer.next_group()      # waits for the first message, then a few ms for more
+            except BrokerUnavailable:
+                continue                                 # the next call waits its back-off and connects again
+            … one database transaction …
+            await consumer.ack(group)                    # after COMMIT, never before
+
+- `open` connects to nothing yet: a worker may start before its broker. Each `next_group` makes at most one attempt
+  to connect (after a back-off that grows while attempts fail), declares the topology again and consumes.
+- A lost connection raises BrokerUnavailable once, from `next_group`. Messages not settled go back to the queue and
+  come again, `redelivered`, with new tags. Settling a delivery of a lost connection does nothing: it is dropped.
+- `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never settles a
+  message that the caller did not name. So the order of `reject` and `ack` cannot lose a message.
+- Memory is bounded by the prefetch: the broker sends no more than that many unsettled messages.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final, NoReturn, Self
+
+import structlog
+from pika import BasicProperties
+from pika.spec import Basic
+
+from wallet.pacing import Pace
+from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
+from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
+
+GROUP_SIZE_MAX: Final = 200
+GATHER_SECONDS: Final = 0.005
+# The group in hand and the next one: while one is committed the other arrives.
+_PREFETCH_GROUPS: Final = 2
+_RECONNECT_SECONDS_MIN: Final = 0.1
+_RECONNECT_SECONDS_MAX: Final = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message as it was delivered. `session` counts the connections, as tags start again with each.
+
+    Header values are text, numbers, booleans, None, bytes, datetime, Decimal, and lists and dicts of them.
+    """
+
+    body: bytes
+    message_id: str | None
+    type: str | None
+    headers: Mapping[str, Any]
+    redelivered: bool
+    tag: int
+    session: int = 0
+
+
+class Consumer:
+    """One consumer of the worker's queue; used by one task. Made by `open`."""
+
+    def __init__(self, url: str, topology: Topology, *, group_size_max: int) -> None:
+        self._url = url
+        self._topology = topology
+        self._group_size_max = group_size_max
+        self._session: _Session | None = None
+        self._session_count = 0
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self._pace = Pace(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
+        self._is_retrying = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, topology: Topology, *, group_size_max: int = GROUP_SIZE_MAX) -> AsyncIterator[Self]:
+        """A consumer that connects at its first `next_group`; at the end unsettled messages go back to the queue."""
+        consumer = cls(url, topology, group_size_max=group_size_max)
+        try:
+            yield consumer
+        finally:
+            await consumer._end_session()
+
+    async def next_group(self) -> list[Delivery]:
+        """The next 1 to `group_size_max` messages, in the order they came. Waits for the first; may be cancelled.
+
+        Raises BrokerUnavailable (call again: it connects again) or TopologyMismatch (needs an operator; calling
+        again tries again). While paused it waits for `resume`.
+        """
+        await self._resumed.wait()
+        session = self._session or await self._begin_session()
+        await session.arrived.wait()
+        if session.is_open and len(session.waiting) < self._group_size_max:
+            await session.gather()
+        if not session.is_open:
+            await self._lose(session)
+        return session.take(self._group_size_max)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle messages whose effects are committed. Never raises for a lost connection: they will come again."""
+        if self._session is not None:
+            self._session.ack({delivery.tag for delivery in deliveries if delivery.session == self._session.number})
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Give one message to the dead-letter queue. Never raises for a lost connection: it will come again."""
+        if self._session is not None and delivery.session == self._session.number:
+            self._session.reject(delivery.tag)
+
+    async def pause(self) -> None:
+        """Stop consuming: every unsettled message goes back to the queue at once. Harmless when paused."""
+        self._resumed.clear()
+        await self._end_session()
+
+    async def resume(self) -> None:
+        """Consume again from the next `next_group` on."""
+        self._resumed.set()
+
+    async def _begin_session(self) -> "_Session":
+        if self._is_retrying:
+            await self._pace.wait()
+        self._is_retrying = True
+        connection = await connect(self._url, name="wallet worker")
+        try:
+            channel = await connection.open_channel()
+            await declare(channel, self._topology)
+            self._session_count += 1
+            session = _Session(connection, channel, self._session_count, self._group_size_max)
+            await session.consume()
+        except BaseException:
+            await connection.close()
+            raise
+        self._session = session
+        self._is_retrying = False
+        self._pace.reset()
+        log.info("consumer_connected", address=connection.address, session=session.number)
+        return session
+
+    async def _lose(self, session: "_Session") -> NoReturn:
+        self._is_retrying = True
+        try:
+            session.channel.raise_if_closed()
+        finally:
+            await self._end_session()
+        raise BrokerUnavailable("RabbitMQ cancelled the consumer: its queue was deleted or is moving")
+
+    async def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.connection.close()
+
+
+class _Session:
+    """One connection's consumer: what has arrived, and what is not settled yet."""
+
+    def __init__(self, connection: BrokerConnection, channel: BrokerChannel, number: int, group_size_max: int) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.number = number
+        self.waiting: deque[Delivery] = deque()
+        self.arrived = asyncio.Event()
+        self._group_size_max = group_size_max
+        self._full = asyncio.Event()
+        self._unsettled: dict[int, None] = {}
+        self._is_cancelled = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can still arrive and be settled."""
+        return self.channel.pika.is_open and not self._is_cancelled
+
+    async def consume(self) -> None:
+        """Ask for messages; they arrive by callback."""
+        self.channel.watch(self.arrived)
+        self.channel.watch(self._full)
+        raw = self.channel.pika
+        raw.add_on_cancel_callback(lambda _frame: self._on_cancel())
+        await self.channel.call(raw.basic_qos, prefetch_count=self._group_size_max * _PREFETCH_GROUPS)
+        await self.channel.call(raw.basic_consume, queue=WORKER_QUEUE, on_message_callback=self._on_message)
+
+    async def gather(self) -> None:
+        """Wait a moment for a full group."""
+        self._full.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._full.wait()
+
+    def take(self, count_max: int) -> list[Delivery]:
+        """Take what has arrived, at most so many."""
+        group = [self.waiting.popleft() for _ in range(min(count_max, len(self.waiting)))]
+        if not self.waiting:
+            self.arrived.clear()
+        return group
+
+    def ack(self, tags: set[int]) -> None:
+        """Settle these tags, and no other: by one multiple ack where every older one is settled or among them."""
+        asked = sorted(tags & self._unsettled.keys())
+        if not asked:
+            return
+        older = list(takewhile(lambda tag: tag <= asked[-1], self._unsettled))
+        if len(older) == len(asked):
+            self._settle(self.channel.pika.basic_ack, asked, delivery_tag=asked[-1], multiple=True)
+            return
+        for tag in asked:
+            self._settle(self.channel.pika.basic_ack, [tag], delivery_tag=tag)
+
+    def reject(self, tag: int) -> None:
+        """Dead-letter one message."""
+        if tag in self._unsettled:
+            self._settle(self.channel.pika.basic_nack, [tag], delivery_tag=tag, requeue=False)
+
+    def _settle(self, method: Callable[..., object], tags: Sequence[int], **arguments: Any) -> None:
+        for tag in tags:
+            del self._unsettled[tag]
+        try:
+            self.channel.send(method, **arguments)
+        except BrokerUnavailable:
+            log.debug("settling_dropped", session=self.number, count=len(tags))
+
+    def _on_message(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        tag = method.delivery_tag
+        assert tag is not None
+        self._unsettled[tag] = None
+        self.waiting.append(
+            Delivery(
+                body,
+                properties.message_id,
+                properties.type,
+                _plain(properties.headers or {}),
+                bool(method.redelivered),
+                tag,
+                self.number,
+            )
+        )
+        self.arrived.set()
+        if len(self.waiting) >= self._group_size_max:
+            self._full.set()
+
+    def _on_cancel(self) -> None:
+        self._is_cancelled = True
+        self.arrived.set()
+        self._full.set()
+
+
+def _plain(value: Any) -> Any:
+    """A header's value without pika's own integer type, which other encoders don't know."""
+    match value:
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list():
+            return [_plain(part) for part in value]
+        case int() if not isinstance(value, bool):
+            return int(value)
+        case _:
+            return value

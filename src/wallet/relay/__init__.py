@@ -1,0 +1,1 @@
+"""Gives committed batches their place in the journal and publishes their events."""

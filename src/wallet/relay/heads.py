@@ -1,0 +1,43 @@
+"""The journal's heads, exported: position, chain and time, one line each, in a file outside the database.
+
+Whoever rewrites the journal, or cuts off its tail, must also change these lines, wherever they have been copied.
+"""
+
+import asyncio
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from wallet.postgres.statements import load_statements
+from wallet.relay.lease import Head
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+EXPORT_SECONDS: Final = 60.0
+FILENAME: Final = "journal-heads.log"
+
+_SQL: Final = load_statements("wallet.relay", "relay.sql")
+
+
+async def export_head(connection: "Connection", log_dir: Path) -> Head:
+    """Append the current head as `position chain time` and have it on disk; raises OSError if it can't be."""
+    row = await connection.fetchrow(_SQL.read_head)
+    assert row is not None, "journal_head has lost its row"
+    head = Head(row["position"], row["chain"])
+    await asyncio.to_thread(_append, log_dir, _line(head, row["now"]))
+    return head
+
+
+def _line(head: Head, now: datetime) -> str:
+    time = now.replace(tzinfo=None).isoformat(timespec="microseconds")
+    return f"{head.position} {head.chain.hex()} {time}Z\n"
+
+
+def _append(log_dir: Path, line: str) -> None:
+    log_dir.mkdir(parents=True, exist_ok=True)
+    with (log_dir / FILENAME).open("a", encoding="ascii") as heads:
+        heads.write(line)
+        heads.flush()
+        os.fsync(heads.fileno())

@@ -1,0 +1,74 @@
+-- Every statement that changes something takes its times as parameters: PostgreSQL's clock is read first, in a
+-- statement of its own, and what is decided by it is bound.
+
+-- name: read_head
+select holder, token, position, chain, lease_until <= clock_timestamp() as is_free, clock_timestamp() as now
+from journal_head
+
+-- name: take_lease
+update journal_head
+set holder = $1, token = token + 1, lease_until = $2
+where token = $3 and lease_until <= $4
+returning token
+
+-- name: renew_lease
+update journal_head
+set lease_until = $1
+where token = $2
+
+-- name: release_lease
+update journal_head
+set holder = null, lease_until = $1
+where token = $2
+
+-- name: lock_head
+select token, position, chain
+from journal_head
+for update
+
+-- name: has_unsealed
+select exists (select from journal where position is null)
+
+-- name: select_unsealed
+select batch_id, digest, clock_timestamp() as now
+from journal
+where position is null
+order by seq
+limit $1
+
+-- name: seal_batches
+update journal
+set position = sealed.position, chain = sealed.chain, sealed_at = $4, published_at = $5
+from unnest($1::uuid[], $2::bigint[], $3::bytea[]) as sealed (batch_id, position, chain)
+where journal.batch_id = sealed.batch_id and journal.position is null
+
+-- name: move_head
+update journal_head
+set position = $1, chain = $2
+where token = $3
+
+-- name: select_unpublished
+select batch_id, position, event_count
+from journal
+where position is not null and published_at is null and batch_id <> all ($1::uuid[])
+order by position
+limit $2
+
+-- name: select_events
+select batch_id, event_id, type, schema_version, occurred_at, wallet_id, version, payload::text as payload_json
+from events
+where batch_id = any ($1::uuid[])
+order by ordinal
+
+-- name: read_clock
+select clock_timestamp()
+
+-- name: mark_published
+update journal
+set published_at = $1
+where batch_id = any ($2::uuid[]) and published_at is null
+
+-- name: mark_as_sealed
+update journal
+set published_at = sealed_at
+where batch_id = any ($1::uuid[]) and published_at is null

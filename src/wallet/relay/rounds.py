@@ -1,0 +1,105 @@
+"""A loop's rounds on a connection of its own, which is made anew whenever the database was away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum, unique
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import structlog
+
+from wallet.pacing import Pace
+from wallet.postgres.connections import connect
+from wallet.postgres.errors import DATABASE_ERRORS
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+POLL_SECONDS_MIN: Final = 0.005
+POLL_SECONDS_MAX: Final = 0.2
+_RETRY_SECONDS_MIN: Final = 0.05
+_RETRY_SECONDS_MAX: Final = 2.0
+_CLOSE_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
+
+
+@unique
+class Work(Enum):
+    """What a round found to do, and so when the next one begins."""
+
+    NONE = "wait twice as long as the last time"
+    SOME = "wait the shortest time: what comes in meanwhile costs the same as one batch"
+    MORE = "go on at once: the round was full"
+
+
+class Rounds:
+    """Runs rounds of work until stopped. An outage of the database is waited for, however long it takes."""
+
+    def __init__(self, dsn: str, *, name: str, stop: asyncio.Event) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._stop = stop
+        self._connection: Connection | None = None
+        self._is_down = False
+        self._is_finished = False
+        self._poll = Pace(seconds_min=POLL_SECONDS_MIN, seconds_max=POLL_SECONDS_MAX)
+        self._retry = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+
+    async def run(self, work_round: Callable[["Connection"], Awaitable[Work]]) -> None:
+        """Run rounds until stop or `finish`. What is not the database's fault is raised."""
+        self._is_finished = False
+        while not (self._stop.is_set() or self._is_finished):
+            try:
+                work = await work_round(await self.connection())
+            except DATABASE_ERRORS as error:
+                self._on_failure(error)
+                await self._retry.wait()
+                continue
+            self._on_success()
+            if work is not Work.NONE:
+                self._poll.reset()
+            if work is not Work.MORE and not self._is_finished:
+                await self._poll.wait()
+
+    def finish(self) -> None:
+        """Make the round in progress the last one."""
+        self._is_finished = True
+
+    async def connection(self) -> "Connection":
+        """The connection, opened if need be; raises one of DATABASE_ERRORS."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, application_name=f"wallet {self._name}")
+        return self._connection
+
+    def wake(self) -> None:
+        """There may be work, or a stop: end the wait."""
+        self._poll.wake()
+        if self._stop.is_set():
+            self._retry.wake()
+
+    async def close(self) -> None:
+        """Close the connection, by force if it does not close soon."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await connection.close(timeout=_CLOSE_SECONDS)
+        except DATABASE_ERRORS:
+            connection.terminate()
+
+    def _on_failure(self, error: Exception) -> None:
+        # After an error the session may be inside a transaction, or its answer still on the way: take a new one.
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        if not self._is_down:
+            self._is_down = True
+            sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+            log.warning("database_unavailable", task=self._name, error=repr(error), sqlstate=sqlstate)
+
+    def _on_success(self) -> None:
+        self._retry.reset()
+        if self._is_down:
+            self._is_down = False
+            log.info("database_back", task=self._name)

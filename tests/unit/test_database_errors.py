@@ -1,0 +1,52 @@
+"""The table of what an error from PostgreSQL means: every row of it."""
+
+import asyncpg
+import pytest
+
+from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
+
+
+def error_with(sqlstate: str) -> asyncpg.PostgresError:
+    error = asyncpg.PostgresError("planted")
+    error.sqlstate = sqlstate
+    return error
+
+
+@pytest.mark.parametrize(
+    ("sqlstates", "failure"),
+    [
+        (["40001", "40P01"], Failure.RETRY),
+        (["55P03"], Failure.HELD),
+        (
+            ["08000", "08006", "25P03", "25P04", "25006", "57P01", "57P02", "57P03", "53300", "58000", "58030"],
+            Failure.RECONNECT,
+        ),
+        (["53000", "53100", "53200", "57014"], Failure.OVERLOADED),
+        (["22003", "22P05", "23505", "23514", "42P01", "XX000", "P0001"], Failure.CULPRIT),
+    ],
+)
+def test_each_sqlstate_has_one_meaning(sqlstates: list[str], failure: Failure) -> None:
+    assert {failure_of(error_with(sqlstate)) for sqlstate in sqlstates} == {failure}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(),
+        OSError("no route"),
+        TimeoutError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+    ],
+)
+def test_a_lost_connection_is_opened_again(error: Exception) -> None:
+    assert failure_of(error) is Failure.RECONNECT
+    assert isinstance(error, DATABASE_ERRORS)
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.DataError("invalid input for query argument"), AssertionError(), KeyError("x")]
+)
+def test_what_is_nobodys_outage_is_a_bug_of_ours(error: Exception) -> None:
+    assert failure_of(error) is Failure.CULPRIT
