@@ -12,6 +12,7 @@ import pika.exceptions
 
 from tests.acceptance.conftest import System
 from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.broker import save_queue_directory
 from tests.support.client import Client, open_client, send_random_operations
 from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.rabbitmq import RabbitMQServer
@@ -201,6 +202,7 @@ async def test_the_api_does_not_care_whether_the_broker_is_there(
         await assert_pipeline_is_quiet_and_right(rabbitmq_system.database_url)
         load = asyncio.create_task(send(client, seed + 1, count=1500))
         await client.more_answers(200)
+        await asyncio.to_thread(save_queue_directory, rabbitmq_server)
         await asyncio.to_thread(rabbitmq_server.kill)
         await asyncio.to_thread(rabbitmq_server.start)
         await load
