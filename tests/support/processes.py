@@ -1,0 +1,175 @@
+"""The wallet's own processes, started as a user starts them: `wallet api`, `relay`, `worker`, `up`.
+
+Each leads a session of its own, writes its output and logs into a directory of the test, and is stopped by
+its process id. A test that fails shows what they printed; a test that ends leaves none of them behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from tests.support.ports import free_port
+from tests.support.reaper import Reaper
+from tests.support.sessions import family_of, kill_session, wait_until_ended
+from tests.support.waiting import eventually_blocking
+
+ROOT = Path(__file__).parents[2]
+READY_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 30.0
+OUTPUT_CHARACTERS_SHOWN = 20_000
+
+
+class WalletProcess:
+    """One running process of the wallet."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], directory: Path, port: int) -> None:
+        self.name = name
+        self.directory = directory
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process id, also of the session it leads."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with, or None while it runs."""
+        return self._process.poll()
+
+    def output(self) -> str:
+        """What it printed so far, to stdout and stderr."""
+        return (self.directory / "output").read_text(errors="replace")
+
+    def logs(self) -> str:
+        """What it wrote into its LOG_DIR so far."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("logs/*")))
+
+    def send_signal(self, signal_number: int) -> None:
+        """Sends a signal to the process alone, not to its children."""
+        self._process.send_signal(signal_number)
+
+    def stop(self, signal_number: int = signal.SIGTERM, *, within: float = STOP_SECONDS_MAX) -> int:
+        """Asks it to stop, and returns its exit code when it and its children have ended."""
+        family = family_of(self.pid)
+        self.send_signal(signal_number)
+        try:
+            exit_code = self._process.wait(within)
+            wait_until_ended(family)
+        except (subprocess.TimeoutExpired, AssertionError):
+            self.kill()
+            raise
+        return exit_code
+
+    def wait(self, within: float = STOP_SECONDS_MAX) -> int:
+        """Waits for it to end by itself and returns its exit code."""
+        return self._process.wait(within)
+
+    def kill(self) -> None:
+        """Kills it and its children with SIGKILL."""
+        kill_session(self.pid, family_of(self.pid))
+        self._process.wait()
+
+
+class Processes:
+    """Starts processes for one test and ends them all with it."""
+
+    def __init__(self, directory: Path, reaper: Reaper) -> None:
+        self._directory = directory
+        self._reaper = reaper
+        self.started: list[WalletProcess] = []
+
+    def start_api(self, **settings: str) -> WalletProcess:
+        """Starts `wallet api` on a free port, and waits until /readyz answers 200."""
+        process = self.start("api", settings=settings)
+        self.wait_until(process, lambda: _is_ready(process.url))
+        return process
+
+    def start_relay(self, **settings: str) -> WalletProcess:
+        """Starts `wallet relay`, and waits until it says that it has started."""
+        return self._start_until_it_says_so("relay", settings)
+
+    def start_worker(self, **settings: str) -> WalletProcess:
+        """Starts `wallet worker`, and waits until it says that it has started."""
+        return self._start_until_it_says_so("worker", settings)
+
+    def start_up(self, *arguments: str, **settings: str) -> WalletProcess:
+        """Starts `wallet up` on a free port, and waits until it prints `ready http://…`."""
+        port = free_port()
+        process = self.start("up", "--port", str(port), *arguments, settings=settings, port=port)
+        self.wait_until(process, lambda: "ready http://" in process.output())
+        return process
+
+    def start(
+        self, command: str, *arguments: str, settings: Mapping[str, str], port: int | None = None
+    ) -> WalletProcess:
+        """Starts a command with these settings as its only ones, and waits for nothing."""
+        port = port or free_port()
+        directory = self._directory / f"{len(self.started) + 1}-{command}"
+        (directory / "logs").mkdir(parents=True)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(ROOT / "src"),
+            "LOG_DIR": str(directory / "logs"),
+            "PORT": str(port),
+        }
+        with (directory / "output").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-u", "-m", "wallet", command, *arguments],
+                env=environment | dict(settings),
+                cwd=directory,  # Where no .env of a developer lies.
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._reaper.watch_group(process.pid)
+        started = WalletProcess(f"{len(self.started) + 1}-{command}", process, directory, port)
+        self.started.append(started)
+        return started
+
+    def wait_until(
+        self, process: WalletProcess, condition: Callable[[], bool], *, within: float = READY_SECONDS_MAX
+    ) -> None:
+        """Waits until a condition about a process is met; fails at once if the process ends instead."""
+
+        def is_met() -> bool:
+            if process.exit_code is not None:
+                raise RuntimeError(f"{process.name} ended with {process.exit_code}:\n{process.output()}")
+            return condition()
+
+        eventually_blocking(is_met, within=within)
+
+    def stop_all(self) -> None:
+        """Ends every process that still runs; stopping in order is for tests whose subject that is."""
+        for process in self.started:
+            process.kill()
+            self._reaper.forget_group(process.pid)
+
+    def report(self) -> str:
+        """What all of them printed and logged, for a test that failed."""
+        parts = []
+        for process in self.started:
+            said = process.output() + process.logs()
+            parts.append(f"--- {process.name}, exit code {process.exit_code}\n{said[-OUTPUT_CHARACTERS_SHOWN:]}")
+        return "\n".join(parts)
+
+    def _start_until_it_says_so(self, command: str, settings: Mapping[str, str]) -> WalletProcess:
+        process = self.start(command, settings=settings)
+        self.wait_until(process, lambda: f"{command}_started" in process.output() + process.logs())
+        return process
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

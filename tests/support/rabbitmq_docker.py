@@ -1,0 +1,77 @@
+"""RabbitMQ in Docker, for a machine without RabbitMQ of its own: the same server, reached through `docker`.
+
+Written against Docker's documented commands and not run so far: the machines it was developed on have no
+Docker daemon.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+from typing import Self
+
+from tests.support.ports import free_port
+from tests.support.rabbitmq import START_SECONDS_MAX, STOP_SECONDS_MAX, RabbitMQServer
+from tests.support.reaper import Reaper
+from tests.support.waiting import eventually_blocking
+
+IMAGE = "rabbitmq:3.10-management"
+PULL_SECONDS_MAX = 600.0
+
+
+class DockerRabbitMQServer(RabbitMQServer):
+    """A private node in a container of its own; `with` starts it and removes it."""
+
+    def __init__(self, reaper: Reaper) -> None:
+        self._container = f"wallet-tests-{os.getpid()}-{secrets.token_hex(3)}"
+        self._runs = False
+        self._take_numbers()
+        self.port = free_port()
+        reaper.watch_container(self._container)
+
+    def __enter__(self) -> Self:
+        publish = f"127.0.0.1:{self.port}:5672"
+        _docker("create", "--name", self._container, "--publish", publish, IMAGE, within=PULL_SECONDS_MAX)
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _docker("rm", "--force", "--volumes", self._container)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node was started and neither stopped nor killed since."""
+        return self._runs
+
+    def start(self) -> None:
+        """Starts the node, with what it held when it was stopped, and returns when it takes connections."""
+        _docker("start", self._container)
+        self._runs = True
+        eventually_blocking(self._takes_connections, within=START_SECONDS_MAX)
+
+    def stop(self) -> None:
+        """Stops the node in order, as an operator would."""
+        _docker("stop", "--time", f"{STOP_SECONDS_MAX:.0f}", self._container)
+        self._runs = False
+
+    def kill(self) -> None:
+        """Kills the node with SIGKILL."""
+        _docker("kill", "--signal", signal.SIGKILL.name, self._container)
+        self._runs = False
+
+    def ctl(self, *arguments: str) -> str:
+        """What rabbitmqctl prints for these arguments."""
+        return _docker("exec", self._container, "rabbitmqctl", *arguments)
+
+    def output(self) -> str:
+        """What the node printed so far."""
+        return _docker("logs", self._container)
+
+    def _has_ended(self) -> bool:
+        return _docker("inspect", "--format", "{{.State.Running}}", self._container) != "true"
+
+
+def _docker(*arguments: str, within: float = 2 * STOP_SECONDS_MAX) -> str:
+    finished = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=within)
+    assert finished.returncode == 0, f"docker {arguments}: {finished.stdout}{finished.stderr}"
+    return finished.stdout.strip()
