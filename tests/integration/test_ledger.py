@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -15,6 +15,13 @@ from wallet.ledger.answers import Answer
 from wallet.ledger.ledger import Ledger
 
 BOTH_MODES = pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
+
+
+CHOICES: list[Callable[[str, str, int, str], Command]] = [
+    lambda one, _two, amount, key: deposit(one, amount, key),
+    lambda one, _two, amount, key: withdraw(one, amount, key),
+    transfer,
+]
 
 
 async def send_all(ledger: Ledger, commands: Sequence[Command]) -> list[Answer]:
@@ -183,7 +190,11 @@ async def test_a_burst_of_mixed_commands_leaves_right_books(database_url: str, s
     for number in range(1500):
         one, two = draw.sample(wallets, 2)
         key, amount = f"k{number % 1200}", draw.randint(1, 50)
-        choices: list[Command] = [deposit(one, amount, key), withdraw(one, amount, key), transfer(one, two, amount, key)]
+        choices: list[Command] = [
+            deposit(one, amount, key),
+            withdraw(one, amount, key),
+            transfer(one, two, amount, key),
+        ]
         commands.append(draw.choice(choices))
     async with running_ledger(database_url) as ledger, running_ledger(database_url, is_stepwise=True) as other:
         await asyncio.gather(send_all(ledger, commands[:750]), send_all(other, commands[750:]))

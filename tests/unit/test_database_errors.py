@@ -7,9 +7,8 @@ from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 
 
 def error_with(sqlstate: str) -> asyncpg.PostgresError:
-    error = asyncpg.PostgresError("planted")
-    error.sqlstate = sqlstate
-    return error
+    kind: type[asyncpg.PostgresError] = type("Planted", (asyncpg.PostgresError,), {"sqlstate": sqlstate})
+    return kind("planted")
 
 
 @pytest.mark.parametrize(

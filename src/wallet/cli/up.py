@@ -51,7 +51,7 @@ async def run_up(settings: Settings, *, host: str, port: int, data_dir: Path, st
             for arguments in (["relay"], ["worker"], ["api", "--host", host, "--port", str(port)])
         ]
         if await _wait_until_ready(f"http://{host}:{port}", children, stop):
-            _greet(f"http://{host}:{port}", settings)
+            _greet(f"http://{host}:{port}", settings, None if settings.has_database else data_dir)
             await stop.wait()
         typer.echo("stopping")
     typer.echo("stopped")
@@ -63,7 +63,7 @@ class Child:
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self.name = arguments[0]
         self.end_count = 0
-        self._command = [sys.executable, "-m", "wallet", *arguments, "--quiet"]
+        self._command = [sys.executable, "-P", "-m", "wallet", *arguments, "--quiet"]
         self._environment = environment
         self._process: Process | None = None
         self._stopping = asyncio.Event()
@@ -172,8 +172,9 @@ def _answers_ready(url: str) -> bool:
         return False
 
 
-def _greet(url: str, settings: Settings) -> None:
-    transport = "RabbitMQ" if settings.amqp_url else "the journal (no RABBITMQ_URL: embedded transport)"
+def _greet(url: str, settings: Settings, data_dir: Path | None) -> None:
+    transport = "RabbitMQ" if settings.amqp_url else "the journal, as no RABBITMQ_URL is set"
+    database = "the one you named" if data_dir is None else f"in {data_dir.resolve()}"
     typer.echo(
         f"""
 ready {url}
@@ -183,8 +184,12 @@ ready {url}
   transfer  curl -X POST {url}/wallet/alice/transfer -H 'content-type: application/json' \\
                  -d '{{"toWalletId": "bob", "amount": 10}}'
 
-  docs {url}/docs   logs {settings.log_dir}/   events by {transport}
-  Ctrl-C stops everything; the data stays.
+  docs      {url}/docs
+  database  {database}
+  logs      in {settings.log_dir.resolve()}
+  events    by {transport}
+
+Ctrl-C stops everything; the data stays.
 """
     )
 

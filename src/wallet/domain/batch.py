@@ -115,9 +115,7 @@ class BatchState:
         """Record events in the wallet's sequence and return its state after them."""
         wallet = self.wallet(wallet_id)
         for event in events:
-            wallet, recorded = record(
-                wallet, event, self.now, request_id=request_id, api_audit_id=api_audit_id
-            )
+            wallet, recorded = record(wallet, event, self.now, request_id=request_id, api_audit_id=api_audit_id)
             self.events.append(recorded)
         self.wallets[wallet_id] = wallet
         return wallet
@@ -154,36 +152,26 @@ def _decide_once(command: Command, state: BatchState) -> Decision:
 def _decide_new(command: Command, state: BatchState) -> Decided | Begun:
     match command:
         case Deposit():
-            return Decided(
-                _move(command, decide_deposit(state.wallet(command.wallet_id), command.amount), state)
-            )
+            return Decided(_move(command, decide_deposit(state.wallet(command.wallet_id), command.amount), state))
         case Withdraw():
-            return Decided(
-                _move(command, decide_withdraw(state.wallet(command.wallet_id), command.amount), state)
-            )
+            return Decided(_move(command, decide_withdraw(state.wallet(command.wallet_id), command.amount), state))
         case Transfer():
             return _begin(command, state) if state.stepwise else Decided(_transfer(command, state))
         case _:
             assert_never(command)
 
 
-def _move(
-    command: Deposit | Withdraw, decided: tuple[Event, ...] | Rejected, state: BatchState
-) -> FinalOutcome:
+def _move(command: Deposit | Withdraw, decided: tuple[Event, ...] | Rejected, state: BatchState) -> FinalOutcome:
     if isinstance(decided, Rejected):
         return decided
     existed = state.wallet(command.wallet_id).exists
-    after = state.append(
-        command.wallet_id, decided, request_id=command.request_id, api_audit_id=command.api_audit_id
-    )
+    after = state.append(command.wallet_id, decided, request_id=command.request_id, api_audit_id=command.api_audit_id)
     return Moved(after.balance, not existed)
 
 
 def _terms(command: Transfer, state: BatchState) -> TransferTerms:
     currency = state.wallet(command.wallet_id).currency
-    return TransferTerms(
-        command.transfer_id, command.wallet_id, command.to_wallet_id, command.amount, currency
-    )
+    return TransferTerms(command.transfer_id, command.wallet_id, command.to_wallet_id, command.amount, currency)
 
 
 def _transfer(command: Transfer, state: BatchState) -> FinalOutcome:
@@ -195,9 +183,7 @@ def _transfer(command: Transfer, state: BatchState) -> FinalOutcome:
     received = receive(state.wallet(terms.to_wallet_id), terms)
     if isinstance(received, Rejected):
         return received
-    state.append(
-        terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id
-    )
+    state.append(terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id)
     receiver = state.append(
         terms.to_wallet_id, received, request_id=command.request_id, api_audit_id=command.api_audit_id
     )
@@ -216,9 +202,7 @@ def _begin(command: Transfer, state: BatchState) -> Decided | Begun:
     begun = begin(state.wallet(terms.from_wallet_id), terms)
     if isinstance(begun, Rejected):
         return Decided(begun)
-    state.append(
-        terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id
-    )
+    state.append(terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id)
     state.unfinished.add(terms.transfer_id)
     return Begun(terms)
 

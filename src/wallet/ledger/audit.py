@@ -48,16 +48,12 @@ class AuditRow:
         return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
 
 
-async def insert_audit_rows(
-    connection: "AnyConnection", rows: Sequence[AuditRow], timestamp: datetime | None
-) -> None:
+async def insert_audit_rows(connection: "AnyConnection", rows: Sequence[AuditRow], timestamp: datetime | None) -> None:
     """Insert the rows in key order; one that is there already stays as it is. One round trip.
 
     `timestamp` is the batch's time; None takes the database's own.
     """
-    ordered = sorted(
-        ((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id)
-    )
+    ordered = sorted(((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id))
     records = [row.record for _, row in ordered]
     await connection.execute(
         _SQL.insert_audit_rows,
@@ -77,9 +73,7 @@ async def insert_audit_rows(
     )
 
 
-async def settle_audit_rows(
-    connection: "AnyConnection", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
-) -> None:
+async def settle_audit_rows(connection: "AnyConnection", ended: Sequence[tuple[WalletId, ApiAuditId, int]]) -> None:
     """Give the rows of stepwise transfers that ended now their status, once. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
     await connection.execute(

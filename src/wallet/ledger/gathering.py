@@ -39,9 +39,7 @@ class Gathering:
         """Why there is no room for this request now, or None."""
         if len(self) >= WAITING_MAX:
             return f"{WAITING_MAX} requests are waiting already"
-        if any(
-            self._waiting_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids
-        ):
+        if any(self._waiting_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids):
             return f"{WAITING_PER_WALLET_MAX} requests are waiting for this wallet already"
         return None
 
@@ -81,11 +79,7 @@ class Gathering:
 
     def take_waiting(self, wallet_ids: set[WalletId]) -> list[Request]:
         """Take out all that waits for one of these wallets, in order (they go to the side lane)."""
-        taken = [
-            request
-            for request in (*self._ready, *self._parked)
-            if wallet_ids.intersection(request.wallet_ids)
-        ]
+        taken = [request for request in (*self._ready, *self._parked) if wallet_ids.intersection(request.wallet_ids)]
         if not taken:
             return []
         gone = set(map(id, taken))
@@ -97,9 +91,7 @@ class Gathering:
         return taken
 
     def _is_blocked(self, request: Request) -> bool:
-        return any(
-            wallet_id in self._busy or self._parked_wallets[wallet_id] > 0 for wallet_id in request.wallet_ids
-        )
+        return any(wallet_id in self._busy or self._parked_wallets[wallet_id] > 0 for wallet_id in request.wallet_ids)
 
     def _park(self, request: Request) -> None:
         self._parked.append(request)

@@ -82,9 +82,7 @@ class Lane:
                 return None
         return None
 
-    async def _divide(
-        self, waiting: list[Request], failure: Failure, *, mode: BatchMode, hold_back: HoldBack
-    ) -> None:
+    async def _divide(self, waiting: list[Request], failure: Failure, *, mode: BatchMode, hold_back: HoldBack) -> None:
         """The batch can't go through as it is: halve it, or end the one request that is left."""
         if failure in (Failure.OVERLOADED, Failure.RETRY):
             for request in waiting:
@@ -98,9 +96,7 @@ class Lane:
         else:
             request = waiting[0]
             is_unknown = request.phase is Phase.UNKNOWN
-            request.fail(
-                OutcomeUnknown("The answer to a COMMIT was lost.") if is_unknown else CommandFailed()
-            )
+            request.fail(OutcomeUnknown("The answer to a COMMIT was lost.") if is_unknown else CommandFailed())
 
     async def _connected(self) -> "Connection":
         if self._connection is None or self._connection.is_closed():

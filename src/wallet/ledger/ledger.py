@@ -29,9 +29,7 @@ LANE_COUNT: Final = 3
 class Ledger:
     """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
 
-    def __init__(
-        self, dsn: str, pool: "Pool", *, deadline_seconds: float, is_stepwise: bool, render: Render
-    ) -> None:
+    def __init__(self, dsn: str, pool: "Pool", *, deadline_seconds: float, is_stepwise: bool, render: Render) -> None:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
         self._mode = BatchMode(is_stepwise)
@@ -81,9 +79,7 @@ class Ledger:
         self._stopping = True
         self._saga.stop()
 
-    async def _submit(
-        self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float
-    ) -> Settled:
+    async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
         loop = asyncio.get_running_loop()
         request = Request(command, audit, deadline, loop.create_future())
         if self._stopping and audit is not None:

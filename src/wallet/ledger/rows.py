@@ -128,9 +128,7 @@ def _event_row(recorded: RecordedEvent) -> DigestedEvent:
     )
 
 
-def _add_decided(
-    rows: BatchRows, command: Command | SagaStep, outcome: FinalOutcome, answer: Answer | None
-) -> None:
+def _add_decided(rows: BatchRows, command: Command | SagaStep, outcome: FinalOutcome, answer: Answer | None) -> None:
     rows.operations.append(_operation_row(command, answer, outcome))
     if isinstance(outcome, Transferred):
         rows.transfers.append(_transfer_row(command, outcome.terms, "completed", None))
@@ -167,9 +165,7 @@ def _add_concluded(
         rows.ended.append(_transfer_row(command, terms, "failed", command.credit.reason))
 
 
-def _operation_row(
-    command: Command | SagaStep, answer: Answer | None, outcome: FinalOutcome | None
-) -> OperationRow:
+def _operation_row(command: Command | SagaStep, answer: Answer | None, outcome: FinalOutcome | None) -> OperationRow:
     assert not isinstance(command, CreditTransfer | ConcludeTransfer)
     return OperationRow(
         bucket_of(command.wallet_id),

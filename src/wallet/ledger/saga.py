@@ -63,9 +63,7 @@ class Saga:
             deadline=deadline,
         )
 
-    async def finish_pending(
-        self, key: OperationKey, command: Command, deadline: float, *, is_own: bool
-    ) -> Answer:
+    async def finish_pending(self, key: OperationKey, command: Command, deadline: float, *, is_own: bool) -> Answer:
         """Drive the transfer of a key that was sent before; the retry's answer is a replay."""
         try:
             row = await self._pending_transfer(key)
@@ -105,9 +103,7 @@ class Saga:
                     deadline=deadline,
                 )
             except OutcomeUnknown as error:
-                log.warning(
-                    "transfer_recovery_failed", transfer_id=str(row["transfer_id"]), error=repr(error)
-                )
+                log.warning("transfer_recovery_failed", transfer_id=str(row["transfer_id"]), error=repr(error))
             else:
                 log.info("transfer_recovered", transfer_id=str(row["transfer_id"]), status=answer.status)
 
@@ -145,6 +141,4 @@ class Saga:
 
 
 def _terms_of(row: Any) -> TransferTerms:
-    return TransferTerms(
-        row["transfer_id"], row["from_wallet_id"], row["to_wallet_id"], row["amount"], row["currency"]
-    )
+    return TransferTerms(row["transfer_id"], row["from_wallet_id"], row["to_wallet_id"], row["amount"], row["currency"])

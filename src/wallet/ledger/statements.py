@@ -83,9 +83,7 @@ async def load_operations(
     return rows[0]["now"], operations, answers
 
 
-async def load_credits(
-    connection: "AnyConnection", terms: Sequence[TransferTerms]
-) -> dict[TransferId, CreditOutcome]:
+async def load_credits(connection: "AnyConnection", terms: Sequence[TransferTerms]) -> dict[TransferId, CreditOutcome]:
     """The receivers' words that were given already."""
     rows = await connection.fetch(
         SQL.load_credits,
@@ -130,9 +128,7 @@ async def write_rows(connection: "AnyConnection", rows: BatchRows, now: datetime
         await _insert_credits(connection, rows.credits, now)
 
 
-async def _insert_operations(
-    connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId
-) -> None:
+async def _insert_operations(connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId) -> None:
     answers = [row.answer for row in rows]
     status = await connection.execute(
         SQL.insert_operations,
@@ -152,9 +148,7 @@ async def _insert_operations(
     _expect(status, len(rows))
 
 
-async def _settle_operations(
-    connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId
-) -> None:
+async def _settle_operations(connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId) -> None:
     answers = [row.answer for row in rows if row.answer is not None]
     assert len(answers) == len(rows)
     status = await connection.execute(
@@ -237,13 +231,9 @@ async def _insert_credits(connection: "AnyConnection", rows: list[CreditRow], no
     )
 
 
-async def update_wallets(
-    connection: "AnyConnection", before: dict[WalletId, Wallet], after: list[Wallet]
-) -> None:
+async def update_wallets(connection: "AnyConnection", before: dict[WalletId, Wallet], after: list[Wallet]) -> None:
     """Store the new states over exactly the versions that were locked; raises WriteConflict otherwise."""
-    keyed = sorted(
-        ((bucket_of(wallet.wallet_id), wallet) for wallet in after), key=lambda k: (k[0], k[1].wallet_id)
-    )
+    keyed = sorted(((bucket_of(wallet.wallet_id), wallet) for wallet in after), key=lambda k: (k[0], k[1].wallet_id))
     wallets = [wallet for _, wallet in keyed]
     status = await connection.execute(
         SQL.update_wallets,

@@ -23,9 +23,7 @@ class Failure(Enum):
 
     RETRY = "deadlock or serialization: the same batch again"
     HELD = "a lock time-out: someone outside holds a wallet"
-    RECONNECT = (
-        "the connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one"
-    )
+    RECONNECT = "the connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one"
     OVERLOADED = "the server has no room or gave up: not executed"
     CULPRIT = "a statement is at fault: find the command that causes it"
 

@@ -67,11 +67,10 @@ class Runner:
         directory = _make_enterable(asked)
         if self.can_enter(directory):
             return directory
-        digest = hashlib.sha256(str(asked).encode()).hexdigest()[:12]
         # An empty directory left where the data are not would mislead.
         with suppress(OSError):
             directory.rmdir()
-        stand_in = _make_enterable(PLACE_OUTSIDE_THE_CHECKOUT / digest)
+        stand_in = _make_enterable(stand_in_of(asked))
         tell(f"the database's user cannot enter {asked}; its data are in {stand_in}")
         return stand_in
 
@@ -86,6 +85,12 @@ class Runner:
             package = _copy(package, data_dir)
         binaries = package / "pginstall" / "bin"
         return binaries if (binaries / "postgres").exists() else None
+
+
+def stand_in_of(asked: Path) -> Path:
+    """The data directory that is used where PostgreSQL's user can't enter the one asked for."""
+    digest = hashlib.sha256(str(asked).encode()).hexdigest()[:12]
+    return PLACE_OUTSIDE_THE_CHECKOUT / digest
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

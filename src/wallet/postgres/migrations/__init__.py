@@ -83,7 +83,7 @@ async def _create_migrations_table(connection: "AnyConnection") -> None:
     # Two `create table if not exists` at once can collide in the catalogue, so look first and forgive a collision.
     if await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return
-    with contextlib.suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    with contextlib.suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
         await connection.execute(_CREATE_MIGRATIONS_TABLE)
 
 
