@@ -1,14 +1,16 @@
 """A client as the users write it: it retries with the same key until it knows the outcome."""
 
 import asyncio
+import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Any
 
-import httpx
+import aiohttp
 
 from tests.support.waiting import eventually
 
@@ -16,40 +18,58 @@ TRY_SECONDS_MAX = 15.0
 OUTCOME_SECONDS_MAX = 60.0
 
 
+@dataclass(frozen=True)
+class Reply:
+    """One answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's JSON."""
+        return json.loads(self.body)
+
+
 @dataclass
 class Client:
     """Sends to the first of its addresses that takes the request; counts what it saw on the way."""
 
-    http: httpx.AsyncClient
+    session: aiohttp.ClientSession
     urls: Sequence[str]
     seen: Counter[int | str] = field(default_factory=Counter)
 
     async def get(self, path: str) -> Any:
         """The JSON of a GET that must succeed."""
-        response = await self.http.get(self.urls[0] + path)
-        assert response.status_code == 200, response.text
-        return response.json()
+        async with self.session.get(self.urls[0] + path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
 
     async def more_answers(self, count: int) -> None:
         """Wait until so many more answers have come, while others send through this client."""
         wanted = self.seen.total() + count
         await eventually(lambda: self.seen.total() >= wanted, within=OUTCOME_SECONDS_MAX)
 
-    async def post(self, path: str, body: dict[str, Any], *, first_url: int = 0) -> httpx.Response:
+    async def post_once(self, path: str, body: dict[str, Any], *, url: str) -> Reply:
+        """One POST, sent once. Raises aiohttp.ClientError or TimeoutError."""
+        async with self.session.post(url + path, json=body) as response:
+            return Reply(response.status, response.headers, await response.read())
+
+    async def post(self, path: str, body: dict[str, Any], *, first_url: int = 0) -> Reply:
         """One POST, again with its key while the service says that it does not know or cannot."""
         attempt = 0
 
-        async def outcome() -> httpx.Response | None:
+        async def outcome() -> Reply | None:
             nonlocal attempt
             url = self.urls[(first_url + attempt) % len(self.urls)]
             attempt += 1
             try:
-                response = await self.http.post(url + path, json=body)
-            except httpx.TransportError as error:
+                reply = await self.post_once(path, body, url=url)
+            except (aiohttp.ClientError, TimeoutError) as error:
                 self.seen[type(error).__name__] += 1
                 return None
-            self.seen[response.status_code] += 1
-            return None if response.status_code == 503 else response
+            self.seen[reply.status] += 1
+            return None if reply.status == 503 else reply
 
         return await eventually(outcome, within=OUTCOME_SECONDS_MAX)
 
@@ -57,9 +77,10 @@ class Client:
 @asynccontextmanager
 async def open_client(*urls: str) -> AsyncIterator[Client]:
     """A client with room for a few hundred requests at once, and no retries but its own."""
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(limits=limits, timeout=TRY_SECONDS_MAX, trust_env=False) as http:
-        yield Client(http, urls)
+    connector = aiohttp.TCPConnector(limit=200)
+    timeout = aiohttp.ClientTimeout(total=TRY_SECONDS_MAX)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield Client(session, urls)
 
 
 def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> tuple[str, dict[str, Any]]:
@@ -75,20 +96,49 @@ def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> 
     return f"/wallet/wallet-{one}/{kind}", body
 
 
+def random_operations(seed: int, *, wallet_count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Operations without end, drawn from the seed; every tenth or so is an earlier one again."""
+    draw = random.Random(seed)
+    sent: list[tuple[str, dict[str, Any]]] = []
+    while True:
+        if sent and draw.random() < 0.1:
+            yield draw.choice(sent)
+        else:
+            sent.append(random_operation(draw, len(sent), wallet_count=wallet_count))
+            yield sent[-1]
+
+
 async def send_random_operations(
     client: Client, *, seed: int, count: int, concurrency: int, wallet_count: int = 20
 ) -> Counter[int]:
-    """Send `count` operations drawn from the seed, every tenth of them twice; returns the final statuses."""
-    draw = random.Random(seed)
-    operations = [random_operation(draw, number, wallet_count=wallet_count) for number in range(count)]
-    operations += draw.sample(operations, count // 10)
-    waiting = iter(enumerate(operations))
+    """Send that many random operations; returns the final statuses."""
+    return await _send(client, islice(random_operations(seed, wallet_count=wallet_count), count), concurrency)
+
+
+@asynccontextmanager
+async def random_load(
+    client: Client, *, seed: int, concurrency: int = 50, wallet_count: int = 20
+) -> AsyncIterator[Counter[int]]:
+    """Random operations for as long as the block runs; the counter holds the final statuses after it."""
+    is_on = True
+    statuses: Counter[int] = Counter()
+    operations = takewhile(lambda _: is_on, random_operations(seed, wallet_count=wallet_count))
+    sending = asyncio.create_task(_send(client, operations, concurrency))
+    try:
+        yield statuses
+    finally:
+        is_on = False
+        statuses.update(await sending)
+
+
+async def _send(client: Client, operations: Iterator[tuple[str, dict[str, Any]]], concurrency: int) -> Counter[int]:
+    numbered = enumerate(operations)
     statuses: Counter[int] = Counter()
 
     async def send_some() -> None:
-        for number, (path, body) in waiting:
-            response = await client.post(path, body, first_url=number)
-            statuses[response.status_code] += 1
+        for number, (path, body) in numbered:
+            reply = await client.post(path, body, first_url=number)
+            statuses[reply.status] += 1
 
     await asyncio.gather(*(send_some() for _ in range(concurrency)))
     return statuses
