@@ -6,9 +6,10 @@ import pytest
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 
 
-def error_with(sqlstate: str) -> asyncpg.PostgresError:
-    kind: type[asyncpg.PostgresError] = type("Planted", (asyncpg.PostgresError,), {"sqlstate": sqlstate})
-    return kind("planted")
+def error_with(sqlstate: str) -> BaseException:
+    """The error that asyncpg makes of a server's message with this code."""
+    error: BaseException = asyncpg.PostgresError.new({"C": sqlstate, "M": "planted", "S": "ERROR"})
+    return error
 
 
 @pytest.mark.parametrize(
