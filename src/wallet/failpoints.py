@@ -23,6 +23,8 @@ NAMES: Final = frozenset(
         "worker.before_ack",
         "saga.after_debit",
         "saga.after_credit",
+        "dlq.before_mark",
+        "dlq.before_remove",
     }
 )
 _SPEC: Final = re.compile(

@@ -1,4 +1,4 @@
-"""Messages at fault are parked with their reason, once, while the rest flows; a replay takes effect once."""
+"""Messages at fault become dead letters with their reason, once, while the rest flows; a replay takes effect once."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +24,7 @@ from tests.support.worker import (
 )
 from wallet.failpoints import configure_failpoints
 from wallet.rabbitmq.publisher import Message
-from wallet.worker.dead_letters import park
+from wallet.worker.dead_letters import keep
 from wallet.worker.handle import Handled, handle_group
 from wallet.worker.messages import Refused
 
@@ -101,7 +101,7 @@ def changed(row: Row, **fields: Any) -> Message:
     )
 
 
-async def test_poison_is_parked_with_its_reason_and_the_rest_flows(database_url: str, rabbitmq_url: str) -> None:
+async def test_poison_is_kept_with_its_reason_and_the_rest_flows(database_url: str, rabbitmq_url: str) -> None:
     async with Log.open(database_url) as log:
         log.deposit("alice", 100)
         log.deposit("bob", 100)
@@ -159,7 +159,9 @@ async def test_the_amount_is_the_logs_whatever_the_message_says(database_url: st
         await until(projections_match, database_url, [created, deposit])
 
 
-async def test_a_handler_bug_parks_its_event_alone_and_a_replay_after_the_fix_takes_effect_once(wire: Wire) -> None:
+async def test_a_handler_bug_sets_its_event_alone_aside_and_a_replay_after_the_fix_takes_effect_once(
+    wire: Wire,
+) -> None:
     await execute(wire.database_url, BREAK_CURSED)
     async with Log.open(wire.database_url) as log, wire.worker():
         log.deposit("alice", 1)
@@ -181,14 +183,14 @@ async def test_a_handler_bug_parks_its_event_alone_and_a_replay_after_the_fix_ta
 
         await execute(wire.database_url, MEND_CURSED)
         for _ in range(2):
-            assert (await replay(wire.database_url)).parked == []
+            assert (await replay(wire.database_url)).refused == []
             assert await projections_match(wire.database_url, rows)
         log.deposit("cursed", 7)
         await wire.deliver(await log.commit())
         await wire.matches(log.rows)
 
 
-async def test_a_bug_that_passes_at_the_second_try_parks_nothing(wire: Wire) -> None:
+async def test_a_bug_that_passes_at_the_second_try_leaves_no_dead_letter(wire: Wire) -> None:
     configure_failpoints("worker.before_commit=raise@1")
     async with Log.open(wire.database_url) as log, wire.worker():
         log.deposit("alice", 1)
@@ -197,7 +199,7 @@ async def test_a_bug_that_passes_at_the_second_try_parks_nothing(wire: Wire) -> 
     assert await open_letters(wire.database_url) == []
 
 
-async def test_a_bug_in_every_event_parks_them_all_and_a_replay_brings_them_back(wire: Wire) -> None:
+async def test_a_bug_in_every_event_sets_them_all_aside_and_a_replay_brings_them_back(wire: Wire) -> None:
     configure_failpoints("worker.before_commit=raise")
     async with Log.open(wire.database_url) as log, wire.worker():
         for number in range(30):
@@ -207,7 +209,7 @@ async def test_a_bug_in_every_event_parks_them_all_and_a_replay_brings_them_back
         await until(has_letters, wire.database_url, len(rows))
         assert await fetch(wire.database_url, "select wallet_id from wallet_stats") == []
         configure_failpoints("")
-        assert (await replay(wire.database_url)).parked == []
+        assert (await replay(wire.database_url)).refused == []
         assert await projections_match(wire.database_url, rows)
         log.deposit("wallet-0", 1)
         await wire.deliver(await log.commit())
@@ -230,9 +232,11 @@ async def test_an_event_of_a_newer_program_is_parked_and_the_journal_goes_on(dat
         await until(projections_match, database_url, log.rows)
     errors = {error.split(":")[0] for _, error, _ in await open_letters(database_url)}
     assert errors == {"UnknownEventType", "UnknownSchemaVersion"}
+    assert await fetch(database_url, "select distinct kind from dead_letters") == [("parked",)]
+    assert await fetch(database_url, "select event_id from processed_events where status = 'failed'") == []
 
 
-async def test_a_crash_between_the_dead_letter_and_the_reject_leaves_one_open_row(
+async def test_a_crash_between_the_dead_letter_and_the_reject_leaves_one_open_letter(
     database_url: str, rabbitmq_url: str
 ) -> None:
     wire = Wire(database_url, rabbitmq_url)
@@ -255,7 +259,7 @@ async def test_a_late_duplicate_never_turns_a_success_into_a_failure(wire: Wire)
             await wire.deliver(rows)
             await wire.matches(rows)
         async with connected(wire.database_url) as connection:
-            await park(connection, [Refused(row.message(), "a bug", 3) for row in rows])
+            await keep(connection, [Refused(row.message(), "a bug", 3) for row in rows])
         assert await fetch(wire.database_url, "select distinct status from processed_events") == [("success",)]
 
 
@@ -264,7 +268,7 @@ async def test_whatever_comes_beside_the_body_can_be_stored(database_url: str) -
     message = Message(b"\x00poison", "not a uuid\x00", "type\x00", headers)
     async with connected(database_url) as connection:
         handled = await handle_group(connection, [message, message], RULES)
-    assert handled.parked == [message, message]
+    assert [letter.message for letter in handled.refused] == [message, message]
     ((_, _, attempts),) = await open_letters(database_url)
     assert attempts == 2
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.event_log import Log
-from wallet.domain.analytics import LoggedEvent, WalletTotals, fold, merge
+from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, fold, merge, totals_of_activity
 from wallet.domain.fraud import Alert, FraudRules, alerts_of, is_watched, judge
 from wallet.domain.identifiers import EventId, WalletId
 
@@ -86,3 +86,24 @@ def test_any_order_grouping_and_duplication_gives_what_one_fold_gives(
     assert projector.totals == fold(log)
     assert set(projector.alerts) == alerts_of(log, RULES)
     assert len(projector.alerts) == len(set(projector.alerts)), "an event raised the same alert twice"
+
+
+@given(steps)
+def test_sums_by_wallet_and_type_give_what_the_events_give_one_by_one(
+    steps: list[tuple[str, Sequence[str], int, int]],
+) -> None:
+    log = log_of(steps)
+    summed: dict[tuple[WalletId, str, bool], tuple[Decimal, datetime]] = {}
+    for event in log:
+        concerned = [(event.wallet_id, False)]
+        if event.type == "TransferCompleted" and event.to_wallet_id is not None:
+            concerned.append((event.to_wallet_id, True))
+        for wallet_id, is_receiver in concerned:
+            key = wallet_id, event.type, is_receiver
+            amount, latest = summed.get(key, (Decimal(0), event.occurred_at))
+            summed[key] = amount + event.amount, max(latest, event.occurred_at)
+    totals: dict[WalletId, WalletTotals] = {}
+    for (wallet_id, event_type, is_receiver), (amount, latest) in summed.items():
+        added = totals_of_activity(Activity(wallet_id, event_type, is_receiver, amount, latest))
+        totals[wallet_id] = merge(totals[wallet_id], added) if wallet_id in totals else added
+    assert totals == fold(log)

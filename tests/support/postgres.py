@@ -94,6 +94,12 @@ class PostgresServer:
         run_apart(self._execute(f"create database {database} template {template}"))
         return self.url(database)
 
+    def copy_database(self, url: str) -> str:
+        """Makes a copy of a database that nobody is connected to, and returns its address."""
+        database = f"wallet_{next(self._numbers)}"
+        run_apart(self._execute(f"create database {database} template {urlsplit(url).path[1:]}"))
+        return self.url(database)
+
     def drop_database(self, url: str) -> None:
         """Drops a database, ending what is still connected to it."""
         run_apart(self._execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)"))

@@ -23,7 +23,7 @@ BANNED_SUFFIXES = ("Manager", "Helper", "Helpers", "Util", "Utils", "Base", "Dat
 BANNED_MODULES = ("utils", "util", "helpers", "helper", "common", "misc", "manager", "base")
 
 # The rooms where money is; a float there would round it.
-EXACT_ROOMS = (SOURCE / "domain", SOURCE / "ledger")
+EXACT_ROOMS = (SOURCE / "domain", SOURCE / "ledger", SOURCE / "monkey")
 
 # What may be a float there: a time-out and the like, in seconds.
 DURATION = re.compile(r"(?i)seconds|deadline|delay|elapsed|pause|remaining|timeout")

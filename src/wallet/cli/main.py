@@ -12,6 +12,11 @@ import typer
 import uvloop
 
 from wallet import bootstrap
+from wallet.cli.contracts import contracts
+from wallet.cli.dlq import dlq
+from wallet.cli.monkey import monkey
+from wallet.cli.rebuild import rebuild
+from wallet.cli.verify import verify
 from wallet.failpoints import InvalidFailpoints, configure_failpoints
 from wallet.observability import logging_to
 from wallet.postgres.errors import DATABASE_ERRORS
@@ -98,6 +103,13 @@ def migrate_command() -> None:
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP api."""
     typer.echo(json.dumps(bootstrap.openapi_document(), indent=2))
+
+
+app.command()(contracts)
+app.command()(monkey)
+app.command()(verify)
+app.command()(rebuild)
+app.add_typer(dlq, name="dlq")
 
 
 def _settings() -> Settings:

@@ -12,9 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
+from uuid import UUID
 
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.domain.money import ZERO, add
+
+_SEVERAL_EVENTS: Final = EventId(UUID(int=0))
+_SEVERAL_WALLETS: Final = WalletId("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,17 @@ class LoggedEvent:
     amount: Decimal
     occurred_at: datetime
     to_wallet_id: WalletId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Events of one type together, as far as they concern one wallet: as the receiver of transfers, or as its own."""
+
+    wallet_id: WalletId
+    type: str
+    is_receiver: bool
+    amount: Decimal
+    occurred_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +81,14 @@ def totals_of(event: LoggedEvent) -> tuple[tuple[WalletId, WalletTotals], ...]:
             return ((event.wallet_id, WalletTotals(ZERO, ZERO, ZERO, ZERO, time)),)
         case _:
             raise ValueError(f"{event.type} is not an event type that analytics knows.")
+
+
+def totals_of_activity(activity: Activity) -> WalletTotals:
+    """What several events add to a wallet: the same as one event of their sum at the time of the latest."""
+    own, other = activity.wallet_id, _SEVERAL_WALLETS
+    sender, receiver = (other, own) if activity.is_receiver else (own, other)
+    together = LoggedEvent(_SEVERAL_EVENTS, sender, activity.type, activity.amount, activity.occurred_at, receiver)
+    return dict(totals_of(together))[own]
 
 
 def merge(left: WalletTotals, right: WalletTotals) -> WalletTotals:

@@ -16,8 +16,13 @@ import msgspec
 
 from wallet.domain.money import format_money
 
+GENESIS: Final = bytes(32)
+"""The chain value before the first position."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+# Made once, as lengths are small and a batch has thousands of fields.
+_PREFIXES: Final = [length.to_bytes(4, "big") for length in range(1024)]
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -61,14 +66,21 @@ def digest_of(events: Iterable[DigestedEvent], operations: Iterable[DigestedOper
         fields += _event_fields(event)
     for operation in sorted(operations, key=lambda row: (row.bucket, row.wallet_id, row.request_id)):
         fields += _operation_fields(operation)
-    return sha256(
-        b"".join([part for field in fields for part in (len(field).to_bytes(4, "big"), field)])
-    ).digest()
+    return sha256(_length_prefixed(fields)).digest()
 
 
 def chain_of(previous: bytes, position: int, digest: bytes) -> bytes:
     """The chain value of a position: sha256(previous chain, position as 8 bytes big-endian, digest)."""
     return sha256(previous + position.to_bytes(8, "big") + digest).digest()
+
+
+def _length_prefixed(fields: list[bytes]) -> bytes:
+    parts = [b""] * (2 * len(fields))
+    parts[::2] = [
+        _PREFIXES[length] if length < len(_PREFIXES) else length.to_bytes(4, "big") for length in map(len, fields)
+    ]
+    parts[1::2] = fields
+    return b"".join(parts)
 
 
 def _event_fields(event: DigestedEvent) -> tuple[bytes, ...]:

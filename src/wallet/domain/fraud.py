@@ -5,7 +5,7 @@ with itself, and within a wallet time strictly increases, so once a withdrawal i
 complete: the verdict is the same live, late, twice, or in a rebuild.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -70,6 +70,20 @@ def judge(withdrawal: LoggedEvent, nth_latest_at: datetime | None, rules: FraudR
     return alerts
 
 
+class Watch:
+    """The alerts of one wallet whose withdrawals are seen one after the other, in order of time."""
+
+    def __init__(self, rules: FraudRules) -> None:
+        self._rules = rules
+        self._latest: deque[datetime] = deque(maxlen=rules.rapid_withdrawal_count)
+
+    def see(self, withdrawal: LoggedEvent) -> list[Alert]:
+        """The alerts that the next withdrawal raises."""
+        self._latest.append(withdrawal.occurred_at)
+        is_full = len(self._latest) == self._rules.rapid_withdrawal_count
+        return judge(withdrawal, self._latest[0] if is_full else None, self._rules)
+
+
 def alerts_of(events: Iterable[LoggedEvent], rules: FraudRules) -> set[Alert]:
     """All alerts of a whole log, given in any order; what the worker finds event by event."""
     by_wallet: defaultdict[WalletId, list[LoggedEvent]] = defaultdict(list)
@@ -78,10 +92,9 @@ def alerts_of(events: Iterable[LoggedEvent], rules: FraudRules) -> set[Alert]:
             by_wallet[event.wallet_id].append(event)
     alerts: set[Alert] = set()
     for withdrawals in by_wallet.values():
-        withdrawals.sort(key=lambda withdrawal: withdrawal.occurred_at)
-        for index, withdrawal in enumerate(withdrawals):
-            nth = index + 1 - rules.rapid_withdrawal_count
-            alerts.update(judge(withdrawal, withdrawals[nth].occurred_at if nth >= 0 else None, rules))
+        watch = Watch(rules)
+        for withdrawal in sorted(withdrawals, key=lambda withdrawal: withdrawal.occurred_at):
+            alerts.update(watch.see(withdrawal))
     return alerts
 
 

@@ -62,9 +62,7 @@ def decide_withdraw(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Reje
 def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
     """Why this amount can't leave the wallet, or None."""
     if not wallet.exists:
-        return Rejected(
-            Rejection.WALLET_NOT_FOUND, f"Wallet {wallet.wallet_id} does not exist. Deposit into it first."
-        )
+        return Rejected(Rejection.WALLET_NOT_FOUND, f"Wallet {wallet.wallet_id} does not exist. Deposit into it first.")
     if wallet.balance < amount:
         return Rejected(
             Rejection.INSUFFICIENT_FUNDS,
@@ -86,16 +84,19 @@ def refuse_credit(wallet: Wallet, amount: Decimal) -> Rejected | None:
 
 
 def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
-    """The state after one more event; shared by the write path, the property tests and the auditor."""
+    """The state after one more event."""
     currency = event.currency if isinstance(event, WalletCreated) else wallet.currency
-    sign = SIGNS[type_of(event)]
-    balance = wallet.balance
-    if sign > 0:
-        balance = add(balance, amount_of(event))
-    elif sign < 0:
-        balance = subtract(balance, amount_of(event))
+    balance = evolve_balance(wallet.balance, type_of(event), amount_of(event))
     assert ZERO <= balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {balance}"
     return Wallet(wallet.wallet_id, currency, balance, wallet.version + 1, occurred_at)
+
+
+def evolve_balance(balance: Decimal, event_type: str, amount: Decimal) -> Decimal:
+    """The balance after one more event; shared by the write path and by the proof of what it wrote."""
+    sign = SIGNS[event_type]
+    if sign > 0:
+        return add(balance, amount)
+    return subtract(balance, amount) if sign < 0 else balance
 
 
 def record(

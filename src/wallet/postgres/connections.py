@@ -20,7 +20,9 @@ COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
 
 
-async def connect(dsn: str, *, application_name: str, lock_ms: int = LOCK_MS) -> "Connection":
+async def connect(
+    dsn: str, *, application_name: str, lock_ms: int = LOCK_MS, statement_seconds: float = STATEMENT_SECONDS
+) -> "Connection":
     """Open one connection to a server that takes writes.
 
     Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
@@ -28,9 +30,9 @@ async def connect(dsn: str, *, application_name: str, lock_ms: int = LOCK_MS) ->
     return await asyncpg.connect(
         dsn,
         timeout=CONNECT_SECONDS,
-        command_timeout=COMMAND_SECONDS,
+        command_timeout=statement_seconds + (COMMAND_SECONDS - STATEMENT_SECONDS),
         target_session_attrs=SessionAttribute.read_write,
-        server_settings=_session_settings(application_name, lock_ms),
+        server_settings=_session_settings(application_name, lock_ms, statement_seconds),
     )
 
 
@@ -44,7 +46,7 @@ async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncI
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         target_session_attrs=SessionAttribute.read_write,
-        server_settings=_session_settings(application_name, LOCK_MS),
+        server_settings=_session_settings(application_name, LOCK_MS, STATEMENT_SECONDS),
         reset=_keep_session,
     )
     await pool
@@ -54,11 +56,11 @@ async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncI
         pool.terminate()
 
 
-def _session_settings(application_name: str, lock_ms: int) -> dict[str, str]:
+def _session_settings(application_name: str, lock_ms: int, statement_seconds: float) -> dict[str, str]:
     return {
         "application_name": application_name,
         "timezone": "UTC",
-        "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+        "statement_timeout": str(int(statement_seconds * 1000)),
         "lock_timeout": str(lock_ms),
         "idle_in_transaction_session_timeout": "5000",
         "jit": "off",

@@ -1,7 +1,9 @@
-"""Parks messages that are at fault: the message and its error in dead_letters, its event as failed in the inbox.
+"""Keeps messages that had no effect: the message and its error in dead_letters, its event as failed in the inbox.
 
 The rows are committed before the transport lets the message go, so a message is never only on its way. A crash in
-between brings it again: its open row is found by the sha256 of the body and only counts the attempts.
+between brings it again: its row is found by the sha256 of the body and only counts the attempts; if it was closed
+meanwhile, it is open again.
+A message of a newer program is parked: nothing is at fault, so the inbox says nothing of its event.
 A failed inbox row is no obstacle: a replay, or the true event after a forged one, takes effect as if it were new.
 """
 
@@ -24,10 +26,14 @@ from wallet.worker.messages import Message, Refused
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
+INSERT_SECONDS_MAX: Final = 61.0
+"""A body of 128 MiB, the most that a broker takes, needs seconds. Were they too many, it would come again for ever."""
 ERROR_CHARACTERS_MAX: Final = 2_000
+TYPE_CHARACTERS_MAX: Final = 200
 _BIGINT_MAX: Final = 2**63 - 1
 
 _STATEMENTS = load_statements("wallet.worker", "worker.sql")
+_ALLOW_LARGE_BODIES: Final[str] = _STATEMENTS.allow_large_bodies
 _INSERT_DEAD_LETTER: Final[str] = _STATEMENTS.insert_dead_letter
 _MARK_FAILED: Final[str] = _STATEMENTS.mark_failed
 
@@ -39,27 +45,31 @@ class _Named:
     """What a message says of itself, as far as it can be read; none of it is to be believed."""
 
     event_id: EventId | None
+    type: str | None
     wallet_id: WalletId | None
     version: int | None
 
 
 class _Header(msgspec.Struct, rename="camel"):
     id: Any = None
+    type: Any = None
     wallet_id: Any = None
     version: Any = None
+    payload: Any = None
 
 
 _header_decoder: Final = msgspec.json.Decoder(_Header)
 
 
-async def park(connection: "Connection", refused: Sequence[Refused[Any]]) -> None:
-    """Commit a dead letter for each message, sorted so that workers parking the same ones do not deadlock."""
+async def keep(connection: "Connection", refused: Sequence[Refused[Any]]) -> None:
+    """Commit a dead letter for each message, sorted so that workers keeping the same ones do not deadlock."""
     if not refused:
         return
     ordered = sorted(((sha256(letter.message.body).digest(), letter) for letter in refused), key=lambda pair: pair[0])
     named = [_read_header(letter.message) for _, letter in ordered]
 
     async def insert() -> None:
+        await connection.execute(_ALLOW_LARGE_BODIES)
         for (digest, letter), name in zip(ordered, named, strict=True):
             await _insert_dead_letter(connection, digest, letter, name)
         await _mark_failed(connection, [(name, letter) for (_, letter), name in zip(ordered, named, strict=True)])
@@ -70,6 +80,7 @@ async def park(connection: "Connection", refused: Sequence[Refused[Any]]) -> Non
             "dead_letter",
             event_id=str(name.event_id) if name.event_id else None,
             message_id=letter.message.message_id,
+            kind=_kind(letter),
             wallet_id=name.wallet_id,
             error=_storable(letter.error),
             attempts=letter.attempts,
@@ -80,13 +91,16 @@ async def _insert_dead_letter(connection: "Connection", digest: bytes, letter: R
     await connection.execute(
         _INSERT_DEAD_LETTER,
         name.event_id,
+        name.type,
         name.wallet_id,
         name.version,
         letter.message.body,
         digest,
         _properties_json(letter.message),
+        _kind(letter),
         _storable(letter.error),
         letter.attempts,
+        timeout=INSERT_SECONDS_MAX,
     )
 
 
@@ -95,7 +109,7 @@ async def _mark_failed(connection: "Connection", letters: Sequence[tuple[_Named,
     failed = {
         (bucket_of(name.wallet_id), name.event_id): letter
         for name, letter in letters
-        if name.wallet_id is not None and name.event_id is not None
+        if name.wallet_id is not None and name.event_id is not None and not letter.is_parked
     }
     keys = sorted(failed)
     if keys:
@@ -108,6 +122,10 @@ async def _mark_failed(connection: "Connection", letters: Sequence[tuple[_Named,
         )
 
 
+def _kind(letter: Refused[Any]) -> str:
+    return "parked" if letter.is_parked else "failed"
+
+
 def _read_header(message: Message) -> _Named:
     header = _Header()
     if len(message.body) <= BODY_BYTES_MAX:
@@ -115,9 +133,12 @@ def _read_header(message: Message) -> _Named:
             header = _header_decoder.decode(message.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             header = _Header()
-    wallet_id, version = header.wallet_id, header.version
+    payload = header.payload if isinstance(header.payload, dict) else {}
+    wallet_id, version = header.wallet_id or payload.get("walletId"), header.version
+    event_type = header.type if isinstance(header.type, str) else message.type
     return _Named(
         _event_id(header.id) or _event_id(message.message_id),
+        _storable(event_type)[:TYPE_CHARACTERS_MAX] if isinstance(event_type, str) else None,
         WalletId(wallet_id) if isinstance(wallet_id, str) and is_id(wallet_id) else None,
         version if isinstance(version, int) and not isinstance(version, bool) and 0 < version <= _BIGINT_MAX else None,
     )

@@ -14,12 +14,13 @@ Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from uuid import UUID
 
-from wallet.domain.analytics import LoggedEvent, fold
+from wallet.domain.analytics import LoggedEvent, WalletTotals, fold
 from wallet.domain.fraud import Alert, FraudRules, is_watched, judge
-from wallet.domain.identifiers import bucket_of
+from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.failpoints import failpoint
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
@@ -65,11 +66,15 @@ async def commit_effects(
     return await in_transaction(connection, apply)
 
 
-async def in_transaction(connection: "Connection", work: Callable[[], Awaitable[Result]]) -> Result:
+async def in_transaction(
+    connection: "Connection",
+    work: Callable[[], Awaitable[Result]],
+    isolation: Literal["repeatable_read"] | None = None,
+) -> Result:
     """Run the work in a transaction, again after a deadlock, a serialization failure or a lock time-out."""
     for attempts_left in reversed(range(CONFLICT_ATTEMPTS_MAX)):
         try:
-            async with connection.transaction():
+            async with connection.transaction(isolation=isolation):
                 return await work()
         except DATABASE_ERRORS as error:
             if attempts_left == 0 or failure_of(error) not in (Failure.RETRY, Failure.HELD):
@@ -82,16 +87,11 @@ async def _apply(connection: "Connection", events: Iterable[LoggedEvent], rules:
     fresh = await _enter_inbox(connection, events)
     if not fresh:
         return []
-    await _add_totals(connection, fresh)
+    await add_totals(connection, fold(fresh))
     alerts = await _judge(connection, [event for event in fresh if is_watched(event)], rules)
     if not alerts:
         return []
-    fresh_alerts = await _insert_alerts(connection, alerts)
-    wallets = sorted({(bucket_of(alert.wallet_id), alert.wallet_id) for alert in alerts})
-    await connection.execute(
-        _MARK_SUSPICIOUS, [bucket for bucket, _ in wallets], [wallet_id for _, wallet_id in wallets]
-    )
-    return fresh_alerts
+    return await insert_alerts(connection, alerts)
 
 
 async def _enter_inbox(connection: "Connection", events: Iterable[LoggedEvent]) -> list[LoggedEvent]:
@@ -103,9 +103,10 @@ async def _enter_inbox(connection: "Connection", events: Iterable[LoggedEvent]) 
     return [by_id[row["event_id"]] for row in entered]
 
 
-async def _add_totals(connection: "Connection", events: Iterable[LoggedEvent]) -> None:
+async def add_totals(connection: "Connection", added_by_wallet: Mapping[WalletId, WalletTotals]) -> None:
+    """Add to each wallet's row, which is made if need be and locked from then on."""
     totals = sorted(
-        ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in fold(events).items()),
+        ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in added_by_wallet.items()),
         key=lambda item: item[:2],
     )
     await connection.execute(
@@ -134,10 +135,16 @@ async def _judge(connection: "Connection", withdrawals: Sequence[LoggedEvent], r
     )
     nth_latest = {row["event_id"]: row["nth_latest_at"] for row in rows}
     alerts = [alert for event in withdrawals for alert in judge(event, nth_latest[event.event_id], rules)]
-    return sorted(alerts, key=lambda alert: (bucket_of(alert.wallet_id), alert.wallet_id, alert.rule, alert.event_id))
+    return sorted(alerts, key=alert_key)
 
 
-async def _insert_alerts(connection: "Connection", alerts: Sequence[Alert]) -> list[Alert]:
+def alert_key(alert: Alert) -> tuple[int, str, str, UUID]:
+    """The primary key of an alert's row."""
+    return bucket_of(alert.wallet_id), alert.wallet_id, alert.rule, alert.event_id
+
+
+async def insert_alerts(connection: "Connection", alerts: Sequence[Alert]) -> list[Alert]:
+    """Store the alerts, given in key order, and make their wallets suspicious; returns those that are new."""
     rows = await connection.fetch(
         _INSERT_ALERTS,
         [bucket_of(alert.wallet_id) for alert in alerts],
@@ -146,6 +153,10 @@ async def _insert_alerts(connection: "Connection", alerts: Sequence[Alert]) -> l
         [alert.event_id for alert in alerts],
         [alert.reason for alert in alerts],
         [alert.occurred_at for alert in alerts],
+    )
+    wallets = sorted({(bucket_of(alert.wallet_id), alert.wallet_id) for alert in alerts})
+    await connection.execute(
+        _MARK_SUSPICIOUS, [bucket for bucket, _ in wallets], [wallet_id for _, wallet_id in wallets]
     )
     inserted = {(row["rule"], row["event_id"]) for row in rows}
     return [alert for alert in alerts if (alert.rule, alert.event_id) in inserted]

@@ -110,7 +110,7 @@ class FromJournal:
         lease.position, lease.renewed_at = piece.position, started
         ms = round((time.monotonic() - started) * 1000, 1)
         count = len(piece.messages)
-        _log.debug("group_handled", count=count, parked=len(handled.parked), position=piece.position, ms=ms)
+        _log.debug("group_handled", count=count, refused=len(handled.refused), position=piece.position, ms=ms)
 
     async def _idle(self, connection: "Connection", lease: _Lease) -> None:
         if time.monotonic() - lease.renewed_at > RENEW_SECONDS:

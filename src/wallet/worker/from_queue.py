@@ -57,8 +57,8 @@ class FromQueue:
         # Asked for again, as the connection may have been lost while the queue was empty.
         handled = await handle_group(await self._database.connection(), group, self._rules)
         await failpoint("worker.before_ack")
-        for delivery in handled.parked:
-            await self._consumer.reject(delivery)
+        for letter in handled.refused:
+            await self._consumer.reject(letter.message)
         await self._consumer.ack(handled.done)
         ms = round((time.monotonic() - started) * 1000, 1)
-        _log.debug("group_handled", count=len(group), parked=len(handled.parked), ms=ms)
+        _log.debug("group_handled", count=len(group), refused=len(handled.refused), ms=ms)

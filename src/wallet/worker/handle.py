@@ -1,16 +1,16 @@
 """Gives a group of messages their effects, whatever is among them.
 
-1. Check: decode, and hold each message against the log. What is at fault is parked: see dead_letters.
+1. Check: decode, and hold each message against the log. One that has no event there becomes a dead letter.
 2. Effects: one transaction for all others: see effects.
 3. If that fails by the messages' own fault, each is run alone, up to three times with a back-off in place between
-   the rounds; one that still fails is parked, the others have taken effect. The rounds share their back-off, so a
-   group in which everything fails is slow, not stuck.
+   the rounds; one that still fails becomes a dead letter, the others have taken effect. The rounds share their
+   back-off, so a group in which everything fails is slow, not stuck.
 
-A dependency's fault (database away, overloaded, not migrated; lease lost) is raised as it came: nothing is parked,
-and the caller stops taking messages until the dependency is back. A COMMIT whose outcome is unknown is no special
-case: the same messages come again, and the inbox knows.
+A dependency's fault (database away, overloaded, not migrated; lease lost) is raised as it came: no dead letter comes
+of it, and the caller stops taking messages until the dependency is back. A COMMIT whose outcome is unknown is no
+special case: the same messages come again, and the inbox knows.
 
-A parked message is in dead_letters before this returns, and before the checkpoint moves past it.
+A dead letter is committed before this returns, and before the checkpoint moves past it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ import structlog
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.fraud import FraudRules
 from wallet.postgres.errors import Failure, failure_of
-from wallet.worker.dead_letters import park
+from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction
 from wallet.worker.messages import AnyMessage, Checked, Refused, check_messages
 from wallet.worker.notify import notify
@@ -46,10 +46,10 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handled(Generic[AnyMessage]):
-    """What became of a group: messages whose effects are in, and messages that are parked."""
+    """What became of a group: messages whose effects are in, and messages that are dead letters now."""
 
     done: list[AnyMessage]
-    parked: list[AnyMessage]
+    refused: list[Refused[AnyMessage]]
 
 
 async def handle_group(
@@ -58,22 +58,22 @@ async def handle_group(
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> Handled[AnyMessage]:
-    """Give the messages their effects, or park them; after it returns all of that is committed."""
+    """Give the messages their effects, or keep them as dead letters; after it returns all of that is committed."""
     checked, refused = await check_messages(connection, messages)
-    await park(connection, refused)
+    await keep(connection, refused)
     error = await _commit(connection, [item.event for item in checked], rules, move_checkpoint)
     if error is None:
-        return Handled([item.message for item in checked], [letter.message for letter in refused])
+        return Handled([item.message for item in checked], refused)
     _log.warning("group_failed", count=len(checked), error=_describe(error), exc_info=error)
     done, failed = await _run_one_at_a_time(connection, checked, rules)
-    await park(connection, failed)
+    await keep(connection, failed)
     if move_checkpoint is not None:
         await in_transaction(connection, partial(move_checkpoint, connection))
-    return Handled([item.message for item in done], [letter.message for letter in (*refused, *failed)])
+    return Handled([item.message for item in done], [*refused, *failed])
 
 
 def is_messages_fault(error: Exception) -> bool:
-    """Whether the error is one that other messages would not have had; only then may a message be parked for it."""
+    """Whether the error is one that other messages would not have had; only then may one become a dead letter."""
     if isinstance(error, LeaseLost):
         return False
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(("28", "3D", "3F", "42")):

@@ -1,7 +1,7 @@
 """The loop around a transport: a failure ends a turn, never the process.
 
 A dependency that is away is waited for, with pauses that grow. So is a bug of ours that is no message's fault:
-nothing is lost by waiting, while a message parked for it would be.
+nothing is lost by waiting, while a message made a dead letter for it would be.
 """
 
 import asyncio

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 import structlog
 
 from wallet.domain.analytics import LoggedEvent
-from wallet.domain.envelope import Envelope, UndecodableMessage, decode_envelope
+from wallet.domain.envelope import (
+    Envelope,
+    UndecodableMessage,
+    UnknownEventType,
+    UnknownSchemaVersion,
+    decode_envelope,
+)
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
 from wallet.postgres.statements import load_statements
 
@@ -59,11 +65,15 @@ class Checked(Generic[AnyMessage]):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Generic[AnyMessage]):
-    """A message that is at fault: why, and after how many attempts."""
+    """A message that had no effect: why, and after how many attempts.
+
+    `is_parked`: neither it nor we are at fault; a newer program wrote it, and one here will know it.
+    """
 
     message: AnyMessage
     error: str
     attempts: int = 1
+    is_parked: bool = False
 
 
 async def check_messages(
@@ -77,7 +87,7 @@ async def check_messages(
         if isinstance(envelope, Envelope):
             decoded.append((message, envelope))
         else:
-            refused.append(Refused(message, envelope))
+            refused.append(envelope)
     rows = await _read_rows(connection, [envelope for _, envelope in decoded]) if decoded else {}
     checked: list[Checked[AnyMessage]] = []
     for message, envelope in decoded:
@@ -89,14 +99,16 @@ async def check_messages(
     return checked, refused
 
 
-def _decode(message: Message) -> Envelope | str:
+def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
     try:
         return decode_envelope(message.body)
+    except (UnknownSchemaVersion, UnknownEventType) as error:
+        return Refused(message, f"{type(error).__name__}: {error}", is_parked=True)
     except UndecodableMessage as error:
-        return f"{type(error).__name__}: {error}"
+        return Refused(message, f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - Decoding is pure, so our bug in it is this one message's alone.
         _log.exception("decoding_failed", message_id=message.message_id)
-        return f"{type(error).__name__}: {error}"
+        return Refused(message, f"{type(error).__name__}: {error}")
 
 
 async def _read_rows(

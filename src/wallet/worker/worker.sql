@@ -68,13 +68,24 @@ from (
 where w.bucket = earliest.bucket and w.wallet_id = earliest.wallet_id
     and w.suspicious_reason is distinct from earliest.reason
 
+-- name: allow_large_bodies
+set local statement_timeout = '60s'
+
 -- name: insert_dead_letter
+-- A letter that was closed is opened again; attempts only grow, so they tell whether it failed since it was read.
 insert into dead_letters as known (
-    event_id, wallet_id, version, body, body_sha256, headers, error, attempts, created_at, updated_at
+    event_id, type, wallet_id, version, body, body_sha256, headers, kind, error, attempts, history,
+    created_at, updated_at
 )
-values ($1, $2, $3, $4, $5, $6, $7, $8, now(), now())
-on conflict (body_sha256) where state = 'open' do update
-set error = excluded.error, attempts = known.attempts + excluded.attempts, updated_at = excluded.updated_at
+values (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+    jsonb_build_array(jsonb_build_object('what', 'opened', 'at', now(), 'error', $9::text, 'attempts', $10::integer)),
+    now(), now()
+)
+on conflict (body_sha256) do update
+set state = 'open', kind = excluded.kind, error = excluded.error, attempts = known.attempts + excluded.attempts,
+    actor = null, reason = null, updated_at = excluded.updated_at,
+    history = case when known.state = 'open' then known.history else known.history || excluded.history end
 
 -- name: mark_failed
 insert into processed_events as known (bucket, event_id, status, error_message, attempts, processed_at)

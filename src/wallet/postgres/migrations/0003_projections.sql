@@ -42,24 +42,35 @@ create table processed_events (
 create table dead_letters (
     id          bigint      not null generated always as identity,
     event_id    uuid,
+    type        text,
     wallet_id   text,
     version     bigint,
     body        bytea       not null,
     body_sha256 bytea       not null,
     headers     jsonb       not null,
+    kind        text        not null,
     error       text        not null,
     attempts    integer     not null,
     state       text        not null default 'open',
     actor       text,
     reason      text,
+    history     jsonb       not null,
     created_at  timestamptz not null,
     updated_at  timestamptz not null,
     constraint dead_letters_pkey primary key (id),
-    constraint dead_letters_state_known check (state in ('open', 'replayed', 'discarded'))
+    constraint dead_letters_kind_known check (kind in ('failed', 'parked')),
+    constraint dead_letters_state_known check (state in ('open', 'replayed', 'discarded')),
+    constraint dead_letters_discarded_has_reason check (state <> 'discarded' or reason is not null),
+    constraint dead_letters_closed_has_actor check ((state = 'open') = (actor is null))
 );
--- event_id, wallet_id and version are what the message says of itself, where that can be read.
--- One open row for each body, so that a message that comes again after a crash is not parked twice.
-create unique index dead_letters_open on dead_letters (body_sha256) where state = 'open';
+-- A body may have as many bytes as a broker lets through: they are stored without trying to compress them.
+alter table dead_letters alter column body set storage external;
+-- event_id, type, wallet_id and version are what the message says of itself, where that can be read.
+-- kind: `failed` is at fault, or its handler is; `parked` was written by a newer program and waits for one here.
+-- history: what happened to it, oldest first; state, actor and reason are those of its last entry.
+-- One row for each body: a message that comes again, after a crash or a replay, is the same dead letter.
+create unique index dead_letters_body on dead_letters (body_sha256);
+create index dead_letters_open on dead_letters (id) where state = 'open';
 
 -- The embedded transport: one active worker by lease, and the position up to which its effects are in.
 create table worker_checkpoint (

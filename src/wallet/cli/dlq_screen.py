@@ -1,0 +1,238 @@
+"""`wallet dlq` as its user sees it: each command opens what it needs, does its work, and says what came of it."""
+
+import os
+import pwd
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from wallet.cli.database import NoDatabase, find_database
+from wallet.cli.dlq_letter import tell_letter
+from wallet.cli.dlq_list import tell_letters
+from wallet.cli.printable import clipped, printable
+from wallet.dead_letters.database import open_database
+from wallet.dead_letters.details import read_details
+from wallet.dead_letters.discard import Discarded, discard
+from wallet.dead_letters.following import Fate, Replayed
+from wallet.dead_letters.letters import (
+    Kind,
+    Letter,
+    LetterId,
+    NoSuchLetter,
+    count_letters,
+    letter_ids,
+    read_letter,
+    read_letters,
+    read_message,
+)
+from wallet.dead_letters.removal import remove_closed
+from wallet.dead_letters.replay import Replay
+from wallet.dead_letters.routes import open_route
+from wallet.failpoints import InvalidFailpoints, configure_failpoints
+from wallet.observability import logging_to
+from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
+from wallet.rabbitmq.publisher import NotPublished
+from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, TopologyMismatch
+from wallet.settings import InvalidSettings, Settings, load_settings
+from wallet.worker.database import DatabaseNotMigrated
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+EXIT_DONE: Final = 0
+EXIT_NOT_DONE: Final = 1
+
+ERROR_CHARACTERS_SHOWN: Final = 300
+
+
+class CannotLog(Exception):
+    """LOG_DIR can't be written to."""
+
+
+Work = Callable[[Settings, "Connection"], Awaitable[int]]
+
+_SETTINGS_ERRORS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddress)
+_BROKER_ERRORS: Final = (BrokerUnavailable, NotPublished, TopologyMismatch)
+
+
+def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) -> int:
+    """List letters. Returns the exit code, as all of these do."""
+
+    async def work(_settings: Settings, connection: "Connection") -> int:
+        letters = await read_letters(connection, await letter_ids(connection, with_closed=with_closed, limit=limit))
+        count = await count_letters(connection, with_closed=with_closed)
+        tell_letters(letters, not_shown=max(0, count - len(letters)), with_closed=with_closed, as_json=as_json)
+        return EXIT_DONE
+
+    return _run(data, work)
+
+
+def show_on_screen(data: Path, letter_id: int, *, body_only: bool) -> int:
+    """Show one letter, or write its body alone."""
+
+    async def work(_settings: Settings, connection: "Connection") -> int:
+        if body_only:
+            sys.stdout.buffer.write((await read_message(connection, LetterId(letter_id))).body)
+        else:
+            tell_letter(await read_details(connection, LetterId(letter_id)))
+        return EXIT_DONE
+
+    return _run(data, work)
+
+
+def replay_on_screen(data: Path, ids: Sequence[int] | None, *, actor: str | None, is_forced: bool) -> int:
+    """Replay these letters, or all that are open."""
+
+    async def work(settings: Settings, connection: "Connection") -> int:
+        chosen = await _chosen(connection, ids)
+        results: list[Replayed] = []
+        async with open_route(settings, connection) as route:
+            replay = Replay(connection, route, actor=actor or _user(), is_forced=is_forced)
+            try:
+                async for result in replay.run(chosen):
+                    results.append(result)
+                    _tell_replayed(result)
+            finally:
+                if len(chosen) != 1:
+                    print(_summary(results, len(chosen)))
+        await _remove_closed(settings, connection)
+        return EXIT_DONE if all(result.fate.is_replayed for result in results) else EXIT_NOT_DONE
+
+    return _run(data, work, is_logged=True)
+
+
+def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str) -> int:
+    """Discard these letters."""
+
+    async def work(settings: Settings, connection: "Connection") -> int:
+        code = EXIT_DONE
+        for letter_id in await _chosen(connection, ids):
+            letter, found = await discard(connection, letter_id, actor=actor or _user(), reason=reason)
+            print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
+            if found is Discarded.WAS_REPLAYED:
+                code = EXIT_NOT_DONE
+        await _remove_closed(settings, connection)
+        return code
+
+    return _run(data, work, is_logged=True)
+
+
+def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
+    try:
+        settings = load_settings()
+        configure_failpoints(settings.wallet_failpoints)
+        dsn = find_database(settings, data)
+        with _logging(settings) if is_logged else nullcontext():
+            return uvloop.run(_connected(dsn, partial(work, settings)))
+    except _SETTINGS_ERRORS as error:
+        return _give_up(f"Wrong setting: {error}")
+    except (NoDatabase, CannotLog, DatabaseNotMigrated, NoSuchLetter) as error:
+        return _give_up(str(error))
+    except _BROKER_ERRORS as error:
+        return _give_up(f"{error}\nWhat was not replayed is still open: run this again when the broker is back.")
+    except BrokenPipeError:
+        raise
+    except DATABASE_ERRORS as error:
+        return _give_up(f"The database can't be reached: {str(error) or type(error).__name__}")
+
+
+async def _connected(dsn: str, work: Callable[["Connection"], Awaitable[int]]) -> int:
+    async with open_database(dsn) as connection:
+        return await work(connection)
+
+
+@contextmanager
+def _logging(settings: Settings) -> Iterator[None]:
+    """What an operator decided is written to LOG_DIR/dlq.log too. Raises CannotLog."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(logging_to(settings, "dlq", on_terminal=False))
+        except OSError as error:
+            raise CannotLog(f"LOG_DIR is {settings.log_dir}, where nothing can be written: {error.strerror}.") from None
+        yield
+
+
+async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[LetterId]:
+    """The letters asked for, each once, in the order given; all that are open if none were. Raises NoSuchLetter."""
+    if ids is None:
+        return await letter_ids(connection, with_closed=False)
+    chosen = [LetterId(letter_id) for letter_id in dict.fromkeys(ids)]
+    for letter_id in chosen:
+        await read_letter(connection, letter_id)
+    return chosen
+
+
+async def _remove_closed(settings: Settings, connection: "Connection") -> None:
+    """The last step, which only tidies up: that it failed makes nothing undone."""
+    if settings.amqp_url is None:
+        return
+    try:
+        count = await remove_closed(connection, settings.amqp_url)
+    except BrokerUnavailable as error:
+        reason = f"{DEAD_LETTER_QUEUE} was not tidied; the next replay or discard does it"
+        print(f"wallet: {reason}. {error}", file=sys.stderr)
+        return
+    if count:
+        print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
+
+
+def _tell_replayed(result: Replayed) -> None:
+    letter = result.letter
+    match result.fate:
+        case Fate.WAS_REPLAYED:
+            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}")
+        case Fate.WAS_DISCARDED:
+            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it all the same")
+        case Fate.FAILED_AGAIN:
+            failed = "parked again" if letter.kind is Kind.PARKED else result.fate.value
+            print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
+        case Fate.PUBLISHED if letter.took_effect_at is not None:
+            print(f"{_name(letter)}: published; its event had taken effect before, so nothing more is counted")
+        case Fate.PUBLISHED:
+            print(f"{_name(letter)}: published; no worker has said anything of it yet")
+        case _:
+            print(f"{_name(letter)}: {result.fate.value}")
+
+
+def _summary(results: Sequence[Replayed], count: int) -> str:
+    if not count:
+        return "no open dead letters"
+    counts = {fate: sum(result.fate is fate for result in results) for fate in Fate}
+    parts = [f"{number} {fate.value}" for fate, number in counts.items() if number]
+    if len(results) < count:
+        parts.append(f"{count - len(results)} not tried")
+    return f"{count} {'letter' if count == 1 else 'letters'}: {'; '.join(parts)}"
+
+
+def _name(letter: Letter) -> str:
+    told = [printable(letter.type) if letter.type else "message", str(letter.event_id) if letter.event_id else ""]
+    return f"{letter.letter_id}  {' '.join(filter(None, told))}"
+
+
+def _closing(letter: Letter) -> str:
+    """Who closed it, when and why."""
+    who = f" by {printable(letter.actor)}" if letter.actor else ""
+    why = f": {printable(letter.reason)}" if letter.reason else ""
+    return f"{who} at {letter.updated_at:%Y-%m-%d %H:%M:%S} UTC{why}"
+
+
+def _first_line(text: str) -> str:
+    return clipped(printable(text.strip().partition("\n")[0]), ERROR_CHARACTERS_SHOWN)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
+def _give_up(message: str) -> int:
+    print(f"wallet: {message}", file=sys.stderr)
+    return EXIT_NOT_DONE

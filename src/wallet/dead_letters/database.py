@@ -1,0 +1,30 @@
+"""The connection of an operator's command."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from wallet.postgres.connections import connect
+from wallet.postgres.migrations import missing_migrations
+from wallet.worker.database import DatabaseNotMigrated
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+STATEMENT_SECONDS: Final = 60.0
+"""A body may have 128 MiB, and nobody waits for an operator's command."""
+CLOSE_SECONDS: Final = 1.0
+
+
+@asynccontextmanager
+async def open_database(dsn: str) -> AsyncIterator["Connection"]:
+    """A connection to a migrated database. Raises DatabaseNotMigrated, or one of DATABASE_ERRORS."""
+    connection = await connect(dsn, application_name="wallet dlq", statement_seconds=STATEMENT_SECONDS)
+    try:
+        missing = await missing_migrations(connection)
+        if missing:
+            raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
+        yield connection
+    finally:
+        with suppress(OSError, TimeoutError):
+            await connection.close(timeout=CLOSE_SECONDS)

@@ -1,0 +1,83 @@
+-- The statements of the operator's commands. None of them waits for a broker inside a transaction: each is one alone.
+-- What the inbox says of a letter's event is looked for in the wallet's bucket, or in all 64 where no wallet is named.
+
+-- name: letter_ids
+-- A limit of null is none.
+select d.id
+from dead_letters d
+where d.state = 'open' or $1::boolean
+order by d.id
+limit $2::bigint
+
+-- name: count_letters
+select count(*)
+from dead_letters d
+where d.state = 'open' or $1::boolean
+
+-- name: read_letters
+-- Bodies stay where they are: their length is known without reading them.
+select d.id, d.state, d.kind, d.type, d.event_id, d.wallet_id, d.version, d.error, d.attempts, d.actor, d.reason,
+    d.created_at, d.updated_at, octet_length(d.body) as body_bytes, inbox.took_effect_at
+from dead_letters d
+left join lateral (
+    select p.processed_at as took_effect_at
+    from processed_events p
+    where p.bucket = any (
+        case when d.wallet_id is null then array(select generate_series(0, 63))::smallint[]
+            else array[wallet_bucket(d.wallet_id)]
+        end
+    ) and p.event_id = d.event_id and p.status = 'success'
+    limit 1
+) as inbox on true
+where d.id = any ($1::bigint[])
+order by d.id
+
+-- name: read_message
+-- No more of the body than asked for.
+select substring(d.body from 1 for $2::integer) as body, d.headers as properties, d.history
+from dead_letters d
+where d.id = $1
+
+-- name: mark_replayed
+-- Attempts only grow: another number says that it failed again since it was read, and it stays open.
+update dead_letters d
+set state = 'replayed', actor = $3::text, reason = null, updated_at = now(),
+    history = d.history || jsonb_build_object('what', 'replayed', 'at', now(), 'actor', $3::text)
+where d.id = $1 and d.attempts = $2 and (d.state <> 'replayed' or $4::boolean)
+returning d.id
+
+-- name: note_failed_replay
+update dead_letters d
+set history = d.history || jsonb_build_object(
+    'what', 'replay failed', 'at', now(), 'actor', $2::text, 'error', d.error, 'attempts', d.attempts
+)
+where d.id = $1 and d.state = 'open'
+
+-- name: mark_discarded
+update dead_letters d
+set state = 'discarded', actor = $2::text, reason = $3::text, updated_at = now(),
+    history = d.history || jsonb_build_object(
+        'what', 'discarded', 'at', now(), 'actor', $2::text, 'reason', $3::text
+    )
+where d.id = $1 and d.state = 'open'
+returning d.id
+
+-- name: are_open
+select d.body_sha256, d.state = 'open' as is_open
+from dead_letters d
+where d.body_sha256 = any ($1::bytea[])
+
+-- name: read_event_at
+select e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet_id, e.version, e.payload::text as payload_json,
+    j.position
+from events e
+left join journal j on j.batch_id = e.batch_id
+where e.bucket = $1 and e.wallet_id = $2 and e.version = $3
+
+-- name: read_event_named
+select e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet_id, e.version, e.payload::text as payload_json,
+    j.position
+from events e
+left join journal j on j.batch_id = e.batch_id
+where e.bucket = $1 and e.wallet_id = $2 and e.event_id = $3
+limit 1

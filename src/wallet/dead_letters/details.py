@@ -1,0 +1,72 @@
+"""One letter with all that is known: its message and history, the event in the log, what a replay would do."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wallet.dead_letters.comparison import Difference, NotComparable, differences
+from wallet.dead_letters.letters import Letter, LetterId, StoredMessage, read_letter, read_message
+from wallet.domain.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
+from wallet.domain.identifiers import bucket_of
+from wallet.postgres.statements import load_statements
+from wallet.worker.messages import check_messages
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
+_READ_EVENT_AT: Final[str] = _STATEMENTS.read_event_at
+_READ_EVENT_NAMED: Final[str] = _STATEMENTS.read_event_named
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """`logged` is the event as the relay would publish it now, or None where the log has none that is named so.
+
+    `differences` is None where there is nothing to compare, `refusal` what a replay by this program would fail with
+    before any handler ran.
+    """
+
+    letter: Letter
+    message: StoredMessage
+    logged: bytes | None
+    differences: list[Difference] | None
+    refusal: str | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the body is longer than what was read of it."""
+        return self.letter.body_bytes > len(self.message.body)
+
+
+async def read_details(connection: "Connection", letter_id: LetterId) -> Details:
+    """All about one letter, and of a body that is too long for an event the beginning. Raises NoSuchLetter."""
+    letter = await read_letter(connection, letter_id)
+    message = await read_message(connection, letter_id, body_bytes_max=BODY_BYTES_MAX)
+    logged = await _read_logged(connection, letter)
+    if letter.body_bytes > BODY_BYTES_MAX:
+        too_long = f"The body has {letter.body_bytes} bytes; an event has at most {BODY_BYTES_MAX}."
+        return Details(letter, message, logged, None, too_long)
+    _, refused = await check_messages(connection, [message])
+    return Details(letter, message, logged, _compared(message.body, logged), refused[0].error if refused else None)
+
+
+async def _read_logged(connection: "Connection", letter: Letter) -> bytes | None:
+    """The event at the wallet and version that the message names, else the one of the wallet with its id."""
+    if letter.wallet_id is None:
+        return None
+    bucket, row = bucket_of(letter.wallet_id), None
+    if letter.version is not None:
+        row = await connection.fetchrow(_READ_EVENT_AT, bucket, letter.wallet_id, letter.version)
+    if row is None and letter.event_id is not None:
+        row = await connection.fetchrow(_READ_EVENT_NAMED, bucket, letter.wallet_id, letter.event_id)
+    if row is None:
+        return None
+    *columns, position = row.values()
+    return encode_envelope(StoredEvent(*columns), position or 0)
+
+
+def _compared(body: bytes, logged: bytes | None) -> list[Difference] | None:
+    try:
+        return None if logged is None else differences(body, logged)
+    except NotComparable:
+        return None

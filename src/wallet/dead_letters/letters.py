@@ -1,0 +1,173 @@
+"""Dead letters as they are read: what is known of one without its body, and its message.
+
+A letter's state and kind are stored. `open` and `failed`: the message or its handler is at fault. `open` and `parked`:
+a newer program wrote it. `replayed` and `discarded` are closed, and open again if the message comes back and fails.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NewType
+
+from wallet.domain.identifiers import EventId, WalletId
+from wallet.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from wallet.postgres.connections import Connection
+
+LetterId = NewType("LetterId", int)
+LETTER_ID_MAX: Final = 2**63 - 1
+
+_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
+_LETTER_IDS: Final[str] = _STATEMENTS.letter_ids
+_COUNT_LETTERS: Final[str] = _STATEMENTS.count_letters
+_READ_LETTERS: Final[str] = _STATEMENTS.read_letters
+_READ_MESSAGE: Final[str] = _STATEMENTS.read_message
+
+_WHOLE_BODY: Final = 2**31 - 1
+
+
+class NoSuchLetter(Exception):
+    """No dead letter has this id; `wallet dlq list --all` shows those there are."""
+
+
+class State(StrEnum):
+    """What was decided about a letter."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+class Kind(StrEnum):
+    """Why a message had no effect: it or its handler failed, or it waits for a program that knows its version."""
+
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter without its body. Event, type, wallet and version are what the message says of itself."""
+
+    letter_id: LetterId
+    state: State
+    kind: Kind
+    type: str | None
+    event_id: EventId | None
+    wallet_id: WalletId | None
+    version: int | None
+    error: str
+    attempts: int
+    actor: str | None
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    body_bytes: int
+    took_effect_at: datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still has to decide about it."""
+        return self.state is State.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One entry of a letter's history: `opened`, `replayed`, `replay failed` or `discarded`."""
+
+    what: str
+    at: datetime
+    actor: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """The message of a letter, as it was delivered, with what came beside the body as far as JSON can say it.
+
+    It is what the handlers take, and what is published again.
+    """
+
+    body: bytes
+    message_id: str | None
+    type: str | None
+    headers: Mapping[str, Any]
+    history: Sequence[Happening]
+
+
+async def letter_ids(connection: "Connection", *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
+    """The ids of the letters, oldest first."""
+    return [LetterId(row["id"]) for row in await connection.fetch(_LETTER_IDS, with_closed, limit)]
+
+
+async def count_letters(connection: "Connection", *, with_closed: bool) -> int:
+    """How many letters there are."""
+    return int(await connection.fetchval(_COUNT_LETTERS, with_closed))
+
+
+async def read_letters(connection: "Connection", ids: Collection[LetterId]) -> list[Letter]:
+    """The letters with these ids, oldest first; one that is not there is left out."""
+    return [_letter(row) for row in await connection.fetch(_READ_LETTERS, list(ids))]
+
+
+async def read_letter(connection: "Connection", letter_id: LetterId) -> Letter:
+    """One letter. Raises NoSuchLetter."""
+    letters = await read_letters(connection, (letter_id,))
+    if not letters:
+        raise NoSuchLetter(f"There is no dead letter {letter_id}. `wallet dlq list --all` shows those there are.")
+    return letters[0]
+
+
+async def read_message(
+    connection: "Connection", letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
+) -> StoredMessage:
+    """The message of a letter, with no more of its body than asked for. Raises NoSuchLetter."""
+    row = await connection.fetchrow(_READ_MESSAGE, letter_id, body_bytes_max)
+    if row is None:
+        raise NoSuchLetter(f"Dead letter {letter_id} was deleted from the table just now.")
+    properties = json.loads(row["properties"])
+    return StoredMessage(
+        row["body"],
+        properties["messageId"],
+        properties["type"],
+        properties["headers"],
+        [_happening(entry) for entry in json.loads(row["history"])],
+    )
+
+
+def _letter(row: "asyncpg.Record") -> Letter:
+    return Letter(
+        LetterId(row["id"]),
+        State(row["state"]),
+        Kind(row["kind"]),
+        row["type"],
+        None if row["event_id"] is None else EventId(row["event_id"]),
+        None if row["wallet_id"] is None else WalletId(row["wallet_id"]),
+        row["version"],
+        row["error"],
+        row["attempts"],
+        row["actor"],
+        row["reason"],
+        row["created_at"],
+        row["updated_at"],
+        row["body_bytes"],
+        row["took_effect_at"],
+    )
+
+
+def _happening(entry: dict[str, Any]) -> Happening:
+    return Happening(
+        entry["what"],
+        datetime.fromisoformat(entry["at"]),
+        entry.get("actor"),
+        entry.get("reason"),
+        entry.get("error"),
+        entry.get("attempts"),
+    )

@@ -1,0 +1,108 @@
+"""The two ways back to the handlers: through the worker's queue, or, on the embedded transport, straight."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from wallet.dead_letters.letters import StoredMessage
+from wallet.domain.fraud import FraudRules
+from wallet.rabbitmq.connection import BrokerUnavailable
+from wallet.rabbitmq.publisher import Message, Publisher
+from wallet.rabbitmq.topology import Topology
+from wallet.settings import Settings
+from wallet.worker.handle import handle_group
+from wallet.worker.process import rules_of
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+PUBLISH_SECONDS_MAX: Final = 15.0
+_SHORT_STRING_BYTES_MAX: Final = 255
+_INTEGER_MAX: Final = 2**63 - 1
+# What the broker wrote beside a message about its way so far; said again by us it would be a claim about the next.
+_BROKERS_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+
+class Route(Protocol):
+    """Brings a stored message to the handlers again."""
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the message has had its effect, or has failed, when `bring` returns."""
+
+    async def bring(self, message: StoredMessage) -> bool:
+        """Bring one message; False if it is known to have failed. That is in its letter by then."""
+
+
+@asynccontextmanager
+async def open_route(settings: Settings, connection: "Connection") -> AsyncIterator[Route]:
+    """The route of the transport that is set. Raises BrokerUnavailable, TopologyMismatch or InvalidBrokerAddress."""
+    if settings.amqp_url is None:
+        yield StraightToHandlers(connection, rules_of(settings))
+        return
+    topology = Topology(settings.rabbitmq_exchange, settings.rabbitmq_dlx)
+    async with Publisher.open(settings.amqp_url, topology, name="wallet dlq") as publisher:
+        yield ToWorkerQueue(publisher)
+
+
+class StraightToHandlers:
+    """Runs the worker's handlers here, with the same rules and retries. Raises what they raise."""
+
+    is_direct = True
+
+    def __init__(self, connection: "Connection", rules: FraudRules) -> None:
+        self._connection = connection
+        self._rules = rules
+
+    async def bring(self, message: StoredMessage) -> bool:
+        """Handle the message."""
+        return not (await handle_group(self._connection, [message], self._rules)).refused
+
+
+class ToWorkerQueue:
+    """Publishes to the worker's queue alone, past the exchange: other teams' queues have had the event.
+
+    Raises BrokerUnavailable or NotPublished; the message may then be on the queue or not, which the inbox forgives.
+    """
+
+    is_direct = False
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def bring(self, message: StoredMessage) -> bool:
+        """Publish the message, confirmed by the broker."""
+        headers = {
+            name: value for name, value in _fields(message.headers).items() if not name.startswith(_BROKERS_HEADERS)
+        }
+        ready = Message(message.body, _short(message.message_id), _short(message.type), headers)
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+                await self._publisher.publish_to_worker_queue(ready)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"RabbitMQ took no message within {PUBLISH_SECONDS_MAX:g} s; perhaps its memory or disk alarm is on."
+            ) from None
+        return True
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text.encode()[:_SHORT_STRING_BYTES_MAX].decode(errors="ignore")
+
+
+def _fields(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers as AMQP can say them: the table may hold longer names and numbers."""
+    return {_short(name) or "": _field(value) for name, value in headers.items()}
+
+
+def _field(value: Any) -> Any:
+    match value:
+        case dict():
+            return _fields(value)
+        case list():
+            return [_field(part) for part in value]
+        case int() if abs(value) > _INTEGER_MAX:
+            return str(value)
+        case _:
+            return value

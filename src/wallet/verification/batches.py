@@ -1,0 +1,186 @@
+"""I5, I9: one batch of the journal, held against the events and outcomes that it is said to have stored."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of
+from wallet.domain.money import format_money
+from wallet.domain.rejections import Rejection
+from wallet.verification.checks import Check, Finding, counted
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+ROWS_NAMED_MAX: Final = 5
+
+_EFFECTS: Final = {"deposit": "FundsDeposited", "withdraw": "FundsWithdrawn", "transfer": "TransferCompleted"}
+"""Kind of operation → the event that is its success, in the batch that gave it its outcome."""
+_CONCLUDING: Final = frozenset({*_EFFECTS.values(), "TransferFailed"})
+
+_decode_payload: Final = msgspec.json.Decoder().decode
+
+
+class BatchProof:
+    """Proves batches one by one, in any order."""
+
+    def __init__(self) -> None:
+        self.digests = Finding(Check.DIGESTS, "batch")
+        self.payloads = Finding(Check.PAYLOADS, "event")
+        self.outcomes = Finding(Check.OUTCOMES, "outcome")
+
+    def prove(self, batch: "Record", events: "Sequence[Record]", operations: "Sequence[Record]") -> None:
+        """Hold a journal row against its events in ordinal order and its final operations."""
+        self.digests.looked_at += 1
+        self.payloads.looked_at += len(events)
+        self.outcomes.looked_at += len(operations)
+        payloads = [_read_payload(event["payload"]) for event in events]
+        for event, payload in zip(events, payloads, strict=True):
+            self._prove_payload(event, payload)
+        if [event["ordinal"] for event in events] != list(range(batch["event_count"])):
+            self._blame_batch(batch, f"{counted(batch['event_count'], 'event')}, ordinals from 0", _ordinals(events))
+        elif not events and not operations:
+            self._blame_batch(batch, "at least one event or outcome", "neither")
+        else:
+            self._prove_digest(batch, events, payloads, operations)
+        self._prove_outcomes(batch, events, payloads, operations)
+
+    def _prove_payload(self, event: "Record", payload: Any) -> None:
+        transfer_id = event["transfer_id"]
+        expected = {
+            "walletId": event["wallet_id"],
+            "amount": format_money(event["amount"]),
+            "newBalance": format_money(event["balance_after"]),
+            "transferId": None if transfer_id is None else str(transfer_id),
+        }
+        found = {name: payload.get(name) for name in expected} if isinstance(payload, dict) else {}
+        if found != expected:
+            different = [name for name in expected if found.get(name) != expected[name]]
+            self.payloads.blame(
+                "events",
+                _name_of_event(event),
+                expected="payload with " + _shown(expected, different),
+                found=_shown(found, different) if found else "payload that is no object",
+            )
+
+    def _prove_digest(
+        self, batch: "Record", events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]"
+    ) -> None:
+        digest = _digest_of(events, payloads, operations)
+        if digest != batch["digest"]:
+            given = "none" if digest is None else f"digest {digest.hex()}"
+            self._blame_batch(
+                batch,
+                f"digest {batch['digest'].hex()}",
+                f"{given} from {counted(len(events), 'event')} and {counted(len(operations), 'outcome')}: "
+                f"one was changed, added or removed ({_names_of([*events, *operations])})",
+            )
+
+    def _prove_outcomes(
+        self, batch: "Record", events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]"
+    ) -> None:
+        found: dict[tuple[str, object], Record] = {}
+        for event, payload in zip(events, payloads, strict=True):
+            if event["type"] in _CONCLUDING:
+                key = event["wallet_id"], payload.get("requestId") if isinstance(payload, dict) else None
+                if key in found:
+                    expected = f"the only effect of request {key[1]}"
+                    self._blame_event(event, expected, f"a second one, besides {_name_of_event(found[key])}")
+                found[key] = event
+        for operation in operations:
+            effect = _effect_of(operation)
+            caused = found.pop((operation["wallet_id"], operation["request_id"]), None)
+            if (None if caused is None else caused["type"]) != effect:
+                self.outcomes.blame(
+                    "operations",
+                    _name_of_operation(operation),
+                    expected=f"{'no event' if effect is None else effect} in batch {batch['batch_id']}",
+                    found="none" if caused is None else f"{caused['type']}, {_name_of_event(caused)}",
+                )
+        for (_, request_id), event in found.items():
+            self._blame_event(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
+
+    def _blame_event(self, event: "Record", expected: str, found: str) -> None:
+        self.outcomes.blame("events", _name_of_event(event), expected=expected, found=found)
+
+    def _blame_batch(self, batch: "Record", expected: str, found: str) -> None:
+        self.digests.blame("journal", name_of_batch(batch), expected=expected, found=found)
+
+
+def name_of_batch(batch: "Record") -> str:
+    """The batch as a reader finds it again."""
+    position = batch.get("position")
+    return f"{'unsealed' if position is None else f'position {position}'}, batch {batch['batch_id']}"
+
+
+def _effect_of(operation: "Record") -> str | None:
+    """The type of the one event that stands for the outcome; None where nothing happened."""
+    if operation["success"]:
+        return _EFFECTS.get(operation["kind"])
+    return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
+
+
+def _ordinals(events: "Sequence[Record]") -> str:
+    if not events:
+        return "no events"
+    shown = ", ".join(f"{event['ordinal']} ({_name_of_event(event)})" for event in events[:ROWS_NAMED_MAX])
+    more = len(events) - ROWS_NAMED_MAX
+    return f"{counted(len(events), 'event')}, ordinals {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(fields: dict[str, object], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {fields.get(name)}" for name in names)
+
+
+def _names_of(rows: "Sequence[Record]") -> str:
+    """The first rows of a batch; its digest does not tell which of them is wrong."""
+    names = [_name_of_event(row) if "version" in row else _name_of_operation(row) for row in rows[:ROWS_NAMED_MAX]]
+    more = len(rows) - len(names)
+    return "; ".join(names) + (f"; and {more} more" if more else "")
+
+
+def _name_of_event(event: "Record") -> str:
+    return f"wallet {event['wallet_id']}, version {event['version']}"
+
+
+def _name_of_operation(operation: "Record") -> str:
+    return f"wallet {operation['wallet_id']}, request {operation['request_id']}"
+
+
+def _read_payload(text: str) -> Any:
+    try:
+        return _decode_payload(text)
+    except (msgspec.DecodeError, RecursionError):
+        # PostgreSQL's JSON may hold more than we ever stored, such as 1e400.
+        return None
+
+
+def _digest_of(events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]") -> bytes | None:
+    """The digest, as the write path made it; None where a field is null that we never stored so."""
+    try:
+        return digest_of(map(_digested_event, events, payloads), map(_digested_operation, operations))
+    except (TypeError, AttributeError):
+        return None
+
+
+def _digested_event(event: "Record", payload: Any) -> DigestedEvent:
+    _, _, bucket, wallet_id, version, event_id, event_type, occurred_at, *rest = event
+    amount, balance_after, transfer_id, api_audit_id, _ = rest
+    return DigestedEvent(
+        bucket,
+        wallet_id,
+        version,
+        event_id,
+        event_type,
+        occurred_at,
+        amount,
+        balance_after,
+        transfer_id,
+        api_audit_id,
+        payload,
+    )
+
+
+def _digested_operation(operation: "Record") -> DigestedOperation:
+    return DigestedOperation(*tuple(operation)[1:])

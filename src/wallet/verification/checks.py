@@ -1,0 +1,83 @@
+"""What is proved, and what a proof found: the vocabulary of every pass over the books."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+class Check(Enum):
+    """The promises, by the names of their invariants, in the order in which they are proved and shown."""
+
+    CONSERVATION = "I1", "conservation", "balances + money in flight = deposits − withdrawals"
+    BALANCES = "I2", "balance", "each wallet = its last event = the fold of its events"
+    VERSIONS = "I3", "versions", "1 to n; each balance follows from the one before; time increases"
+    OVERDRAFTS = "I4", "no overdraft", "no balance below 0"
+    OUTCOMES = "I5", "once", "each success has its one event, each event its success"
+    DELIVERY = "I6", "delivery", "no effect without its event, no event lost on its way to the worker"
+    TRANSFERS = "I7", "sagas end", "no transfer stuck; each agrees with its events and its outcome"
+    PROJECTIONS = "I8", "projections", "statistics and alerts = the fold of the events processed"
+    POSITIONS = "I9", "journal", "positions 1 to n, chained from the first to the head"
+    DIGESTS = "I9", "batches", "each has its events and outcomes, unchanged since it was committed"
+    PAYLOADS = "I9", "payloads", "what was published agrees with the columns"
+    STRAYS = "I9", "nothing outside", "no event and no operation without its batch in the journal"
+    HEADS = "I9", "exported heads", "each is in the journal, with its chain"
+
+    def __init__(self, invariant: str, title: str, promise: str) -> None:
+        self.invariant = invariant
+        self.title = title
+        self.promise = promise
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row that breaks a promise: which one, what was expected of it, and what was found."""
+
+    table: str
+    row: str
+    expected: str
+    found: str
+
+
+@dataclass(slots=True)
+class Finding:
+    """What a pass found of one check: how much it looked at, how many faults, and the first of them."""
+
+    check: Check
+    noun: str
+    looked_at: int = 0
+    fault_count: int = 0
+    first: Fault | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def blame(self, table: str, row: str, *, expected: str, found: str, count: int = 1) -> None:
+        """Count a fault, or several that were counted elsewhere; only the first is kept."""
+        self.fault_count += count
+        if self.first is None:
+            self.first = Fault(table, row, expected, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One reading of the books: the findings it gave, and how long it took."""
+
+    findings: list[Finding]
+    seconds: float
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as `1 batch` or `2,000 events`."""
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+class Observer(Protocol):
+    """Who watches a proof go on."""
+
+    def begin(self, title: str, unit: str, total: int) -> None:
+        """A reading begins, of about so many units; of an unknown number if 0."""
+
+    def advance(self, count: int) -> None:
+        """So many more were read."""
+
+    def end(self, done: Pass) -> None:
+        """The reading ended."""

@@ -1,0 +1,251 @@
+-- What a proof of the books reads, all in one snapshot. Each statement either gives a stream of rows that Python holds
+-- against the domain's own functions, or the first row that breaks a promise, with the number of such rows beside it.
+
+-- name: read_at_length
+-- Rows are taken through portals, which never run in parallel and are always read to their end, so the planner is
+-- told not to plan for either. Sorts beyond work_mem go to temporary files: memory stays bounded, the server's too.
+set local cursor_tuple_fraction = 1;
+set local max_parallel_workers_per_gather = 0;
+set local work_mem = '64MB';
+set local idle_in_transaction_session_timeout = '60s'
+
+-- name: read_clock
+select clock_timestamp()
+
+-- name: sums_by_type
+select e.type, count(*) as event_count, sum(e.amount) as amount
+from events e
+group by e.type
+order by e.type
+
+-- name: sum_of_balances
+select count(*) as wallet_count, coalesce(sum(w.balance), 0) as balance
+from wallets w
+
+-- name: histories
+-- Every event in its wallet's order beside the wallet's row; either may be missing. A time that Python has no
+-- datetime for can only come from outside; it is read as null, and named.
+select bucket, wallet_id, e.version, e.type, e.amount, e.balance_after,
+    case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
+    case when e.type = 'WalletCreated' then e.payload ->> 'currency' end as created_currency,
+    w.version as wallet_version, w.balance, w.currency,
+    w.last_event_at is not distinct from e.occurred_at as is_last_event_at
+from events e
+full join wallets w using (bucket, wallet_id)
+order by bucket, wallet_id, e.version
+
+-- name: sealed_batches
+select j.batch_id, j.position, j.event_count, j.digest, j.chain
+from journal j
+where j.position > $1
+order by j.position
+limit $2
+
+-- name: unsealed_batches
+select j.batch_id, j.seq, j.event_count, j.digest
+from journal j
+where j.position is null and j.seq > $1
+order by j.seq
+limit $2
+
+-- name: events_of_batches
+select e.batch_id, e.ordinal, e.bucket, e.wallet_id, e.version, e.event_id, e.type,
+    case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
+    e.amount, e.balance_after, e.transfer_id, e.api_audit_id, e.payload
+from events e
+where e.batch_id = any ($1::uuid[])
+order by e.ordinal
+
+-- name: operations_of_batches
+select o.batch_id, o.bucket, o.wallet_id, o.request_id, o.kind, o.fingerprint, o.success, o.status, o.refusal,
+    o.response, o.api_audit_id
+from operations o
+where o.batch_id = any ($1::uuid[]) and o.state = 'final'
+
+-- name: head
+select h.position, h.chain
+from journal_head h
+
+-- name: unpublished
+select count(*) as batch_count, min(j.position) as position
+from journal j
+where j.position is not null and j.published_at is null and j.sealed_at < $1
+
+-- name: counts
+select
+    (select count(*) from events) as event_count,
+    (select count(*) from operations) as operation_count,
+    (select count(*) from transfers) as transfer_count,
+    (select count(*) from transfer_credits) as credit_count
+
+-- name: stray_events
+select count(*) over () as fault_count, e.wallet_id, e.version, e.event_id, e.batch_id
+from events e
+where not exists (select from journal j where j.batch_id = e.batch_id)
+order by e.batch_id, e.ordinal
+limit 1
+
+-- name: stray_operations
+select count(*) over () as fault_count, o.wallet_id, o.request_id, o.batch_id
+from operations o
+where not exists (select from journal j where j.batch_id = o.batch_id)
+order by o.batch_id, o.wallet_id, o.request_id
+limit 1
+
+-- name: stuck_transfers
+select count(*) over () as fault_count, t.transfer_id, t.from_wallet_id, t.updated_at
+from transfers t
+where t.status = 'debited' and t.updated_at < $1
+order by t.updated_at, t.transfer_id
+limit 1
+
+-- name: transfers_unlike_their_events
+-- A transfer's steps are the types of its events, in alphabetical order, one word each; $1 and $2 say which steps go
+-- with which status.
+select count(*) over () as fault_count, transfer_id, t.from_wallet_id, t.status, e.steps, e.agrees
+from (
+    select e.transfer_id, t.bucket, t.from_wallet_id,
+        string_agg(e.type, ' ' order by e.type collate "C") as steps,
+        bool_and(
+            e.amount = t.amount
+            and e.payload ->> 'fromWalletId' is not distinct from t.from_wallet_id
+            and e.payload ->> 'toWalletId' is not distinct from t.to_wallet_id
+            and e.payload ->> 'currency' is not distinct from t.currency
+            and e.wallet_id = case e.type when 'TransferCredited' then t.to_wallet_id else t.from_wallet_id end
+        ) as agrees
+    from events e
+    left join transfers t using (transfer_id)
+    where e.transfer_id is not null
+    group by e.transfer_id, t.bucket, t.from_wallet_id
+) as e
+full join transfers t using (transfer_id)
+where t.status is null or e.steps is null or not e.agrees
+    or not exists (
+        select from unnest($1::text[], $2::text[]) as k (status, steps)
+        where k.status = t.status and k.steps = e.steps
+    )
+order by transfer_id
+limit 1
+
+-- name: first_event_of_transfer
+select e.wallet_id, e.version
+from events e
+where e.transfer_id = $1
+order by e.occurred_at, e.wallet_id, e.version
+limit 1
+
+-- name: transfers_unlike_their_outcomes
+-- Pending while debited, a success when completed, a refusal of its own kind ($1) when failed.
+select count(*) over () as fault_count, t.transfer_id, t.status, wallet_id, request_id, o.state, o.refusal
+from (
+    select bucket, from_wallet_id as wallet_id, request_id, transfer_id, status
+    from transfers
+) as t
+full join (
+    select bucket, wallet_id, request_id, state, refusal
+    from operations
+    where kind = 'transfer' and (state = 'pending' or success or refusal = $1)
+) as o using (bucket, wallet_id, request_id)
+where (
+    case
+        when o.state = 'pending' then 'debited'
+        when o.refusal = $1 then 'failed'
+        when o.state = 'final' then 'completed'
+    end
+) is distinct from t.status
+order by t.transfer_id, wallet_id, request_id
+limit 1
+
+-- name: credits_unlike_their_transfers
+select count(*) over () as fault_count, c.transfer_id, c.to_wallet_id, c.outcome, c.event_version, t.status, e.type
+from transfer_credits c
+left join transfers t on t.transfer_id = c.transfer_id and t.to_wallet_id = c.to_wallet_id
+left join events e
+    on e.bucket = c.bucket and e.wallet_id = c.to_wallet_id and e.version = c.event_version
+        and e.transfer_id = c.transfer_id and e.balance_after = c.balance_after
+where t.status is null
+    or (c.outcome = 'credited' and (t.status = 'failed' or e.type is distinct from 'TransferCredited'))
+    or (c.outcome = 'refused' and t.status = 'completed')
+order by c.transfer_id
+limit 1
+
+-- name: chains_at
+select k.position, j.chain
+from unnest($1::bigint[]) as k (position)
+left join journal j on j.position = k.position
+
+-- name: last_position
+select coalesce(max(j.position), 0) as position
+from journal j
+
+-- name: effects_without_events
+select count(*) over () as fault_count, p.event_id, p.processed_at
+from processed_events p
+where p.status = 'success'
+    and not exists (select from events e where e.bucket = p.bucket and e.event_id = p.event_id)
+order by p.processed_at, p.event_id
+limit 1
+
+-- name: failures_without_letters
+select count(*) over () as fault_count, e.wallet_id, e.version, p.event_id, p.error_message
+from processed_events p
+join events e on e.bucket = p.bucket and e.event_id = p.event_id
+where p.status = 'failed' and not exists (select from dead_letters d where d.event_id = p.event_id)
+order by e.occurred_at, p.event_id
+limit 1
+
+-- name: overdue_events
+select count(*) over () as event_count, e.wallet_id, e.version, j.position
+from events e
+join journal j using (batch_id)
+where j.published_at < $1
+    and not exists (select from processed_events p where p.bucket = e.bucket and p.event_id = e.event_id)
+order by j.position, e.ordinal
+limit 1
+
+-- name: inbox_counts
+select
+    (select count(*) from processed_events) as processed_count,
+    (select count(*) from dead_letters where state = 'open') as open_letter_count
+
+-- name: processed_activity
+-- The events processed so far, summed by wallet and type, beside the wallet's statistics; either may be missing.
+-- A completed transfer lies in the sender's sequence and concerns the receiver too.
+select bucket, wallet_id, a.type, a.is_receiver, a.amount, a.occurred_at, s.wallet_id is not null as has_stats,
+    s.total_deposited, s.total_withdrawn, s.total_transferred_out, s.total_transferred_in, s.last_activity_at,
+    s.suspicious_reason, (
+        select f.reason
+        from fraud_alerts f
+        where f.bucket = s.bucket and f.wallet_id = s.wallet_id
+        order by f.occurred_at, f.event_id, f.rule
+        limit 1
+    ) as earliest_reason
+from (
+    select bucket, wallet_id, type, is_receiver, sum(amount) as amount,
+        greatest(least(max(occurred_at), '9999-12-30Z'), '0001-01-02Z') as occurred_at
+    from (
+        select e.bucket, e.wallet_id, e.type, false as is_receiver, e.amount, e.occurred_at
+        from events e
+        join processed_events p using (bucket, event_id)
+        where p.status = 'success'
+        union all
+        select wallet_bucket(e.payload ->> 'toWalletId'), e.payload ->> 'toWalletId', e.type, true, e.amount,
+            e.occurred_at
+        from events e
+        join processed_events p using (bucket, event_id)
+        where p.status = 'success' and e.type = 'TransferCompleted'
+    ) as concerned
+    group by bucket, wallet_id, type, is_receiver
+) as a
+full join wallet_stats s using (bucket, wallet_id)
+order by bucket, wallet_id, a.type, a.is_receiver
+
+-- name: alerts_without_events
+select count(*) over () as fault_count, f.wallet_id, f.rule, f.event_id
+from fraud_alerts f
+where not exists (
+    select from processed_events p
+    where p.bucket = f.bucket and p.event_id = f.event_id and p.status = 'success'
+)
+order by f.occurred_at, f.event_id, f.rule
+limit 1

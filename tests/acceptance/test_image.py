@@ -1,0 +1,65 @@
+"""The files of the image, started as its containers start them, in a place where nothing else of the checkout is."""
+
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.support.deployment import image_environment, our_services, unpack_image
+from tests.support.processes import Processes, WalletProcess
+from tests.support.waiting import eventually_blocking
+
+
+def test_the_images_files_are_enough_to_run_the_whole_system(
+    processes: Processes, database_url: str, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    unpack_image(tmp_path / "image")
+    environment = container_environment(tmp_path / "image", database_url, rabbitmq_url)
+    assert start("migrate", processes, environment).wait() == 0
+    api, relay, worker = (start(name, processes, environment) for name in ("api", "relay", "worker"))
+    processes.wait_until(api, lambda: health_check(api) == 0)
+    answer = httpx.post(f"{api.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
+    assert answer.status_code == 201, answer.text
+    stats = f"{api.url}/wallet/alice/stats"
+    eventually_blocking(
+        lambda: httpx.get(stats, trust_env=False).json()["totalDeposited"] == "5.0000",
+        within=30,
+    )
+    assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
+    assert [each.stop() for each in (worker, relay, api)] == [0, 0, 0]
+    assert health_check(api) != 0
+
+
+def container_environment(image: Path, database_url: str, rabbitmq_url: str) -> dict[str, str]:
+    """The image's environment and compose.yaml's, with the addresses of this machine."""
+    variables = image_environment()
+    variables["PYTHONPATH"] = str(image / variables["PYTHONPATH"].lstrip("/"))
+    variables |= our_services()["api"]["environment"]
+    address = urlsplit(database_url)
+    here = {
+        "DB_HOST": address.hostname,
+        "DB_PORT": str(address.port),
+        "DB_USER": address.username,
+        "DB_PASS": address.password or "",
+        "DB_NAME": address.path.removeprefix("/"),
+        "RABBITMQ_URL": rabbitmq_url,
+    }
+    # Each process has a port and a log directory of its own from whoever starts it, and this Python's packages.
+    ours = {"PORT", "LOG_DIR", "PATH"}
+    return {name: str(value) for name, value in (variables | here).items() if name not in ours}
+
+
+def start(name: str, processes: Processes, environment: dict[str, str]) -> WalletProcess:
+    """Start a service's command."""
+    command, *arguments = our_services()[name]["command"]
+    return processes.start(command, *arguments, settings=environment)
+
+
+def health_check(api: WalletProcess) -> int:
+    """The exit code of the health check in the api's container."""
+    kind, _python, *arguments = our_services()["api"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    here = [argument.replace("http://127.0.0.1:3000", api.url) for argument in arguments]
+    return subprocess.run([sys.executable, *here], capture_output=True, check=False).returncode

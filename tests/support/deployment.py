@@ -1,0 +1,84 @@
+"""What Dockerfile and compose.yaml say, as far as it can be known without a container engine."""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OUR_IMAGE = "wallet"
+_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction of the Dockerfile, its continued lines joined."""
+
+    name: str
+    arguments: str
+
+
+def dockerfile() -> list[Instruction]:
+    """The instructions in order."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [Instruction(*line.split(maxsplit=1)) for line in joined if line]
+
+
+def image_instructions(name: str) -> list[str]:
+    """The arguments of one kind of instruction in the last stage, which makes the image itself."""
+    whole = dockerfile()
+    start = max(number for number, instruction in enumerate(whole) if instruction.name == "FROM")
+    return [instruction.arguments for instruction in whole[start:] if instruction.name == name]
+
+
+def image_environment() -> dict[str, str]:
+    """The image's variables."""
+    return dict(word.split("=", 1) for arguments in image_instructions("ENV") for word in arguments.split())
+
+
+def unpack_image(directory: Path) -> None:
+    """Put the files that COPY takes from the checkout where the image would have them, below a directory."""
+    for arguments in image_instructions("COPY"):
+        source, target = arguments.split()[-2:]
+        if arguments.startswith("--from="):
+            continue
+        for path in files_sent(source):
+            destination = directory / target.lstrip("/") / path.relative_to(source)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, destination)
+
+
+def files_sent(source: str) -> Iterator[PurePosixPath]:
+    """The files of a source that .dockerignore lets through to the builder, relative to the root."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    places = [ROOT / source, *(ROOT / source).rglob("*")]
+    paths = (PurePosixPath(place.relative_to(ROOT)) for place in places if place.is_file())
+    return (path for path in paths if _is_sent(path, patterns))
+
+
+def _is_sent(path: PurePosixPath, patterns: Sequence[str]) -> bool:
+    """The last pattern that matches the file or a folder above it decides."""
+    is_sent = True
+    for pattern in patterns:
+        if any(each.match(pattern.lstrip("!")) for each in (path, *path.parents)):
+            is_sent = pattern.startswith("!")
+    return is_sent
+
+
+def compose() -> dict[str, Any]:
+    """compose.yaml with its anchors merged and every variable at its default."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    whole: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(r"\2", text))
+    return whole
+
+
+def our_services() -> dict[str, dict[str, Any]]:
+    """The services that run our image."""
+    services: dict[str, dict[str, Any]] = compose()["services"]
+    return {name: service for name, service in services.items() if service["image"] == OUR_IMAGE}

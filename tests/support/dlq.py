@@ -1,0 +1,110 @@
+"""An operator of a test: `wallet dlq` as real processes, and its replay inside the test where a race needs that."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.broker import message_count
+from tests.support.processes import Processes, WalletProcess
+from tests.support.worker import Wire, fetch, settings_for
+from wallet.dead_letters.database import open_database
+from wallet.dead_letters.following import PATIENCE_SECONDS, Replayed
+from wallet.dead_letters.letters import letter_ids
+from wallet.dead_letters.removal import remove_closed
+from wallet.dead_letters.replay import Replay
+from wallet.dead_letters.routes import open_route
+from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
+
+ACTOR = "ann"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    output: str
+
+    def __contains__(self, text: str) -> bool:
+        return text in self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Runs `wallet dlq` and workers against one database and transport."""
+
+    processes: Processes
+    wire: Wire
+
+    def begin(self, *arguments: str, failpoints: str = "", **settings: str) -> WalletProcess:
+        """Start a command of `wallet dlq` and wait for nothing."""
+        return self.processes.start("dlq", *arguments, settings=self.settings(failpoints) | settings)
+
+    async def dlq(self, *arguments: str, failpoints: str = "", **settings: str) -> Said:
+        """Run a command of `wallet dlq` to its end."""
+        return await ended(self.begin(*arguments, failpoints=failpoints, **settings))
+
+    async def letters(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `wallet dlq list --json` shows."""
+        said = await self.dlq("list", "--json", *arguments)
+        assert said.code == 0, said.output
+        return list(json.loads(said.output)["letters"])
+
+    def start_worker(self, failpoints: str = "") -> WalletProcess:
+        """A worker process on this transport."""
+        return self.processes.start_worker(**self.settings(failpoints))
+
+    def settings(self, failpoints: str) -> dict[str, str]:
+        """The environment of every process."""
+        return {
+            "DATABASE_URL": self.wire.database_url,
+            "RABBITMQ_URL": self.wire.rabbitmq_url or "",
+            "WALLET_FAILPOINTS": failpoints,
+        }
+
+
+async def ended(process: WalletProcess) -> Said:
+    """What a process said, once it has ended by itself."""
+    code = await asyncio.to_thread(process.wait)
+    return Said(code, process.output())
+
+
+async def replay(
+    wire: Wire, *ids: int, is_forced: bool = False, patience_seconds: float = PATIENCE_SECONDS
+) -> list[Replayed]:
+    """Replay these letters, or all that are open, inside the test."""
+    settings = settings_for(wire.database_url, wire.rabbitmq_url)
+    async with open_database(wire.database_url) as connection, open_route(settings, connection) as route:
+        chosen = [each for each in await letter_ids(connection, with_closed=True) if each in ids]
+        chosen = chosen or await letter_ids(connection, with_closed=False)
+        replaying = Replay(connection, route, actor=ACTOR, is_forced=is_forced, patience_seconds=patience_seconds)
+        results = [each async for each in replaying.run(chosen)]
+        if wire.rabbitmq_url is not None:
+            await remove_closed(connection, wire.rabbitmq_url)
+        return results
+
+
+async def open_count(wire: Wire) -> int:
+    """How many letters are open."""
+    ((count,),) = await fetch(wire.database_url, "select count(*) from dead_letters where state = 'open'")
+    return int(count)
+
+
+async def has_open(wire: Wire, count: int) -> bool:
+    """Assert that so many letters are open, and as many messages in the dead-letter queue; to wait for."""
+    assert await open_count(wire) == count
+    if wire.rabbitmq_url is not None:
+        assert await message_count(wire.rabbitmq_url, DEAD_LETTER_QUEUE) == count
+    return True
+
+
+async def states(wire: Wire) -> list[str]:
+    """The state of each letter, oldest first."""
+    return [state for (state,) in await fetch(wire.database_url, "select state from dead_letters order by id")]
+
+
+async def happenings(wire: Wire, letter_id: int) -> list[str]:
+    """What happened to a letter, from its history."""
+    ((history,),) = await fetch(wire.database_url, "select history from dead_letters where id = $1", letter_id)
+    return [entry["what"] for entry in json.loads(history)]

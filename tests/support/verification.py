@@ -1,0 +1,51 @@
+"""Runs a proof for a test, and speaks of what it found; changes books as their owner, past every trigger."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.support.relay import connected
+from wallet.verification.checks import Check, Finding, Observer, Pass
+from wallet.verification.heads import ExportedHeads
+from wallet.verification.verify import Proof, verify
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal")
+
+
+class Unwatched(Observer):
+    """Nobody watches."""
+
+    def begin(self, title: str, unit: str, total: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, count: int) -> None:
+        """Nothing to show."""
+
+    def end(self, done: Pass) -> None:
+        """Nothing to show."""
+
+
+async def proof_of(database_url: str, heads: Path | None = None) -> Proof:
+    """Verify a database."""
+    return await verify(database_url, Unwatched(), None if heads is None else ExportedHeads.of(heads))
+
+
+async def faults_of(database_url: str, heads: Path | None = None) -> dict[Check, Finding]:
+    """What is wrong with a database, by check."""
+    proof = await proof_of(database_url, heads)
+    return {finding.check: finding for finding in proof.findings if finding.fault_count}
+
+
+@asynccontextmanager
+async def as_owner(database_url: str) -> AsyncIterator["Connection"]:
+    """A connection of the tables' owner, whom no trigger stops."""
+    async with connected(database_url) as connection:
+        for table in GUARDED:
+            await connection.execute(f"alter table {table} disable trigger all")
+        yield connection
+        for table in GUARDED:
+            await connection.execute(f"alter table {table} enable trigger all")
