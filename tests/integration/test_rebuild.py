@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.event_log import Log
-from tests.support.ledger import running_ledger
+from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
 from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import faults_of
-from tests.support.worker import RULES, Wire, fetch, projections_match, until
+from tests.support.worker import RULES, Wire, fetch, has_logged, projections_match, until
 from tests.support.written_books import process_all, seal_all
 from wallet.failpoints import configure_failpoints
+from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message
 from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.handle import handle_group
@@ -259,3 +261,21 @@ async def test_an_empty_log_gives_no_rows(database_url: str) -> None:
 async def test_a_database_without_our_tables_is_not_rebuilt(empty_database_url: str) -> None:
     with pytest.raises(DatabaseNotMigrated, match="run `wallet migrate`"):
         await rebuild(empty_database_url, RULES)
+
+
+async def test_a_worker_outlasts_a_long_rebuild_and_the_api_reads_on(wire: Wire, tmp_path: Path) -> None:
+    relay = relay_settings(wire.database_url, wire.rabbitmq_url, tmp_path)
+    async with (
+        connected(wire.database_url) as holder,
+        running_relay(relay),
+        running_ledger(wire.database_url) as ledger,
+    ):
+        with capture_logs() as lines:
+            async with wire.worker():
+                async with holder.transaction():
+                    await holder.execute(load_statements("wallet.worker", "rebuild.sql").lock_projections)
+                    await send(ledger, deposit("alice", 100))
+                    await until(has_logged, lines, "worker_paused", within=40)
+                    assert await fetch(wire.database_url, STATS) == []
+                await assert_pipeline_is_quiet_and_right(wire.database_url)
+    assert [row[1:3] for row in await fetch(wire.database_url, STATS)] == [("alice", Decimal(100))]

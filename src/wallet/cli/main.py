@@ -15,6 +15,7 @@ from wallet import bootstrap
 from wallet.cli.contracts import contracts
 from wallet.cli.dlq import dlq
 from wallet.cli.monkey import monkey
+from wallet.cli.prune import prune
 from wallet.cli.rebuild import rebuild
 from wallet.cli.verify import verify
 from wallet.failpoints import InvalidFailpoints, configure_failpoints
@@ -109,6 +110,7 @@ app.command()(contracts)
 app.command()(monkey)
 app.command()(verify)
 app.command()(rebuild)
+app.command()(prune)
 app.add_typer(dlq, name="dlq")
 
 

@@ -171,3 +171,17 @@ where t.bucket = $1 and t.from_wallet_id = $2 and t.request_id = $3
 select o.state, o.status, o.response, o.api_audit_id
 from operations o
 where o.bucket = $1 and o.wallet_id = $2 and o.request_id = $3
+
+-- name: allow_pruning
+select set_config('wallet.prunes_audit', 'yes', true)
+
+-- name: prune_audit_rows
+delete from api_audit a
+using (
+    select bucket, api_audit_id
+    from api_audit
+    where bucket = $1 and api_audit_id < $2 and "timestamp" < $3
+    order by api_audit_id
+    limit $4
+) as old
+where a.bucket = old.bucket and a.api_audit_id = old.api_audit_id

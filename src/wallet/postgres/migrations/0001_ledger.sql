@@ -175,10 +175,14 @@ create table api_audit (
     constraint api_audit_pkey primary key (bucket, api_audit_id)
 );
 
--- The status of a stepwise transfer's row is null until the transfer ends: it is set once.
+-- The status of a stepwise transfer's row is null until the transfer ends: it is set once. Rows leave only by
+-- `wallet prune`, which says so in its transaction; the books themselves (events, operations, …) have no such door.
 create function api_audit_settle_once() returns trigger
     language plpgsql as $$
 begin
+    if tg_op = 'DELETE' and current_setting('wallet.prunes_audit', true) = 'yes' then
+        return old;
+    end if;
     if tg_op = 'DELETE' or old.status is not null
         or (to_jsonb(old) - 'status') is distinct from (to_jsonb(new) - 'status')
     then
