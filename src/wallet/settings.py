@@ -4,16 +4,17 @@ from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wallet.domain.money import AMOUNT_MAX
 
 
 class InvalidSettings(Exception):
-    """A setting is wrong: the message names it, what is wrong, and the value given."""
+    """A setting is wrong: the message names it and what is wrong."""
 
 
 class Settings(BaseSettings):
@@ -66,8 +67,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:
-        _expect_scheme("DATABASE_URL", self.database_url, ("postgresql://", "postgres://"))
-        _expect_scheme("RABBITMQ_URL", self.rabbitmq_url, ("amqp://", "amqps://"))
+        _expect_address("DATABASE_URL", self.database_url, ("postgresql://", "postgres://"))
+        _expect_address("RABBITMQ_URL", self.rabbitmq_url, ("amqp://", "amqps://"))
         if self.rabbitmq_exchange == self.rabbitmq_dlx:
             raise ValueError("RABBITMQ_EXCHANGE and RABBITMQ_DLX must differ: dead letters would come back as events")
         return self
@@ -98,14 +99,25 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"{_setting_name(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
-        raise InvalidSettings("; ".join(lines)) from None
+        raise InvalidSettings("; ".join(map(_sentence, error.errors()))) from None
 
 
-def _setting_name(location: tuple[int | str, ...]) -> str:
-    return str(location[0]).upper() if location else "settings"
+def _sentence(problem: ErrorDetails) -> str:
+    """One wrong setting. The value is left out: it may be an address with a password in it."""
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
 
 
-def _expect_scheme(name: str, url: SecretStr | None, schemes: tuple[str, ...]) -> None:
-    if url is not None and not url.get_secret_value().startswith(schemes):
-        raise ValueError(f"{name} must start with {' or '.join(schemes)}")
+def _expect_address(name: str, url: SecretStr | None, schemes: tuple[str, ...]) -> None:
+    if url is None:
+        return
+    shape = f"{schemes[0]}user:password@host:port/name, with special characters %-encoded"
+    text = url.get_secret_value()
+    if not text.startswith(schemes):
+        raise ValueError(f"{name} must be an address like {shape}")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        # Not chained: the parser quotes what it can't read, which may be a piece of the password.
+        raise ValueError(f"{name} can't be read; it must be an address like {shape}") from None

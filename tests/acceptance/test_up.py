@@ -3,10 +3,13 @@
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import psutil
 
+from tests.support.postgres import run_apart
 from tests.support.processes import Processes
 from tests.support.sessions import family_of
 from tests.support.waiting import eventually_blocking
@@ -20,11 +23,11 @@ def post(url: str, amount: int) -> dict[str, object]:
 
 def test_everything_starts_stops_cleanly_and_finds_its_data_again(processes: Processes, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    run_once(processes, data, signal.SIGTERM, balance="5.0000")
-    run_once(processes, data, signal.SIGINT, balance="10.0000")
+    assert_one_run(processes, data, signal.SIGTERM, balance="5.0000")
+    assert_one_run(processes, data, signal.SIGINT, balance="10.0000")
 
 
-def run_once(processes: Processes, data: Path, signal_number: int, *, balance: str) -> None:
+def assert_one_run(processes: Processes, data: Path, signal_number: int, *, balance: str) -> None:
     up = processes.start_up("--data", str(data))
     family = family_of(up.pid)
     assert len(family) > 4
@@ -68,6 +71,46 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def test_a_stop_while_it_starts_leaves_nothing_behind(processes: Processes, tmp_path: Path) -> None:
+    for number, moment in enumerate(("applied migration 0001", "applied migration 0003")):
+        up = processes.start("up", "--data", str(tmp_path / f"data-{number}"), settings={})
+        processes.wait_until(up, lambda up=up, moment=moment: moment in up.output(), within=30)  # type: ignore[misc]
+        family = family_of(up.pid)
+        assert up.stop() == 0
+        assert not [process for process in family if process.is_running()]
+        assert up.output().endswith("stopped\n")
+
+
+def test_commits_that_are_not_durable_stop_the_start(processes: Processes, database_url: str) -> None:
+    database = urlsplit(database_url).path.removeprefix("/")
+    execute(database_url, f"alter database {database} set synchronous_commit = off")
+    up = processes.start("up", settings={"DATABASE_URL": database_url})
+    assert up.wait() == 1
+    assert "synchronous_commit" in up.output()
+
+
+def execute(database_url: str, statement: str) -> None:
+    async def connect_and_execute() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(statement)
+        await connection.close()
+
+    run_apart(connect_and_execute())
+
+
+def test_a_directory_that_cannot_be_used_is_one_clear_line(processes: Processes) -> None:
+    for arguments, settings, name in (
+        (["up", "--data", "/proc/nope"], {}, "--data"),
+        (["up"], {"LOG_DIR": "/proc/nope"}, "LOG_DIR"),
+        (["api"], {"LOG_DIR": "/proc/nope", "DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"}, "LOG_DIR"),
+    ):
+        command, *rest = arguments
+        refused = processes.start(command, *rest, settings=settings)
+        assert refused.wait() == 1
+        assert refused.output().count("\n") == 1, refused.output()
+        assert name in refused.output()
+
+
 def test_a_port_in_use_is_one_clear_line(processes: Processes, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -79,15 +122,18 @@ def test_a_port_in_use_is_one_clear_line(processes: Processes, tmp_path: Path) -
 
 
 def test_a_wrong_setting_is_one_clear_line_naming_it(processes: Processes, tmp_path: Path) -> None:
-    wrong = {
-        "REQUEST_DEADLINE_SECONDS": "soon",
-        "RABBITMQ_URL": "http://guest:hunter2@localhost",
-        "WALLET_FAILPOINTS": "ledger.nowhere=kill",
-        "FRAUD_LARGE_WITHDRAWAL_THRESHOLD": "-1",
-        "TRUSTED_PROXIES": "somewhere",
-        "DATABASE_URL": "mysql://localhost/x",
-    }
-    for name, value in wrong.items():
+    wrong = [
+        ("REQUEST_DEADLINE_SECONDS", "soon"),
+        ("RABBITMQ_URL", "http://guest:hunter2@localhost"),
+        ("RABBITMQ_URL", "amqp://guest:hunter2@localhost:notaport/"),
+        ("WALLET_FAILPOINTS", "ledger.nowhere=kill"),
+        ("FRAUD_LARGE_WITHDRAWAL_THRESHOLD", "-1"),
+        ("TRUSTED_PROXIES", "somewhere"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "postgresql://u:hunter2/x@127.0.0.1/x"),
+        ("DATABASE_URL", "postgresql://u:hunter2@[bad/x"),
+    ]
+    for name, value in wrong:
         up = processes.start("up", "--data", str(tmp_path / "data"), settings={name: value})
         assert up.wait() == 1
         assert up.output().count("\n") == 1, up.output()

@@ -85,6 +85,22 @@ async def test_a_pass_that_fails_halfway_gives_everything_back(rabbitmq_url: str
     assert await bodies_in_queue(rabbitmq_url) == bodies
 
 
+async def test_a_pass_ends_with_the_last_message_that_was_there_when_it_began(rabbitmq_url: str) -> None:
+    await fill(rabbitmq_url, [b"open"] * 200)
+    looks = 0
+
+    async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
+        """Each look brings as many new messages as it saw."""
+        nonlocal looks
+        looks += 1
+        await fill(rabbitmq_url, [f"new {looks} {number}".encode() for number in range(200)])
+        return dict.fromkeys(digests, True)
+
+    assert await take_out_closed(rabbitmq_url, are_open, name="test") == 0
+    assert looks == 2  # Once for the messages it held, once more after it gave them back.
+    assert len(await bodies_in_queue(rabbitmq_url)) == 401
+
+
 async def test_large_bodies_are_told_apart(rabbitmq_url: str) -> None:
     large = [bytes([number]) * 5 * 1024 * 1024 for number in range(4)]
     await fill(rabbitmq_url, large)

@@ -146,7 +146,7 @@ async def test_wallets_and_alerts_beyond_one_page_are_all_there(
                 log.transfer(f"wallet-{number}", f"wallet-{number - 1}", at=10)
         rows = await log.commit()
     await rebuild(database_url, RULES)
-    await projections_match(database_url, rows)
+    assert await projections_match(database_url, rows)
 
 
 async def test_a_live_worker_counts_no_event_twice_and_loses_none(wire: Wire, tmp_path: Path, seed: int) -> None:
@@ -184,7 +184,7 @@ async def test_a_worker_in_the_middle_of_its_transaction_is_waited_for(database_
         )
         assert (await handling).refused == []
         assert (await rebuilding).entered_count == 0, "its snapshot was taken before the worker's commit"
-        await projections_match(database_url, rows)
+        assert await projections_match(database_url, rows)
 
 
 async def test_a_worker_that_comes_meanwhile_waits_and_counts_what_the_rebuild_did_not_see(database_url: str) -> None:
@@ -224,7 +224,7 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
         configure_failpoints("")
         rebuilt = await rebuild(database_url, RULES)
         assert rebuilt.entered_count == len(rows)
-        await projections_match(database_url, rows)
+        assert await projections_match(database_url, rows)
         [(status, error, count)] = await fetch(
             database_url, "select status, error_message, count(*) from processed_events group by 1, 2"
         )
@@ -235,7 +235,7 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
             Message(body, (beside := json.loads(headers))["messageId"], beside["type"]) for body, headers, _ in letters
         ]
         assert (await handle_group(connection, replayed, RULES)).refused == []
-        await projections_match(database_url, rows)
+        assert await projections_match(database_url, rows)
 
 
 async def test_a_log_with_events_of_a_newer_program_is_left_alone(database_url: str) -> None:

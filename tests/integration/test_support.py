@@ -80,7 +80,7 @@ def test_durable_queues_are_there_again_after_the_broker_was_killed(
     rabbitmq_server.kill()
     rabbitmq_server.start()
     with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
-        connection.channel().queue_declare("kept", passive=True)
+        assert connection.channel().queue_declare("kept", passive=True).method.queue == "kept"
 
 
 def test_each_virtual_host_is_another(rabbitmq_server: RabbitMQServer) -> None:

@@ -269,7 +269,7 @@ async def test_a_worker_waits_for_its_database_to_be_migrated(empty_database_url
     ],
     ids=["the totals locked for longer than it tries", "a table missing"],
 )
-async def test_what_is_not_the_messages_fault_is_waited_for_and_parks_nothing(
+async def test_what_is_not_the_messages_fault_is_waited_for_and_leaves_no_dead_letter(
     wire: Wire, hinder: str, stop_hindering: str
 ) -> None:
     async with Log.open(wire.database_url) as log, wire.worker():

@@ -21,6 +21,7 @@ from wallet.api.exchange import SCOPE_KEY, Exchange, Scope
 from wallet.api.incoming import BodyLimits, Message, Receive, decoded_path, receive_body
 from wallet.api.metrics import Metrics
 from wallet.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
+from wallet.api.requests import key_in_header
 from wallet.ledger.audit import AuditRow
 
 Send = Callable[[Message], Awaitable[None]]
@@ -57,6 +58,8 @@ class Edge:
         started = time.perf_counter()
         exchange = scope[SCOPE_KEY] = Exchange(scope)
         exchange.client_ip = client_ip(exchange.peer, exchange.headers.get("x-forwarded-for"), self._trusted_proxies)
+        # Known before the body, so that a refusal of the body itself can name it.
+        exchange.request_id = key_in_header(exchange)
         reply = _Reply(exchange, send)
         try:
             await receive_body(exchange, receive, self._limits)

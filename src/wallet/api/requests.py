@@ -71,7 +71,7 @@ def _json_body(exchange: Exchange) -> bytes:
         raise Refused(
             Code.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON in UTF-8, with Content-Type: application/json."
         )
-    if exchange.headers.get("content-encoding", "identity") != "identity":
+    if exchange.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is: no Content-Encoding is understood.")
     return exchange.body
 
@@ -91,6 +91,15 @@ def _settle_key(exchange: Exchange, body: Body) -> RequestId:
             )
     exchange.request_id = body.request_id
     return body.request_id or RequestId(str(uuid7()))
+
+
+def key_in_header(exchange: Exchange) -> RequestId | None:
+    """The key in the Idempotency-Key header, if there is one and it is an id."""
+    given = exchange.headers.get("idempotency-key")
+    if given is None:
+        return None
+    key = _unquoted(given)
+    return RequestId(key) if is_id(key) else None
 
 
 def _unquoted(value: str) -> str:

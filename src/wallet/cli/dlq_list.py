@@ -26,14 +26,15 @@ def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool
         print("no dead letters" if with_closed else "no open dead letters")
         return
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        print("\n".join(_lines(letters)))
-    else:
+    if console.is_terminal:
         console.print(_table(letters))
-        for line in _legend(letters):
-            console.print(line, style="dim", soft_wrap=True)
+    else:
+        print("\n".join(_lines(letters)))
     if not_shown:
         print(f"… and {not_shown:,} more: --limit shows more at once")
+    if console.is_terminal:
+        for line in _legend(letters):
+            console.print(line, style="dim", soft_wrap=True)
 
 
 def state_of(letter: Letter) -> str:

@@ -1,7 +1,9 @@
 """The commands of `./wallet`: each reads the settings once and runs one process or one errand."""
 
 import asyncio
+import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -118,6 +120,11 @@ def _settings() -> Settings:
     try:
         settings = load_settings()
         configure_failpoints(settings.wallet_failpoints)
+        settings.log_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.log_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+    except OSError as error:
+        _give_up(f"Wrong setting: LOG_DIR can't be written to: {error.strerror}.")
     except (InvalidSettings, InvalidFailpoints) as error:
         _give_up(f"Wrong setting: {error}")
     return settings

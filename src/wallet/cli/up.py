@@ -23,9 +23,11 @@ from urllib.request import urlopen
 
 import typer
 
+from wallet.postgres.connections import connect
 from wallet.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import MigrationError, migrate
+from wallet.queries.readiness import durability_faults
 from wallet.settings import Settings
 
 READY_SECONDS_MAX: Final = 60.0
@@ -75,6 +77,10 @@ class Child:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, start_new_session=True, preexec_fn=_stop_with_parent
             )
+            if self._stopping.is_set():
+                # `stop` came while the process was being made, and found none to stop.
+                await self._end(self._process)
+                return
             code = await self._process.wait()
             if self._stopping.is_set():
                 return
@@ -87,9 +93,10 @@ class Child:
     async def stop(self) -> None:
         """Ask the process to stop; end it if it does not within the limit."""
         self._stopping.set()
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
+        if self._process is not None and self._process.returncode is None:
+            await self._end(self._process)
+
+    async def _end(self, process: Process) -> None:
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
@@ -111,11 +118,13 @@ async def _running(child: Child) -> AsyncIterator[Child]:
 
 @asynccontextmanager
 async def _embedded(data_dir: Path) -> AsyncIterator[str]:
-    server = EmbeddedPostgres(data_dir, tell=typer.echo)
     try:
+        server = EmbeddedPostgres(data_dir, tell=typer.echo)
         await asyncio.to_thread(server.start)
     except EmbeddedPostgresError as error:
         raise CannotStart(str(error)) from error
+    except OSError as error:
+        raise CannotStart(f"--data {data_dir} can't be used: {error.strerror or error}.") from error
     try:
         yield server.dsn
     finally:
@@ -126,10 +135,21 @@ async def _migrate(dsn: str) -> None:
     try:
         for name in await migrate(dsn):
             typer.echo(f"applied migration {name}")
+        await _expect_durable_commits(dsn)
     except MigrationError as error:
         raise CannotStart(str(error)) from error
     except DATABASE_ERRORS as error:
         raise CannotStart(f"The database can't be reached: {str(error) or type(error).__name__}") from error
+
+
+async def _expect_durable_commits(dsn: str) -> None:
+    connection = await connect(dsn, application_name="wallet up")
+    try:
+        faults = await durability_faults(connection)
+    finally:
+        await connection.close()
+    if faults:
+        raise CannotStart(f"This PostgreSQL may lose what it has committed: {', '.join(faults)}. Mend that first.")
 
 
 def _expect_free_port(host: str, port: int) -> int:

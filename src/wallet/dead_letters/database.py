@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 STATEMENT_SECONDS: Final = 60.0
 """A body may have 128 MiB, and nobody waits for an operator's command."""
+LOCK_MS: Final = 10_000
+"""A worker holds a letter while it stores such a body in it."""
 CLOSE_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
 async def open_database(dsn: str) -> AsyncIterator["Connection"]:
     """A connection to a migrated database. Raises DatabaseNotMigrated, or one of DATABASE_ERRORS."""
-    connection = await connect(dsn, application_name="wallet dlq", statement_seconds=STATEMENT_SECONDS)
+    connection = await connect(dsn, application_name="wallet dlq", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS)
     try:
         missing = await missing_migrations(connection)
         if missing:

@@ -77,8 +77,9 @@ def refuse_credit(wallet: Wallet, amount: Decimal) -> Rejected | None:
     if add(wallet.balance, amount) > BALANCE_MAX:
         return Rejected(
             Rejection.BALANCE_LIMIT_EXCEEDED,
-            f"Wallet {wallet.wallet_id} holds {format_money(wallet.balance)}; "
-            f"{format_money(amount)} more would exceed the limit of {format_money(BALANCE_MAX)}.",
+            # The balance stays out of it: a sender must not learn what the receiver holds.
+            f"{format_money(amount)} more would take wallet {wallet.wallet_id} over its limit of "
+            f"{format_money(BALANCE_MAX)}.",
         )
     return None
 

@@ -1,8 +1,9 @@
 """Audit rows: one for each POST, in the transaction that decided it, or in the background for the others."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
@@ -51,7 +52,7 @@ class AuditRow:
 async def insert_audit_rows(connection: "AnyConnection", rows: Sequence[AuditRow], timestamp: datetime | None) -> None:
     """Insert the rows in key order; one that is there already stays as it is. One round trip.
 
-    `timestamp` is the batch's time; None takes the database's own.
+    `timestamp` is the batch's time. None: rows that waited to be written get the database's time less their age.
     """
     ordered = sorted(((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id))
     records = [row.record for _, row in ordered]
@@ -70,7 +71,13 @@ async def insert_audit_rows(connection: "AnyConnection", rows: Sequence[AuditRow
         [record.wallet_id for record in records],
         [record.request_id for record in records],
         timestamp,
+        [] if timestamp is not None else [_age(record.api_audit_id) for record in records],
     )
+
+
+def _age(api_audit_id: ApiAuditId) -> timedelta:
+    """How long ago this process made the id: a UUIDv7 begins with its time in milliseconds."""
+    return timedelta(milliseconds=max(0, int(time.time() * 1000) - (api_audit_id.int >> 80)))
 
 
 async def settle_audit_rows(connection: "AnyConnection", ended: Sequence[tuple[WalletId, ApiAuditId, int]]) -> None:

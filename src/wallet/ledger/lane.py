@@ -13,6 +13,7 @@ A crash leaves the batch either committed whole or not at all; nothing else is k
 """
 
 import random
+import time
 from asyncio import sleep
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,6 +61,7 @@ class Lane:
         while waiting := [request for request in batch if not request.is_over]:
             try:
                 connection = await self._connected()
+                started = time.monotonic()
                 result = await run_batch(connection, waiting, render=self._render, mode=mode)
             except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
                 failure = Failure.RETRY if isinstance(error, WriteConflict) else failure_of(error)
@@ -75,6 +77,8 @@ class Lane:
                 else:
                     return await self._divide(waiting, failure, mode=mode, hold_back=hold_back)
             else:
+                ms = round((time.monotonic() - started) * 1000, 1)
+                log.info("batch_committed", lane=self._name, requests=len(result.settled), ms=ms)
                 for request, settled in result.settled:
                     request.settle(settled)
                 if result.held_back:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LANE_COUNT: Final = 3
 """Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
 
+GRACE_SECONDS: Final = 1.0
+"""How long past its deadline a request may wait to learn what its attempt under way comes to."""
+
 
 class Ledger:
     """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
@@ -130,8 +133,14 @@ class Ledger:
 
 
 def _expire(request: Request) -> None:
-    """The deadline has passed: tell the client what is certain. A request that is under way runs on."""
+    """The deadline has passed. A request under way gets a moment for its attempt to end, as that makes it certain."""
     if request.phase is Phase.WAITING:
         request.fail(NotExecuted("The deadline passed before the command could begin."))
+    elif request.phase is Phase.UNKNOWN:
+        _give_up(request)
     else:
-        request.fail(OutcomeUnknown("The deadline passed while the command was being committed."))
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, _give_up, request)
+
+
+def _give_up(request: Request) -> None:
+    request.fail(OutcomeUnknown("The deadline passed while the command was being committed."))

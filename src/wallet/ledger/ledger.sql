@@ -123,13 +123,13 @@ insert into api_audit (
     request_id, "timestamp"
 )
 select k.bucket, k.api_audit_id, k.method, k.url, k.body, k.body_length, k.body_sha256, k.headers, k.client_ip,
-    k.status, k.wallet_id, k.request_id, coalesce($13, now())
+    k.status, k.wallet_id, k.request_id, coalesce($13, now() - k.age)
 from unnest(
     $1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::bytea[], $8::jsonb[],
-    $9::text[], $10::smallint[], $11::text[], $12::text[]
+    $9::text[], $10::smallint[], $11::text[], $12::text[], $14::interval[]
 ) as k (
     bucket, api_audit_id, method, url, body, body_length, body_sha256, headers, client_ip, status, wallet_id,
-    request_id
+    request_id, age
 )
 on conflict do nothing
 

@@ -7,7 +7,7 @@ from enum import Enum, unique
 from wallet.domain.batch import Decision
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, SagaStep
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import Answer
+from wallet.ledger.answers import Answer, NotExecuted
 from wallet.ledger.audit import AuditRecord
 
 
@@ -51,6 +51,13 @@ class Request:
     def is_over(self) -> bool:
         """Whether nobody waits any more: answered, failed, or past its deadline."""
         return self.future.done()
+
+    def roll_back(self, now_seconds: float) -> None:
+        """Its transaction certainly left nothing of it. Past the deadline (by the loop's clock) that ends it."""
+        if self.phase is Phase.BEGUN:
+            self.phase = Phase.WAITING
+            if now_seconds >= self.deadline:
+                self.fail(NotExecuted("The deadline passed before the command could be committed."))
 
     def settle(self, settled: Settled) -> None:
         """Answer the client, unless it has been told something already."""

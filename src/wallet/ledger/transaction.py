@@ -14,6 +14,7 @@ given. A crash at any line leaves nothing behind before COMMIT and everything af
 again finds its own outcomes by their keys.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
@@ -84,12 +85,17 @@ async def run_batch(
         result = await _run_in_transaction(connection, requests, render, mode)
         await failpoint("ledger.before_commit")
     except BaseException:
-        for request in requests:
-            if request.phase is Phase.BEGUN:
-                request.phase = Phase.WAITING
+        _roll_back(requests)
         raise
-    await _commit(connection, requests)
+    _roll_back(result.held_back)
+    await _commit(connection, [request for request, _ in result.settled])
     return result
+
+
+def _roll_back(requests: list[Request]) -> None:
+    now = asyncio.get_running_loop().time()
+    for request in requests:
+        request.roll_back(now)
 
 
 async def _commit(connection: "Connection", requests: list[Request]) -> None:

@@ -93,7 +93,8 @@ class _Getter:
             if len(group) == _ASKED_AT_ONCE:
                 yield group
                 group = []
-        yield group
+        if group:
+            yield group
 
     def acknowledge(self, tag: int) -> None:
         """Let a message go for good."""

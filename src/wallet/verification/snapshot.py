@@ -6,11 +6,12 @@ keeps the rows of that moment until it ends.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from wallet.postgres.connections import connect
+from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.postgres.statements import load_statements
 
@@ -23,6 +24,7 @@ SQL: Final = load_statements("wallet.verification", "verification.sql")
 
 # One statement reads and sorts a whole table; whoever has a larger one than an hour can read has other plans.
 STATEMENT_SECONDS: Final = 3600.0
+CLOSE_SECONDS: Final = 2.0
 ROWS_FETCHED: Final = 2_000
 
 
@@ -64,4 +66,5 @@ async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
             await connection.execute(SQL.read_at_length)
             yield Snapshot(connection, await connection.fetchval(SQL.read_clock))
     finally:
-        await connection.close()
+        with suppress(*DATABASE_ERRORS):
+            await connection.close(timeout=CLOSE_SECONDS)

@@ -18,6 +18,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -27,9 +28,10 @@ from wallet.domain.events import SCHEMA_VERSION, SIGNS
 from wallet.domain.fraud import Alert, FraudRules, Watch
 from wallet.domain.identifiers import WalletId
 from wallet.postgres.connections import connect
+from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.postgres.statements import load_statements
-from wallet.worker.database import DatabaseNotMigrated
+from wallet.worker.database import CLOSE_SECONDS, DatabaseNotMigrated
 from wallet.worker.effects import add_totals, alert_key, in_transaction, insert_alerts
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ async def rebuild(dsn: str, rules: FraudRules) -> Rebuilt:
             raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
         rebuilt = await in_transaction(connection, partial(_rebuild, connection, rules), isolation="repeatable_read")
     finally:
-        await connection.close()
+        with suppress(*DATABASE_ERRORS):
+            await connection.close(timeout=CLOSE_SECONDS)
     rebuilt.seconds = time.monotonic() - started
     return rebuilt
 
