@@ -159,10 +159,10 @@ async def test_a_live_worker_counts_no_event_twice_and_loses_none(wire: Wire, tm
     ):
         async with load_on(ledger, seed=seed):
             await until(fetch, wire.database_url, "select from processed_events limit 1")
-            while len(rebuilt) < 4:
+            # Until one has overtaken the workers: only then could an event count twice.
+            while len(rebuilt) < 4 or not any(each.entered_count for each in rebuilt):
                 rebuilt.append(await rebuild(wire.database_url, RULES))
         await assert_pipeline_is_quiet_and_right(wire.database_url)
-    assert any(each.entered_count for each in rebuilt), "the worker was never behind, so nothing was tried"
     live = await rows_of(wire.database_url)
     assert live[1], "no alert was raised"
     await rebuild(wire.database_url, RULES)

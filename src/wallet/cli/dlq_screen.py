@@ -1,5 +1,6 @@
 """`wallet dlq` as its user sees it: each command opens what it needs, does its work, and says what came of it."""
 
+import io
 import os
 import pwd
 import sys
@@ -124,6 +125,8 @@ def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reas
 
 
 def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # A terminal that knows no … still gets the rest.
     try:
         settings = load_settings()
         configure_failpoints(settings.wallet_failpoints)
