@@ -40,7 +40,7 @@ async def test_a_system_at_work_gives_no_false_alarm(
         load_on(whole, stepwise, seed=seed),
     ):
         while len(proofs) < 8:
-            # Only a proof that begins among new writes tries anything; on a busy machine some would come before the first.
+            # Only a proof that begins among new writes tries anything; a busy machine is slow to make the first.
             await until(has_more_events, database_url, looked_at(proofs[-1], Check.VERSIONS) if proofs else 0)
             proofs.append(await proof_of(database_url, heads))
     found = [(finding.check, finding.first) for proof in proofs for finding in proof.findings if finding.fault_count]
