@@ -200,6 +200,7 @@ from events e
 join journal j using (batch_id)
 where j.published_at < $1
     and not exists (select from processed_events p where p.bucket = e.bucket and p.event_id = e.event_id)
+    and not exists (select from dead_letters d where d.event_id = e.event_id)
 order by j.position, e.ordinal
 limit 1
 
