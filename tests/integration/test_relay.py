@@ -170,7 +170,7 @@ async def test_a_batch_whose_events_are_not_all_visible_waits_and_the_others_do_
 
 
 async def test_a_broker_address_that_cannot_be_read_ends_the_relay_at_start(database_url: str, tmp_path: Path) -> None:
-    settings = relay_settings(database_url, "amqp://guest:s3cret@host:port/", tmp_path)
+    settings = relay_settings(database_url, "amqp://guest:s3cret@host/?heartbeat=soon", tmp_path)
     with pytest.raises(InvalidBrokerAddress) as refused:
         await run_relay(settings, asyncio.Event())
     assert "RABBITMQ_URL" in str(refused.value)

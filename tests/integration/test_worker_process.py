@@ -102,5 +102,5 @@ async def test_a_worker_outlives_its_broker_being_absent_and_killed(
 
 async def test_a_broker_address_that_cannot_be_read_ends_the_worker_with_that_error(database_url: str) -> None:
     with pytest.raises(InvalidBrokerAddress):
-        async with running_worker(database_url, "amqp://guest:guest@127.0.0.1:no-port/") as task:
+        async with running_worker(database_url, "amqp://guest:s3cret@host/?heartbeat=soon") as task:
             await asyncio.wait({task})
