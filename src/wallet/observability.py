@@ -90,8 +90,12 @@ class _Writer:
             if self._dropped:
                 written.append({"event": "log_events_dropped", "level": "warning", "count": self._dropped})
                 self._dropped = 0
-            if written:
-                self._write(written)
+            try:
+                if written:
+                    self._write(written)
+            except (OSError, TypeError, ValueError):
+                # A terminal that went away, or text no encoding takes: the thread must live, or stopping would hang.
+                self._dropped += len(written)
 
     def _next_events(self) -> list[Event | None]:
         events = [self._queue.get()]
