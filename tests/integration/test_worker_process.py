@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.support.broker import save_queue_directory
 from tests.support.event_log import Log, Row
 from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
@@ -92,6 +93,7 @@ async def test_a_worker_outlives_its_broker_being_absent_and_killed(
         log.deposit("alice", 1)
         await wire.deliver(await log.commit())
         await wire.matches(log.rows)
+        await asyncio.to_thread(save_queue_directory, rabbitmq_server)
         await asyncio.to_thread(rabbitmq_server.kill)
         await asyncio.to_thread(rabbitmq_server.start)
         log.deposit("alice", 1)
