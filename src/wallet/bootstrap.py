@@ -6,7 +6,7 @@ from typing import Any, Final
 import structlog
 
 from wallet.api import openapi
-from wallet.api.answers import render
+from wallet.api.answers import RENDER
 from wallet.api.app import create_app
 from wallet.api.audit_buffer import open_audit_buffer
 from wallet.api.metrics import Metrics
@@ -30,10 +30,12 @@ READ_POOL_MAX: Final = 8
 _log = structlog.get_logger()
 
 
-async def run_api(settings: Settings, *, host: str, port: int, stop: asyncio.Event) -> None:
+async def run_api(
+    settings: Settings, *, host: str, port: int, stop: asyncio.Event, process_number: int | None = None
+) -> None:
     """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish what waits.
 
-    Raises one of CANNOT_RUN.
+    With a number it is one of several processes that share the port. Raises one of CANNOT_RUN.
     """
     async with open_pool(settings.dsn, application_name="wallet api reads", size_max=READ_POOL_MAX) as pool:
         ledger = Ledger(
@@ -41,17 +43,20 @@ async def run_api(settings: Settings, *, host: str, port: int, stop: asyncio.Eve
             pool,
             deadline_seconds=settings.request_deadline_seconds,
             is_stepwise=settings.transfer_mode == "stepwise",
-            render=render,
+            render=RENDER,
         )
-        metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
+        metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
         async with open_audit_buffer(pool, metrics) as audit_buffer:
             app = create_app(ledger=ledger, pool=pool, audit_buffer=audit_buffer, metrics=metrics, settings=settings)
             running = asyncio.create_task(ledger.run(), name="ledger")
             # A ledger that ended by itself can answer nobody: the process ends, to be started again.
             running.add_done_callback(lambda _task: stop.set())
+            telling = asyncio.create_task(metrics.keep_current(), name="metrics")
+            shares_port = process_number is not None
             try:
-                await serve(app, host=host, port=port, stop=stop, on_ready=_say_ready)
+                await serve(app, host=host, port=port, stop=stop, on_ready=_say_ready, shares_port=shares_port)
             finally:
+                telling.cancel()
                 ledger.stop()
                 await running
 

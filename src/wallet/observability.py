@@ -6,11 +6,11 @@ up a request. Several processes may share one file: its rotation is guarded by a
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Thread
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ FILES_KEPT: Final = 5
 EVENTS_WAITING_MAX: Final = 20_000
 """Events that may wait for the disk; beyond that an event is dropped and counted, rather than a request held up."""
 LINES_PER_WRITE_MAX: Final = 500
+GATHER_SECONDS: Final = 0.05
 
 Event = MutableMapping[str, Any]
 
@@ -55,7 +56,8 @@ class _Writer:
     """The queue of events and the thread that writes them; looks like a logger to structlog."""
 
     def __init__(self, path: Path, *, on_terminal: bool) -> None:
-        self._queue: Queue[Event | None] = Queue(EVENTS_WAITING_MAX)
+        self._queue: SimpleQueue[Event | None] = SimpleQueue()
+        self._closing = threading.Event()
         self._dropped = 0
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
         self._file = ConcurrentRotatingFileHandler(
@@ -63,20 +65,21 @@ class _Writer:
         )
         self._on_terminal = on_terminal
         self._readable = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else None
-        self._thread = Thread(target=self._write_all, name="log writer", daemon=True)
+        self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
         self._thread.start()
 
     def put(self, event: Event) -> None:
         """Queue an event without waiting."""
-        try:
-            self._queue.put_nowait(event)
-        except Full:
+        if self._queue.qsize() < EVENTS_WAITING_MAX:
+            self._queue.put(event)
+        else:
             self._dropped += 1
 
     debug = info = warning = error = critical = put
 
     def close(self) -> None:
         """Write what waits, then stop."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()
         self._file.close()
@@ -99,6 +102,9 @@ class _Writer:
 
     def _next_events(self) -> list[Event | None]:
         events = [self._queue.get()]
+        # Woken for each event, this thread would take the interpreter from the requests a hundred times a second.
+        if self._queue.qsize() < LINES_PER_WRITE_MAX:
+            self._closing.wait(GATHER_SECONDS)
         while len(events) < LINES_PER_WRITE_MAX and events[-1] is not None:
             try:
                 events.append(self._queue.get_nowait())

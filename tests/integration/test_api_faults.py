@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -16,7 +17,7 @@ from wallet.api.audit_buffer import BUFFER_ROWS_MAX
 from wallet.api.movements import Executes
 from wallet.api.server import CannotListen, PortInUse, ServerLimits, serve
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.audit import AuditRecord
 
 DEPOSIT = "/wallet/alice/deposit"
@@ -36,6 +37,12 @@ class Failing:
             raise error
         return await self._inner.execute(command, audit)
 
+    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return await self._inner.execute_bulk(commands, audit, is_atomic=is_atomic)
+
 
 class Held:
     """A ledger in front of the real one that waits for a word before it begins."""
@@ -49,6 +56,11 @@ class Held:
         self.asked.set()
         await self.may_go.wait()
         return await self._inner.execute(command, audit)
+
+    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+        self.asked.set()
+        await self.may_go.wait()
+        return await self._inner.execute_bulk(commands, audit, is_atomic=is_atomic)
 
 
 async def fetch(database_url: str, query: str) -> list[asyncpg.Record]:

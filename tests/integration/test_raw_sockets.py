@@ -12,7 +12,9 @@ from tests.support.waiting import eventually
 
 DEPOSIT = "/wallet/alice/deposit"
 TRANSFER = "/wallet/alice/transfer"
+BULK = "/operations"
 ALLOWED_BODY = '{"amount":"1","requestId":"key"}'
+ALLOWED_OPERATION = '{"type":"deposit","walletId":"alice","amount":"1","requestId":"key"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ def keyed(*headers: str) -> Wrong:
 def typed(*headers: str) -> Wrong:
     lengths = f"Content-Length: {len(ALLOWED_BODY)}"
     return Wrong(head("POST", DEPOSIT, *headers, lengths) + ALLOWED_BODY.encode(), 415, "unsupported_media_type")
+
+
+def bulk(operations: str | bytes, *headers: str, code: str = "invalid_request", mode: str = "atomic") -> Wrong:
+    text = operations if isinstance(operations, bytes) else operations.encode()
+    return Wrong(post(BULK, b'{"mode":"%b","operations":%b}' % (mode.encode(), text), *headers), 400, code)
 
 
 AMOUNTS = [
@@ -111,6 +118,33 @@ HEADERS = [
     typed("Content-Type: application/json, application/json"),
     typed("Content-Type: application/json", "Content-Encoding: gzip"),
 ]
+BULKS = [
+    *(body(text, target=BULK) for text in ("[]", "{}", '{"mode":"atomic"}', f'{{"operations":[{ALLOWED_OPERATION}]}}')),
+    *(body(text, code="invalid_json", target=BULK) for text in ("", "{", "[" * 500_000, '{"mode":' * 100_000)),
+    *(bulk(text, mode=mode) for text in ("[]", "{}", "null", "1", '""') for mode in ("independent", "atomic")),
+    *(bulk(f"[{ALLOWED_OPERATION}]", mode=mode) for mode in ("", "Atomic", "both", "atomic ", "\\u0000")),
+    bulk(f"[{ALLOWED_OPERATION}" + f",{ALLOWED_OPERATION}" * 1000 + "]", mode="independent"),
+    bulk("[" + "0," * 400_000 + "0]", mode="independent"),
+    bulk(f"[{ALLOWED_OPERATION}],'extra':1", code="invalid_json"),
+    bulk(f'[{ALLOWED_OPERATION}],"extra":1', mode="independent"),
+    *(bulk(f"[{ALLOWED_OPERATION},{text}]") for text in ("null", "1", "[]", "{}", '"deposit"', ALLOWED_OPERATION)),
+    *(
+        bulk(f'[{{"type":"deposit","walletId":"a","requestId":"k","amount":{text}}}]', code=code)
+        for code, texts in (
+            ("invalid_amount", ("0", "-1", "1e2", "1.00000", '"NaN"', '"1_000"', "9" * 5000, "null", "[]")),
+            ("invalid_json", ("NaN", "-Infinity", "01", "+1", "1.", '1,"amount":1')),
+        )
+        for text in texts
+    ),
+    bulk('[{"type":"deposit","walletId":"a","requestId":"\xff","amount":1}]'.encode("latin-1"), code="invalid_json"),
+    *(
+        bulk(f"[{ALLOWED_OPERATION}]", f"Idempotency-Key: {text}", mode=mode)
+        for text in ("key", '"key"', "", "a b")
+        for mode in ("independent", "atomic")
+    ),
+    Wrong(head("POST", BULK, "Content-Type: text/plain", "Content-Length: 2") + b"{}", 415, "unsupported_media_type"),
+]
+EVERYTHING = {"amounts": AMOUNTS, "bodies": BODIES, "paths": PATHS, "headers": HEADERS, "bulk requests": BULKS}
 
 
 async def rows(database_url: str, query: str) -> list[asyncpg.Record]:
@@ -141,7 +175,7 @@ async def audited_statuses(database_url: str, count: int) -> list[int]:
     return await eventually(statuses)
 
 
-@pytest.mark.parametrize("wrongs", [AMOUNTS, BODIES, PATHS, HEADERS], ids=["amounts", "bodies", "paths", "headers"])
+@pytest.mark.parametrize("wrongs", EVERYTHING.values(), ids=EVERYTHING)
 async def test_bad_input_is_refused_with_its_reason_and_moves_nothing(database_url: str, wrongs: list[Wrong]) -> None:
     async with running_api(database_url) as api:
         answers = [await api.send(wrong.request) for wrong in wrongs]
@@ -163,11 +197,14 @@ async def test_a_refusal_points_at_what_is_wrong(database_url: str) -> None:
         in_path = await api.get("/wallet/a%20b")
         in_query = await api.get("/wallet/a/history?limit=0&before=now")
         in_header = await api.post(DEPOSIT, ALLOWED_BODY, "Idempotency-Key: other")
+        in_bulk = await api.post(BULK, "{}", "Idempotency-Key: other")
     assert [error["pointer"] for error in in_body.json["errors"]] == ["/amount", "/toWalletId", "/x"]
     assert [error["parameter"] for error in in_path.json["errors"]] == ["id"]
     assert [error["parameter"] for error in in_query.json["errors"]] == ["limit", "before"]
     assert [error["header"] for error in in_header.json["errors"]] == ["Idempotency-Key"]
     assert in_header.json["requestId"] == "key"
+    assert [error["header"] for error in in_bulk.json["errors"]] == ["Idempotency-Key"]
+    assert "requestId" not in in_bulk.json
 
 
 @pytest.mark.parametrize(
@@ -214,6 +251,26 @@ async def test_a_body_that_is_too_large_gets_its_answer(database_url: str) -> No
         statuses = await audited_statuses(database_url, 24)
     assert set(statuses) == {413}
     await assert_nothing_moved(database_url)
+
+
+async def test_the_bulk_route_takes_a_body_of_a_mebibyte_and_no_more(database_url: str) -> None:
+    allowed = f'{{"mode":"atomic","operations":[{ALLOWED_OPERATION}]}}'
+    chunked = head("POST", BULK, "Content-Type: application/json", "Transfer-Encoding: chunked")
+    chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+    async with running_api(database_url) as api:
+        await assert_too_large(api, post(BULK, b" " * 1_048_577))
+        await assert_too_large(api, chunked + chunk * 32 + b"1\r\n \r\n0\r\n\r\n")
+        for _ in range(5):
+            await assert_too_large(api, post(BULK, b"a" * 10_000_000))
+        await assert_too_large(api, head("POST", BULK, "Content-Length: 1048577", "Expect: 100-continue"))
+        await assert_nothing_moved(database_url)
+        answer = await api.post(f"{BULK}?note=x", allowed.ljust(1_048_576))
+        assert answer.status == 200
+        assert await audited_statuses(database_url, 9) == [200, *[413] * 8]
+    (row,) = await rows(
+        database_url, "select octet_length(body) as kept, body_length from api_audit where status = 200"
+    )
+    assert (row["kept"], row["body_length"]) == (4096, 1_048_576)
 
 
 async def test_the_largest_body_allowed_is_read(database_url: str) -> None:

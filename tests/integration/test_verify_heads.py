@@ -10,7 +10,7 @@ import pytest
 from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, seal_all
-from wallet.domain.digest import DigestedEvent, DigestedOperation, chain_of, digest_of
+from wallet.domain.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload
 from wallet.relay.heads import FILENAME, export_head
 from wallet.verification.checks import Check
 from wallet.verification.heads import ExportedHeads, HeadsUnreadable
@@ -120,7 +120,7 @@ async def operations_of(connection: "Connection", batch_id: object) -> Sequence[
 
 
 def digested(event: Any) -> DigestedEvent:
-    return DigestedEvent(**dict(event) | {"payload": msgspec.json.decode(event["payload"])})
+    return DigestedEvent(**dict(event) | {"payload": encode_payload(msgspec.json.decode(event["payload"]))})
 
 
 async def test_the_first_of_several_heads_that_differ_is_named(books_url: str, tmp_path: Path) -> None:

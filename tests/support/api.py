@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.support.raw_http import RawAnswer, ask
-from wallet.api.answers import render
+from wallet.api.answers import RENDER
 from wallet.api.app import create_app
 from wallet.api.audit_buffer import AuditBuffer, open_audit_buffer
 from wallet.api.incoming import BodyLimits
@@ -79,7 +79,7 @@ async def running_api(
             pool,
             deadline_seconds=configured.request_deadline_seconds,
             is_stepwise=configured.transfer_mode == "stepwise",
-            render=render,
+            render=RENDER,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
         async with open_audit_buffer(pool, metrics) as audit_buffer:

@@ -48,6 +48,11 @@ where not exists (
     select from api_audit a
     where a.bucket = o.bucket and a.api_audit_id = o.api_audit_id and a.request_id = o.request_id
         and a.status is not distinct from o.status
+) and not exists (
+    -- A bulk request has one row for all of its keys: 200, or the refusal of an atomic one, which each key has as well.
+    select from api_audit a
+    where a.bucket = 0 and a.api_audit_id = o.api_audit_id and a.wallet_id is null and a.request_id is null
+        and a.url like '/operations%' and (a.status = 200 or a.status = o.status)
 )
 """
 OPERATIONS = """

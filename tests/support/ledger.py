@@ -8,7 +8,7 @@ from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from wallet.api.answers import render
+from wallet.api.answers import RENDER
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.ledger.answers import Answer
@@ -69,7 +69,7 @@ async def running_ledger(
 ) -> AsyncIterator[Ledger]:
     """A ledger on its own connections, stopped in order at the end."""
     async with open_pool(database_url, application_name="test ledger", size_max=2) as pool:
-        ledger = Ledger(database_url, pool, deadline_seconds=deadline_seconds, is_stepwise=is_stepwise, render=render)
+        ledger = Ledger(database_url, pool, deadline_seconds=deadline_seconds, is_stepwise=is_stepwise, render=RENDER)
         running = asyncio.create_task(ledger.run())
         try:
             yield ledger

@@ -5,7 +5,7 @@ from decimal import Decimal
 from hashlib import sha256
 from uuid import UUID
 
-from wallet.domain.digest import GENESIS, DigestedEvent, DigestedOperation, chain_of, digest_of
+from wallet.domain.digest import GENESIS, DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload
 
 EVENT = DigestedEvent(
     bucket=17,
@@ -18,7 +18,7 @@ EVENT = DigestedEvent(
     balance_after=Decimal("70.0000"),
     transfer_id=None,
     api_audit_id=UUID(int=2),
-    payload={"walletId": "alice", "amount": "30.0000"},
+    payload=encode_payload({"walletId": "alice", "amount": "30.0000"}),
 )
 OPERATION = DigestedOperation(
     bucket=17,

@@ -7,12 +7,17 @@ import pytest
 
 from tests.support.ledger import audit_of, deposit, transfer
 from wallet.domain.commands import Command
-from wallet.ledger.gathering import BATCH_MAX, WAITING_MAX, WAITING_PER_WALLET_MAX, Gathering
-from wallet.ledger.requests import Request
+from wallet.ledger.gathering import BATCH_MAX, BULK_WAITING_MAX, WAITING_MAX, WAITING_PER_WALLET_MAX, Gathering
+from wallet.ledger.requests import Kind, Request
 
 
 def request(command: Command) -> Request:
-    return Request(command, audit_of(command), 0.0, asyncio.get_running_loop().create_future())
+    return Request((command,), audit_of(command), 0.0, asyncio.get_running_loop().create_future())
+
+
+def bulk(*commands: Command) -> Request:
+    future = asyncio.get_running_loop().create_future()
+    return Request(commands, audit_of(commands[0]), 0.0, future, Kind.INDEPENDENT)
 
 
 async def test_what_waits_is_taken_as_one_batch_in_order() -> None:
@@ -20,31 +25,31 @@ async def test_what_waits_is_taken_as_one_batch_in_order() -> None:
     requests = [request(deposit("a", 1)), request(deposit("b", 1)), request(deposit("a", 2))]
     for each in requests:
         gathering.add(each)
-    assert gathering.take() == requests
+    assert gathering.take(is_bulk=False) == requests
 
 
 async def test_a_wallet_in_flight_parks_its_requests_and_nobody_elses() -> None:
     gathering = Gathering()
     first, second, other = request(deposit("a", 1)), request(deposit("a", 2)), request(deposit("b", 1))
     gathering.add(first)
-    in_flight = gathering.take()
+    in_flight = gathering.take(is_bulk=False)
     gathering.add(second)
     gathering.add(other)
-    assert gathering.take() == [other]
+    assert gathering.take(is_bulk=False) == [other]
     gathering.release(in_flight)
-    assert gathering.take() == [second]
+    assert gathering.take(is_bulk=False) == [second]
 
 
 async def test_a_parked_transfer_keeps_its_place_at_the_other_wallet_too() -> None:
     gathering = Gathering()
     gathering.add(request(deposit("a", 1)))
-    in_flight = gathering.take()
+    in_flight = gathering.take(is_bulk=False)
     through, later = request(transfer("a", "b", 1)), request(deposit("b", 1))
     gathering.add(through)
     gathering.add(later)
-    assert gathering.take() == []
+    assert gathering.take(is_bulk=False) == []
     gathering.release(in_flight)
-    assert gathering.take() == [through, later]
+    assert gathering.take(is_bulk=False) == [through, later]
 
 
 async def test_nobody_waits_for_a_request_that_is_over() -> None:
@@ -53,7 +58,7 @@ async def test_nobody_waits_for_a_request_that_is_over() -> None:
     gathering.add(expired)
     gathering.add(alive)
     expired.future.cancel()
-    assert gathering.take() == [alive]
+    assert gathering.take(is_bulk=False) == [alive]
 
 
 async def test_one_hot_wallet_cannot_take_all_the_room() -> None:
@@ -90,7 +95,7 @@ async def test_any_interleaving_keeps_every_wallets_order(seed: int, wallet_coun
                 sent.setdefault(wallet_id, []).append(new)
             to_send -= 1
         elif action < 0.95 and len(in_flight) < 3:
-            batch = gathering.take()
+            batch = gathering.take(is_bulk=False)
             assert len(batch) <= BATCH_MAX
             busy = {wallet_id for other in in_flight for each in other for wallet_id in each.wallet_ids}
             assert not busy.intersection(wallet_id for each in batch for wallet_id in each.wallet_ids)
@@ -103,3 +108,35 @@ async def test_any_interleaving_keeps_every_wallets_order(seed: int, wallet_coun
                     done.setdefault(wallet_id, []).append(each)
             gathering.release(batch)
     assert done == sent
+
+
+async def test_a_bulk_request_has_a_queue_of_its_own_and_keeps_its_place_among_the_others_on_its_wallets() -> None:
+    gathering = Gathering()
+    single, later, other = request(deposit("a", 1)), request(deposit("b", 2)), request(deposit("c", 1))
+    both = bulk(deposit("a", 1), deposit("b", 1))
+    for each in (single, both, later, other):
+        gathering.add(each)
+    assert gathering.take(is_bulk=True) == [both]
+    assert gathering.take(is_bulk=False) == [other]
+    gathering.release([both])
+    assert gathering.take(is_bulk=False) == [single, later]
+
+
+async def test_whole_requests_fill_a_batch_and_none_is_split() -> None:
+    gathering = Gathering()
+    requests = [bulk(*(deposit(f"w{number}", 1) for _ in range(400))) for number in range(3)]
+    for each in requests:
+        gathering.add(each)
+    assert gathering.take(is_bulk=True) == requests[:2]
+    assert gathering.take(is_bulk=True) == requests[2:]
+
+
+async def test_only_so_many_bulk_requests_wait() -> None:
+    gathering = Gathering()
+    for number in range(BULK_WAITING_MAX):
+        assert gathering.refusal_for(bulk(deposit(f"w{number}", 1))) is None
+        gathering.add(bulk(deposit(f"w{number}", 1)))
+    assert "bulk requests are waiting" in (gathering.refusal_for(bulk(deposit("x", 1))) or "")
+    assert gathering.refusal_for(request(deposit("x", 1))) is None
+    gathering.take(is_bulk=True)
+    assert gathering.refusal_for(bulk(deposit("x", 1))) is None

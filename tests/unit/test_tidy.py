@@ -41,8 +41,8 @@ CATCHES_EVERYTHING = {
 
 CHECKS = {"raises", "eventually", "eventually_blocking", "until"}
 
-# The settings read it once; `up` hands it on to the processes it starts.
-KNOWS_THE_ENVIRONMENT = {"src/wallet/settings.py", "src/wallet/cli/up.py"}
+# The settings read it once; a parent hands it on to the processes it starts.
+KNOWS_THE_ENVIRONMENT = {"src/wallet/settings.py", "src/wallet/cli/children.py"}
 
 SLEEPS = {"tests/support/waiting.py", "tests/support/reaper.py"}
 SQL_STATEMENT = re.compile(r"^\s*(select|insert into|update|delete from|create|alter|drop|truncate)\b", re.IGNORECASE)

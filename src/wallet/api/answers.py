@@ -6,11 +6,12 @@ import msgspec
 
 from wallet.api.problems import CODE_OF_REJECTION, KINDS, Code, problem_body
 from wallet.api.schemas import MoveResponse, TransferResponse
+from wallet.domain.atomic import ATOMIC
 from wallet.domain.commands import OperationKey
 from wallet.domain.money import format_money
 from wallet.domain.outcomes import KeyReused, Moved, Outcome, Transferred
 from wallet.domain.rejections import Rejected
-from wallet.ledger.answers import Answer
+from wallet.ledger.answers import Answer, Render
 
 CREATED: Final = 201
 
@@ -28,6 +29,19 @@ def render(key: OperationKey, outcome: Outcome) -> Answer:
             return _problem(key, Code.IDEMPOTENCY_KEY_REUSED, _reused_detail(key, outcome))
         case _:
             assert_never(outcome)
+
+
+def render_atomic_refusal(key: OperationKey, index: int, outcome: Outcome) -> Answer:
+    """The answer to a whole atomic request of which this operation is the first refused; as pure as `render`."""
+    match outcome:
+        case Rejected():
+            detail = f"Operation {index}: {outcome.detail} No operation of this request took effect."
+            return _problem(key, CODE_OF_REJECTION[outcome.reason], detail, index=index)
+        case KeyReused():
+            detail = f"Operation {index}: {_atomic_reused_detail(key, outcome)}"
+            return _problem(key, Code.IDEMPOTENCY_KEY_REUSED, detail, index=index)
+        case _:
+            raise AssertionError(f"operation {index} was not refused: {outcome}")
 
 
 def _moved_body(key: OperationKey, outcome: Moved) -> bytes:
@@ -50,17 +64,38 @@ def _transferred_body(key: OperationKey, outcome: Transferred) -> bytes:
     )
 
 
-def _problem(key: OperationKey, code: Code, detail: str) -> Answer:
-    return Answer(KINDS[code].status, problem_body(code, detail, request_id=key.request_id))
+def _problem(key: OperationKey, code: Code, detail: str, *, index: int | None = None) -> Answer:
+    return Answer(KINDS[code].status, problem_body(code, detail, request_id=key.request_id, index=index))
 
 
 def _reused_detail(key: OperationKey, outcome: KeyReused) -> str:
-    kind, amount, counterparty = outcome.stored_fingerprint.split(":", 2)
-    receiver = f" to {counterparty}" if counterparty else ""
     return (
-        f"Wallet {key.wallet_id} has used this key for a {kind} of {amount}{receiver}. "
+        f"Wallet {key.wallet_id} has used this key {_use_of(outcome.stored_fingerprint)}. "
         "Use a new key for a new request; nothing moved."
     )
 
 
+def _use_of(fingerprint: str) -> str:
+    kind, amount, counterparty = fingerprint.split(":", 2)
+    if kind == ATOMIC:
+        return "in an atomic request"
+    receiver = f" to {counterparty}" if counterparty else ""
+    return f"for a {kind} of {amount}{receiver}"
+
+
+def _atomic_reused_detail(key: OperationKey, outcome: KeyReused) -> str:
+    if not outcome.stored_fingerprint:
+        return (
+            "Some keys of this request were used before and this one was not; "
+            "send the request exactly as before, or with new keys. Nothing moved."
+        )
+    return (
+        f"Wallet {key.wallet_id} has used this key {_use_of(outcome.stored_fingerprint)}, which is not this request. "
+        "Send that request exactly as before, or this one with new keys; nothing moved."
+    )
+
+
 _encode: Final = msgspec.json.Encoder().encode
+
+RENDER: Final = Render(render, render_atomic_refusal)
+"""What the ledger is given to make answers with."""

@@ -6,10 +6,11 @@ import falcon
 import falcon.asgi
 
 from wallet.api.audit_buffer import AuditBuffer
+from wallet.api.bulk import Operations
 from wallet.api.edge import Edge
 from wallet.api.exchange import exchange_of
 from wallet.api.health import Health
-from wallet.api.incoming import BodyLimits
+from wallet.api.incoming import BULK_PATH, BodyLimits
 from wallet.api.metrics import Metrics
 from wallet.api.movements import Deposits, Executes, Transfers, Withdrawals
 from wallet.api.openapi import document
@@ -42,6 +43,7 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/deposit", Deposits(ledger))
     app.add_route("/wallet/{wallet_id}/withdraw", Withdrawals(ledger))
     app.add_route("/wallet/{wallet_id}/transfer", Transfers(ledger))
+    app.add_route(BULK_PATH, Operations(ledger, is_stepwise=settings.transfer_mode == "stepwise"))
     app.add_route("/wallet/{wallet_id}", Wallets(pool))
     app.add_route("/wallet/{wallet_id}/history", Histories(pool))
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))

@@ -5,7 +5,7 @@ passes through a floating-point number, and a name given twice is refused instea
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from json import JSONDecodeError, JSONDecoder
@@ -19,6 +19,7 @@ NAME_LENGTH_SHOWN_MAX: Final = 64
 ERRORS_MAX: Final = 20
 """How many errors are named; a body of thousands of unknown fields must not make an answer of megabytes."""
 ID_RULE: Final = f"must be 1 to {ID_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ -, the first a letter or digit"
+SAME_WALLET: Final = FieldError(Code.SAME_WALLET, "must be another wallet than the sender", pointer="/toWalletId")
 
 
 class NumberText(str):
@@ -39,12 +40,12 @@ class Body:
 
 def read_move_body(raw: bytes) -> Body:
     """Read the body of a deposit or withdrawal. Raises Refused where it is not a JSON object at all."""
-    return _read(raw, MOVE_FIELDS, required=("amount",))
+    return read_fields(decode_object(raw), MOVE_FIELDS, required=("amount",))
 
 
 def read_transfer_body(raw: bytes) -> Body:
     """Read the body of a transfer. Raises Refused where it is not a JSON object at all."""
-    return _read(raw, TRANSFER_FIELDS, required=("toWalletId", "amount"))
+    return read_fields(decode_object(raw), TRANSFER_FIELDS, required=("toWalletId", "amount"))
 
 
 def decode_object(raw: bytes) -> dict[str, object]:
@@ -68,20 +69,22 @@ def decode_object(raw: bytes) -> dict[str, object]:
     return document
 
 
-class _Malformed(ValueError):
-    """The body breaks a rule that the standard decoder does not know; the message is for the client."""
-
-
-def _read(raw: bytes, fields: Mapping[str, "_Reader"], required: tuple[str, ...]) -> Body:
-    document = decode_object(raw)
+def read_fields(
+    document: Mapping[str, object],
+    fields: Mapping[str, "Reader"],
+    *,
+    required: Sequence[str],
+    errors_max: int = ERRORS_MAX,
+) -> Body:
+    """Read each field of an object that is decoded already, and name all that is wrong."""
     body = Body()
     for name, value in document.items():
         read = fields.get(name)
         if read is None:
-            body.errors.append(_unknown_field(name, fields))
+            body.errors.append(unknown_field(name, fields))
         else:
             read(body, value)
-        if len(body.errors) == ERRORS_MAX:
+        if len(body.errors) == errors_max:
             return body
     body.errors.extend(
         FieldError(_code_of(name), "is required", pointer=f"/{name}") for name in required if name not in document
@@ -89,36 +92,41 @@ def _read(raw: bytes, fields: Mapping[str, "_Reader"], required: tuple[str, ...]
     return body
 
 
+class _Malformed(ValueError):
+    """The body breaks a rule that the standard decoder does not know; the message is for the client."""
+
+
 def _read_amount(body: Body, value: object) -> None:
     if not isinstance(value, str):
-        _refuse(body, "amount", "must be a number or a decimal string")
+        refuse_field(body, "amount", "must be a number or a decimal string")
         return
     try:
         body.amount = parse_amount(value)
     except InvalidAmount as error:
-        _refuse(body, "amount", str(error))
+        refuse_field(body, "amount", str(error))
 
 
 def _read_request_id(body: Body, value: object) -> None:
     if type(value) is str and is_id(value):
         body.request_id = RequestId(value)
     else:
-        _refuse(body, "requestId", ID_RULE)
+        refuse_field(body, "requestId", ID_RULE)
 
 
 def _read_to_wallet_id(body: Body, value: object) -> None:
     if type(value) is str and is_id(value):
         body.to_wallet_id = WalletId(value)
     else:
-        _refuse(body, "toWalletId", ID_RULE)
+        refuse_field(body, "toWalletId", ID_RULE)
 
 
-_Reader = Callable[[Body, object], None]
-MOVE_FIELDS: Final[Mapping[str, _Reader]] = {"amount": _read_amount, "requestId": _read_request_id}
-TRANSFER_FIELDS: Final[Mapping[str, _Reader]] = {"toWalletId": _read_to_wallet_id, **MOVE_FIELDS}
+Reader = Callable[[Body, object], None]
+MOVE_FIELDS: Final[Mapping[str, Reader]] = {"amount": _read_amount, "requestId": _read_request_id}
+TRANSFER_FIELDS: Final[Mapping[str, Reader]] = {"toWalletId": _read_to_wallet_id, **MOVE_FIELDS}
 
 
-def _refuse(body: Body, name: str, detail: str) -> None:
+def refuse_field(body: Body, name: str, detail: str) -> None:
+    """Note what is wrong with a field."""
     body.errors.append(FieldError(_code_of(name), detail, pointer=f"/{name}"))
 
 
@@ -126,7 +134,8 @@ def _code_of(name: str) -> Code:
     return Code.INVALID_AMOUNT if name == "amount" else Code.INVALID_REQUEST
 
 
-def _unknown_field(name: str, fields: Mapping[str, _Reader]) -> FieldError:
+def unknown_field(name: str, fields: Iterable[str]) -> FieldError:
+    """What is wrong with a field that the request does not have."""
     shown = _printable(name).replace("~", "~0").replace("/", "~1")
     return FieldError(
         Code.INVALID_REQUEST, f"is not a field of this request; known are {', '.join(fields)}", pointer=f"/{shown}"

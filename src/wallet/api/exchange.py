@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from uuid_utils.compat import uuid7
-
 from wallet.api.correlation import correlate
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
+from wallet.postgres.uuids import uuid7
 
 UNMATCHED_ROUTE: Final = "unmatched"
 SCOPE_KEY: Final = "wallet.exchange"

@@ -1,7 +1,8 @@
 """Takes in what a client sends: the body, with limits, and the path, decoded once and strictly.
 
-Bounds: a body has `body_bytes_max` and `body_seconds_max`. Of a longer one at most `drained_bytes_max` are read
-and thrown away, so that a client that sends before it listens still gets its 413; then the connection is closed.
+Bounds: a body has `body_bytes_max` (on the bulk route `bulk_body_bytes_max`) and `body_seconds_max`. Of a longer one
+at most `drained_bytes_max` more are read and thrown away, so that a client that sends before it listens still gets
+its 413; then the connection is closed.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 CLOSE: Final = {"Connection": "close"}
+BULK_PATH: Final = "/operations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,13 @@ class BodyLimits:
     """How many bytes and how much time a body may take."""
 
     body_bytes_max: int = 64 * 1024
+    bulk_body_bytes_max: int = 1024 * 1024
     drained_bytes_max: int = 1024 * 1024
     body_seconds_max: float = 10.0
+
+    def bytes_max_of(self, raw_path: bytes) -> int:
+        """How long a body may be there. It is asked before the routing: a body must be taken in to be refused well."""
+        return self.bulk_body_bytes_max if raw_path == _RAW_BULK_PATH else self.body_bytes_max
 
 
 async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits) -> None:
@@ -35,26 +42,31 @@ async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits)
     if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
         return
     length = int(declared) if declared is not None and declared.isdecimal() else None
-    if length is not None and length > limits.body_bytes_max and "expect" in exchange.headers:
+    bytes_max = limits.bytes_max_of(exchange.raw_path)
+    if length is not None and length > bytes_max and "expect" in exchange.headers:
         # The client waits for a word before it sends: nothing to drain, and the word is no.
-        raise _too_large(limits)
+        raise _too_large(bytes_max)
     try:
         async with asyncio.timeout(limits.body_seconds_max):
-            await _receive_chunks(exchange, receive, length, limits)
+            await _receive_chunks(
+                exchange, receive, length, kept_max=bytes_max, read_max=bytes_max + limits.drained_bytes_max
+            )
     except TimeoutError:
         raise Refused(
             Code.REQUEST_TIMEOUT,
             f"The body did not arrive within {limits.body_seconds_max:g} seconds; nothing was done.",
             headers=CLOSE,
         ) from None
-    if exchange.body_length > limits.body_bytes_max:
-        raise _too_large(limits)
+    if exchange.body_length > bytes_max:
+        raise _too_large(bytes_max)
 
 
-async def _receive_chunks(exchange: Exchange, receive: Receive, length: int | None, limits: BodyLimits) -> None:
+async def _receive_chunks(
+    exchange: Exchange, receive: Receive, length: int | None, *, kept_max: int, read_max: int
+) -> None:
     digest, kept = sha256(), bytearray()
     try:
-        while exchange.body_length < limits.drained_bytes_max:
+        while exchange.body_length < read_max:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Refused(
@@ -65,7 +77,7 @@ async def _receive_chunks(exchange: Exchange, receive: Receive, length: int | No
             chunk: bytes = message.get("body", b"")
             digest.update(chunk)
             exchange.body_length += len(chunk)
-            kept += chunk[: limits.body_bytes_max - len(kept)]
+            kept += chunk[: kept_max - len(kept)]
             # Asking for the empty last message would cost a turn of the loop for each request.
             if exchange.body_length == length or not message.get("more_body", False):
                 return
@@ -94,9 +106,8 @@ def _bad_path(detail: str) -> Refused:
     return refusal_of([FieldError(Code.INVALID_REQUEST, detail, parameter="path")])
 
 
-def _too_large(limits: BodyLimits) -> Refused:
-    return Refused(
-        Code.BODY_TOO_LARGE,
-        f"The body is larger than {limits.body_bytes_max} bytes; nothing was done.",
-        headers=CLOSE,
-    )
+def _too_large(bytes_max: int) -> Refused:
+    return Refused(Code.BODY_TOO_LARGE, f"The body is larger than {bytes_max} bytes; nothing was done.", headers=CLOSE)
+
+
+_RAW_BULK_PATH: Final = BULK_PATH.encode()

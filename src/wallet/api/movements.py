@@ -1,6 +1,7 @@
 """The routes that move money: one command each, decided by the ledger."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import falcon.asgi
 
@@ -10,8 +11,10 @@ from wallet.api.problems import CONTENT_TYPE, Code, Refused
 from wallet.api.requests import read_deposit, read_transfer, read_withdraw
 from wallet.api.schemas import JSON
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.audit import AuditRecord
+
+ROLLED_BACK: Final = "Something went wrong on our side. It was logged and rolled back: nothing moved."
 
 
 class Executes(Protocol):
@@ -19,6 +22,10 @@ class Executes(Protocol):
 
     async def execute(self, command: Command, audit: AuditRecord) -> Answer:
         """Bring a command to its end. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
+        ...
+
+    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+        """Bring the commands of one request to their end, in order. Raises what `execute` raises."""
         ...
 
 
@@ -65,18 +72,16 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
         answer = await ledger.execute(command, audit_record_of(exchange))
     except NotExecuted as reason:
         raise Refused(
-            Code.NOT_EXECUTED, f"{_sentence(reason)} Nothing moved. Retry with key {command.request_id}."
+            Code.NOT_EXECUTED, f"{sentence_of(reason)} Nothing moved. Retry with key {command.request_id}."
         ) from None
     except OutcomeUnknown as reason:
         raise Refused(
             Code.OUTCOME_UNKNOWN,
-            f"{_sentence(reason)} It may or may not have taken effect. "
+            f"{sentence_of(reason)} It may or may not have taken effect. "
             f"Retry with key {command.request_id} to learn which; it takes effect at most once.",
         ) from None
     except CommandFailed:
-        raise Refused(
-            Code.INTERNAL_ERROR, "Something went wrong on our side. It was logged and rolled back: nothing moved."
-        ) from None
+        raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
     exchange.is_audited = True
     resp.status = answer.status
     resp.data = answer.body
@@ -85,5 +90,6 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
         resp.set_header("Idempotency-Replayed", "true")
 
 
-def _sentence(reason: Exception) -> str:
+def sentence_of(reason: Exception) -> str:
+    """What the ledger said, or else what it means."""
     return str(reason) or "The ledger gave no answer in time."

@@ -4,11 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from wallet.api.examples import (
+    BULK_DONE,
+    BULK_EXAMPLES,
+    DEPOSIT_EXAMPLES,
+    DEPOSITED,
+    TRANSFER_EXAMPLES,
+    TRANSFERRED,
+    WITHDRAW_EXAMPLES,
+    WITHDRAWN,
+)
 from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.api.problems import Code
 from wallet.api.schemas import (
     JSON,
     AliveResponse,
+    BulkRequest,
+    BulkResponse,
     HistoryItem,
     MoveRequest,
     MoveResponse,
@@ -96,35 +108,17 @@ _MOVE: Final = (
     Code.OUTCOME_UNKNOWN,
     *_ANY,
 )
-# Each operation has a key of its own in its example, because a key belongs to one request.
-_DEPOSIT_EXAMPLES: Final = {
-    "exact": {"amount": "100.50", "requestId": "deposit-4711"},
-    "a number, and no key": {"amount": 100},
-}
-_DEPOSITED: Final = {
-    "walletId": "alice",
-    "balance": "100.5000",
-    "requestId": "deposit-4711",
-    "created": True,
-}
-_WITHDRAW_EXAMPLES: Final = {"exact": {"amount": "0.50", "requestId": "withdrawal-4712"}}
-_WITHDRAWN: Final = {
-    "walletId": "alice",
-    "balance": "100.0000",
-    "requestId": "withdrawal-4712",
-    "created": False,
-}
-_TRANSFER_EXAMPLES: Final = {"exact": {"toWalletId": "bob", "amount": "25.00", "requestId": "transfer-4713"}}
-_TRANSFERRED: Final = {
-    "transferId": "01890a5d-ac96-774b-bcce-b302099a8057",
-    "fromWalletId": "alice",
-    "toWalletId": "bob",
-    "amount": "25.0000",
-    "status": "completed",
-    "requestId": "transfer-4713",
-    "fromBalance": "75.0000",
-    "toBalance": "25.0000",
-}
+_BULK_DESCRIPTION: Final = """\
+Runs 1 to 1,000 operations in order; the body may be 1 MiB. Each has its key in `requestId`, with the scope it has on \
+the operation's own route, so the whole request can be sent again safely.
+
+**independent**: each operation has its own outcome; `results` has them in the same order, each with the status and \
+body that its own route would have given, a 400 for one that is not valid included. The answer as a whole is 200.
+
+**atomic**: all operations take effect, or none. The first refusal is the answer to all, with the operation's place in \
+`index`, and is stored for every key. A key stands for the whole request then: sent again with any change, or with \
+some keys used and others new, it is 422. Not available where `TRANSFER_MODE` is `stepwise`.
+"""
 
 _MONEY: Final = (
     Operation(
@@ -136,11 +130,11 @@ _MONEY: Final = (
         description="Adds an amount to a wallet, which is made if it does not exist.",
         parameters=(_WALLET_ID, _KEY),
         request=MoveRequest,
-        request_examples=_DEPOSIT_EXAMPLES,
+        request_examples=DEPOSIT_EXAMPLES,
         status=201,
         success="The amount is in the wallet.",
         response=MoveResponse,
-        response_example=_DEPOSITED,
+        response_example=DEPOSITED,
         headers=("Idempotency-Replayed",),
         codes=(Code.BALANCE_LIMIT_EXCEEDED, *_MOVE),
     ),
@@ -153,11 +147,11 @@ _MONEY: Final = (
         description="Takes an amount from a wallet; never more than it holds.",
         parameters=(_WALLET_ID, _KEY),
         request=MoveRequest,
-        request_examples=_WITHDRAW_EXAMPLES,
+        request_examples=WITHDRAW_EXAMPLES,
         status=201,
         success="The amount has left the wallet.",
         response=MoveResponse,
-        response_example=_WITHDRAWN,
+        response_example=WITHDRAWN,
         headers=("Idempotency-Replayed",),
         codes=(Code.INSUFFICIENT_FUNDS, Code.WALLET_NOT_FOUND, *_MOVE),
     ),
@@ -170,11 +164,11 @@ _MONEY: Final = (
         description="Moves an amount to another wallet, which is made if it does not exist.",
         parameters=(_WALLET_ID, _KEY),
         request=TransferRequest,
-        request_examples=_TRANSFER_EXAMPLES,
+        request_examples=TRANSFER_EXAMPLES,
         status=201,
         success="The transfer is complete.",
         response=TransferResponse,
-        response_example=_TRANSFERRED,
+        response_example=TRANSFERRED,
         headers=("Idempotency-Replayed",),
         codes=(
             Code.SAME_WALLET,
@@ -182,6 +176,28 @@ _MONEY: Final = (
             Code.BALANCE_LIMIT_EXCEEDED,
             Code.WALLET_NOT_FOUND,
             Code.TRANSFER_FAILED,
+            *_MOVE,
+        ),
+    ),
+    Operation(
+        method="post",
+        path="/operations",
+        operation_id="runOperations",
+        tag="money",
+        summary="Many operations at once",
+        description=_BULK_DESCRIPTION,
+        request=BulkRequest,
+        request_examples=BULK_EXAMPLES,
+        success="The operations have run; each result says what came of it.",
+        response=BulkResponse,
+        response_example=BULK_DONE,
+        headers=("Idempotency-Replayed",),
+        codes=(
+            Code.ATOMIC_NOT_AVAILABLE,
+            Code.SAME_WALLET,
+            Code.INSUFFICIENT_FUNDS,
+            Code.BALANCE_LIMIT_EXCEEDED,
+            Code.WALLET_NOT_FOUND,
             *_MOVE,
         ),
     ),

@@ -23,6 +23,7 @@ class Code(StrEnum):
     BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
     TRANSFER_FAILED = "transfer_failed"
     SAME_WALLET = "same_wallet"
+    ATOMIC_NOT_AVAILABLE = "atomic_not_available"
     INVALID_AMOUNT = "invalid_amount"
     INVALID_REQUEST = "invalid_request"
     INVALID_JSON = "invalid_json"
@@ -59,6 +60,7 @@ KINDS: Final[Mapping[Code, Kind]] = {
     Code.BALANCE_LIMIT_EXCEEDED: Kind(400, "The balance would exceed its limit"),
     Code.TRANSFER_FAILED: Kind(409, "The transfer failed and the money is back"),
     Code.SAME_WALLET: Kind(400, "A wallet cannot transfer to itself"),
+    Code.ATOMIC_NOT_AVAILABLE: Kind(400, "Atomic requests are not available here"),
     Code.INVALID_AMOUNT: Kind(400, "The amount is not valid"),
     Code.INVALID_REQUEST: Kind(400, "The request is not valid"),
     Code.INVALID_JSON: Kind(400, "The body is not valid JSON"),
@@ -119,6 +121,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     code: Annotated[Code, msgspec.Meta(description="stable; branch on it")]
     request_id: Annotated[str | None, msgspec.Meta(description="the idempotency key, where known")] = None
     errors: Annotated[Sequence[FieldError], msgspec.Meta(description="each thing that is wrong with the request")] = ()
+    index: (
+        Annotated[int, msgspec.Meta(ge=0, description="in an atomic request: the refused operation's place, from 0")]
+        | None
+    ) = None
 
 
 class Refused(Exception):
@@ -149,11 +155,16 @@ class Refused(Exception):
 
 
 def problem_body(
-    code: Code, detail: str, *, request_id: RequestId | None = None, errors: Sequence[FieldError] = ()
+    code: Code,
+    detail: str,
+    *,
+    request_id: RequestId | None = None,
+    errors: Sequence[FieldError] = (),
+    index: int | None = None,
 ) -> bytes:
     """A problem as bytes; the same arguments always give the same bytes, so that it can be stored."""
     kind = KINDS[code]
-    return _encode(Problem(type_of(code), kind.title, kind.status, detail, code, request_id, errors))
+    return _encode(Problem(type_of(code), kind.title, kind.status, detail, code, request_id, errors, index))
 
 
 def type_of(code: Code) -> str:

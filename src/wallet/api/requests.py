@@ -4,13 +4,12 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from uuid_utils.compat import uuid7
-
-from wallet.api.bodies import ID_RULE, Body, read_move_body, read_transfer_body
+from wallet.api.bodies import ID_RULE, SAME_WALLET, Body, read_move_body, read_transfer_body
 from wallet.api.exchange import Exchange
 from wallet.api.problems import Code, FieldError, Refused, refusal_of
 from wallet.domain.commands import Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import RequestId, TransferId, WalletId, is_id
+from wallet.postgres.uuids import uuid7
 
 _JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
 
@@ -30,12 +29,10 @@ def read_withdraw(exchange: Exchange, path_id: str) -> Withdraw:
 def read_transfer(exchange: Exchange, path_id: str) -> Transfer:
     """The transfer that this request asks for."""
     wallet_id = read_wallet_id(exchange, path_id)
-    body = read_transfer_body(_json_body(exchange))
+    body = read_transfer_body(json_body(exchange))
     request_id = _settle_key(exchange, body)
     if body.to_wallet_id == wallet_id:
-        body.errors.append(
-            FieldError(Code.SAME_WALLET, "must be another wallet than the sender", pointer="/toWalletId")
-        )
+        body.errors.append(SAME_WALLET)
     if body.errors or body.amount is None or body.to_wallet_id is None:
         raise refusal_of(body.errors)
     return Transfer(
@@ -58,14 +55,15 @@ def read_wallet_id(exchange: Exchange, path_id: str) -> WalletId:
 
 def _read_move(exchange: Exchange, path_id: str) -> tuple[WalletId, RequestId, Decimal]:
     wallet_id = read_wallet_id(exchange, path_id)
-    body = read_move_body(_json_body(exchange))
+    body = read_move_body(json_body(exchange))
     request_id = _settle_key(exchange, body)
     if body.errors or body.amount is None:
         raise refusal_of(body.errors)
     return wallet_id, request_id, body.amount
 
 
-def _json_body(exchange: Exchange) -> bytes:
+def json_body(exchange: Exchange) -> bytes:
+    """The bytes of a body that says it is JSON. Raises Refused (415) for one that does not."""
     content_type = exchange.headers.get("content-type")
     if content_type != "application/json" and (content_type is None or not _JSON.fullmatch(content_type)):
         raise Refused(

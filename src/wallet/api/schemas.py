@@ -9,6 +9,8 @@ from msgspec import Meta
 from wallet.domain.identifiers import ID_LENGTH_MAX, ID_PATTERN
 
 JSON: Final = "application/json"
+OPERATIONS_MAX: Final = 1000
+"""How many operations a bulk request may hold: it is one database transaction, which others on its wallets wait for."""
 
 _AMOUNT_SCHEMA: Final = {
     "type": ["string", "number"],
@@ -42,7 +44,7 @@ WalletIdText = Annotated[
 RequestIdText = Annotated[
     str,
     Meta(
-        description="The idempotency key of the request within the wallet of the path.",
+        description="The idempotency key of the request, within the wallet it is sent to.",
         extra_json_schema=_ID_SCHEMA,
     ),
 ]
@@ -69,6 +71,65 @@ class TransferRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True
     to_wallet_id: WalletIdText
     amount: AmountIn
     request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Operation(msgspec.Struct, rename="camel", forbid_unknown_fields=True, tag_field="type"):
+    """What every operation of a bulk request has: its key is required, so that the request can be sent again."""
+
+    wallet_id: WalletIdText
+    amount: AmountIn
+    request_id: RequestIdText
+
+
+class DepositOperation(_Operation, tag="deposit"):
+    """A deposit, as part of a bulk request."""
+
+
+class WithdrawOperation(_Operation, tag="withdraw"):
+    """A withdrawal, as part of a bulk request."""
+
+
+class TransferOperation(_Operation, tag="transfer"):
+    """A transfer, as part of a bulk request; the sender is `walletId`."""
+
+    to_wallet_id: WalletIdText
+
+
+class BulkRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Operations to run in order: each for itself, or all or nothing."""
+
+    mode: Annotated[
+        Literal["independent", "atomic"],
+        Meta(description="independent: each has its own outcome; atomic: all take effect, or none"),
+    ]
+    operations: Annotated[
+        list[DepositOperation | WithdrawOperation | TransferOperation],
+        Meta(min_length=1, max_length=OPERATIONS_MAX, description="run in this order"),
+    ]
+
+
+class BulkResult(msgspec.Struct, frozen=True, rename="camel"):
+    """What came of one operation: what its own route would have answered."""
+
+    status: Annotated[int, Meta(description="the status that the operation's own route gives", examples=[201])]
+    replayed: Annotated[bool, Meta(description="whether this is the answer to an earlier request with the same key")]
+    body: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="the body that the operation's own route gives",
+            extra_json_schema={
+                "anyOf": [
+                    {"$ref": f"#/components/schemas/{name}"} for name in ("MoveResponse", "TransferResponse", "Problem")
+                ]
+            },
+        ),
+    ]
+
+
+class BulkResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """One result for each operation, in their order."""
+
+    results: Sequence[BulkResult]
 
 
 class MoveResponse(msgspec.Struct, frozen=True, rename="camel"):

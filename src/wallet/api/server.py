@@ -4,13 +4,19 @@ At stop nothing new is accepted, idle connections are closed, and every request 
 connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
 HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are served at once,
 more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
+
+Several processes may share a port (`held_port`, `shares_port`): each listens for itself, and the kernel spreads new
+connections over them by their addresses. What is promised at a stop is the same for each of them: requests that were
+read. A connection that still waits in the kernel's queue of a listener that closes is reset, though another process
+listens beside it; nothing of it was read, so a client sends again.
 """
 
 import asyncio
 import errno
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,14 +64,19 @@ async def serve(
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
     limits: ServerLimits | None = None,
+    shares_port: bool = False,
 ) -> None:
     """Serve until `stop` is set; `on_ready` gets the address, such as http://127.0.0.1:3000, once it answers.
 
-    Port 0 takes any free port. Raises PortInUse, CannotListen or ServerEnded.
+    Port 0 takes any free port. A port that it shares is one that a `held_port` of this user keeps; there a process
+    beside it may be the one that answers first. Raises PortInUse, CannotListen or ServerEnded.
     """
     limits = limits or ServerLimits()
     allow_many_connections()
-    address, port = _claim(host, port)
+    with _bound(host, 0 if shares_port else port) as claimed:
+        # The server itself would share a port with anyone, so it gets one that was found free or that is meant.
+        address, free_port = claimed.getsockname()[:2]
+    port = port if shares_port else free_port
     server = _server(app, address, port, limits)
     serving = asyncio.create_task(server.serve(), name="http server")
     stopping = asyncio.create_task(stop.wait(), name="http server's stop")
@@ -78,6 +89,38 @@ async def serve(
     finally:
         stopping.cancel()
         await _end(server, serving, limits)
+
+
+@contextmanager
+def held_port(host: str, port: int) -> Iterator[int]:
+    """Keep a port for processes of ours that share it, whether any of them runs or not; yields its number.
+
+    Meanwhile only this user's sockets that share on purpose can have it. Raises PortInUse or CannotListen.
+    """
+    with ExitStack() as held:
+        first = held.enter_context(_bound(host, port))
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # A socket that was bound to be reused, as the first had to be, lets others in until somebody listens. So a
+        # second one, that is not, takes its place; what remains of another program's connections can prevent that.
+        number = int(first.getsockname()[1])
+        with suppress(OSError):
+            second = held.enter_context(socket.socket(first.family, first.type, first.proto))
+            second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            second.bind(first.getsockname())
+            first.close()
+        yield number
+
+
+async def is_listened_on(host: str, port: int) -> bool:
+    """Whether a connection to this port of ours is taken."""
+    # An address that means "all of ours" can be listened on, but not everywhere connected to.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    try:
+        _, writer = await asyncio.open_connection(reachable, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def allow_many_connections() -> None:
@@ -105,14 +148,16 @@ def _server(app: Any, host: str, port: int, limits: ServerLimits) -> Server:
     )
 
 
-def _claim(host: str, port: int) -> tuple[str, int]:
-    """The address and port to listen on, found free. The server itself would share a port with another listener."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the port, which nothing listens on. Raises PortInUse or CannotListen."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return str(address[0]), int(probe.getsockname()[1])
+        with ExitStack() as undo:
+            bound = undo.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            undo.pop_all()
+            return bound
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(_filled(PortInUse, host=host, port=port)) from None
@@ -125,17 +170,11 @@ def _filled(error: type[Exception], **values: object) -> str:
 
 
 async def _wait_until_listening(address: str, port: int, serving: asyncio.Task[None]) -> None:
-    # An address that means "all of ours" can be listened on, but not everywhere connected to.
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     deadline = asyncio.get_running_loop().time() + START_SECONDS_MAX
     while not serving.done() and asyncio.get_running_loop().time() < deadline:
-        try:
-            _, writer = await asyncio.open_connection(reachable, port)
-        except OSError:
-            await asyncio.sleep(_POLL_SECONDS)
-        else:
-            writer.close()
+        if await is_listened_on(address, port):
             return
+        await asyncio.sleep(_POLL_SECONDS)
     raise ServerEnded
 
 

@@ -1,19 +1,14 @@
 """`wallet up`: everything on one machine, each process of its own, started and stopped in the right order.
 
-Order: PostgreSQL, migrations, relay and worker, api; stopped the other way round. A process that ends by itself is
-started again, with back-off. Every child runs in a session of its own, so that the terminal's Ctrl-C reaches only
-this process; on Linux a child is told to stop if this process is killed.
+Order: PostgreSQL, migrations, relay and worker, api; stopped the other way round. What happens to a process that ends
+by itself, and to all of them when this one is killed, is said in children.py.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import os
-import signal
 import socket
-import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +18,7 @@ from urllib.request import urlopen
 
 import typer
 
+from wallet.cli.children import CannotStart, Child, running
 from wallet.postgres.connections import connect
 from wallet.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from wallet.postgres.errors import DATABASE_ERRORS
@@ -31,89 +27,31 @@ from wallet.queries.readiness import durability_faults
 from wallet.settings import Settings
 
 READY_SECONDS_MAX: Final = 60.0
-STOP_SECONDS_MAX: Final = 30.0
-RESTART_SECONDS_FIRST: Final = 0.5
-RESTART_SECONDS_MAX: Final = 10.0
-PR_SET_PDEATHSIG: Final = 1
 
 
-class CannotStart(Exception):
-    """`wallet up` can't start; the message says why and what to do."""
-
-
-async def run_up(settings: Settings, *, host: str, port: int, data_dir: Path, stop: asyncio.Event) -> None:
+async def run_up(
+    settings: Settings, *, host: str, port: int, api_workers: int, data_dir: Path, stop: asyncio.Event
+) -> None:
     """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
     port = _expect_free_port(host, port)
     async with AsyncExitStack() as stack:
         dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir))
         await _migrate(dsn)
-        environment = {**os.environ, "DATABASE_URL": dsn}
         children = [
-            await stack.enter_async_context(_running(Child(arguments, environment)))
-            for arguments in (["relay"], ["worker"], ["api", "--host", host, "--port", str(port)])
+            Child([*arguments, "--quiet"], name=arguments[0], environment={"DATABASE_URL": dsn})
+            for arguments in (
+                ["relay"],
+                ["worker"],
+                ["api", "--host", host, "--port", str(port), "--workers", str(api_workers)],
+            )
         ]
+        for child in children:
+            await stack.enter_async_context(running(child))
         if await _wait_until_ready(f"http://{host}:{port}", children, stop):
             _greet(f"http://{host}:{port}", settings, None if settings.has_database else data_dir)
             await stop.wait()
         typer.echo("stopping")
     typer.echo("stopped")
-
-
-class Child:
-    """One process of ours, started again when it ends by itself."""
-
-    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
-        self.name = arguments[0]
-        self.end_count = 0
-        self._command = [sys.executable, "-P", "-m", "wallet", *arguments, "--quiet"]
-        self._environment = environment
-        self._process: Process | None = None
-        self._stopping = asyncio.Event()
-
-    async def keep_running(self) -> None:
-        """Run the process, and again whenever it ends, until `stop`."""
-        delay = RESTART_SECONDS_FIRST
-        while not self._stopping.is_set():
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environment, start_new_session=True, preexec_fn=_stop_with_parent
-            )
-            if self._stopping.is_set():
-                # `stop` came while the process was being made, and found none to stop.
-                await self._end(self._process)
-                return
-            code = await self._process.wait()
-            if self._stopping.is_set():
-                return
-            self.end_count += 1
-            typer.echo(f"{self.name} ended by itself (exit code {code}); starting it again in {delay:g} s", err=True)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
-            delay = min(delay * 2, RESTART_SECONDS_MAX)
-
-    async def stop(self) -> None:
-        """Ask the process to stop; end it if it does not within the limit."""
-        self._stopping.set()
-        if self._process is not None and self._process.returncode is None:
-            await self._end(self._process)
-
-    async def _end(self, process: Process) -> None:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
-        except TimeoutError:
-            typer.echo(f"{self.name} did not stop within {STOP_SECONDS_MAX:g} s; ending it", err=True)
-            process.kill()
-            await process.wait()
-
-
-@asynccontextmanager
-async def _running(child: Child) -> AsyncIterator[Child]:
-    task = asyncio.create_task(child.keep_running())
-    try:
-        yield child
-    finally:
-        await child.stop()
-        await task
 
 
 @asynccontextmanager
@@ -173,9 +111,10 @@ async def _wait_until_ready(url: str, children: list[Child], stop: asyncio.Event
         async with asyncio.timeout(READY_SECONDS_MAX):
             while not stop.is_set():
                 for child in children:
-                    if child.end_count:
-                        raise CannotStart(f"{child.name} could not start; its reason stands above or in its log.")
+                    child.expect_not_ended()
                 if await asyncio.to_thread(_answers_ready, url):
+                    for child in children:
+                        child.mark_started()
                     return True
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.1)
@@ -212,9 +151,3 @@ ready {url}
 Ctrl-C stops everything; the data stays.
 """
     )
-
-
-def _stop_with_parent() -> None:
-    """In the child, before it runs: ask Linux for a SIGTERM when `wallet up` itself is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -26,11 +26,11 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletI
 from wallet.domain.outcomes import FinalOutcome, KeyReused, Moved, Transferred
 from wallet.domain.rejections import Rejected, Rejection
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused, begin, conclude, receive
+from wallet.domain.values import Value
 from wallet.domain.wallet import Wallet, decide_deposit, decide_withdraw, initial, record
 
 
-@dataclass(frozen=True, slots=True)
-class StoredOperation:
+class StoredOperation(Value, frozen=True):
     """What is remembered of a key: which request it belongs to, and whether its outcome is final."""
 
     fingerprint: str
@@ -38,22 +38,19 @@ class StoredOperation:
     is_final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Value, frozen=True):
     """The command has its outcome now; it is to be stored under its key."""
 
     outcome: FinalOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Value, frozen=True):
     """A stepwise transfer was debited; the outcome of its key is pending."""
 
     terms: TransferTerms
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(Value, frozen=True):
     """The key has its outcome already: the answer is the stored one.
 
     `is_own` if this very request (by its audit id) stored it: its first answer, lost on the way.
@@ -63,24 +60,21 @@ class Replayed:
     is_own: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StillPending:
+class StillPending(Value, frozen=True):
     """The key belongs to this request, whose transfer has not ended yet; `is_own` as in Replayed."""
 
     key: OperationKey
     is_own: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Credited:
+class Credited(Value, frozen=True):
     """The receiver's word on a stepwise transfer; `is_new` if it was given just now."""
 
     outcome: CreditOutcome
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Concluded:
+class Concluded(Value, frozen=True):
     """A stepwise transfer ended just now: its key's outcome is settled."""
 
     outcome: FinalOutcome

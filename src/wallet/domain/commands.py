@@ -4,7 +4,6 @@ A command that is run a second time (after a deadlock, or a COMMIT whose answer 
 command: its key, audit id and transfer id were made before its first run.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, assert_never
 
@@ -12,6 +11,7 @@ from wallet.domain.events import TransferTerms
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.domain.money import format_money
 from wallet.domain.transfer import CreditOutcome
+from wallet.domain.values import Value
 
 
 class OperationKey(NamedTuple):
@@ -21,8 +21,7 @@ class OperationKey(NamedTuple):
     request_id: RequestId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deposit:
+class Deposit(Value, frozen=True, kw_only=True):
     """Add an amount to a wallet, which is made if it does not exist."""
 
     wallet_id: WalletId
@@ -31,8 +30,7 @@ class Deposit:
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdraw:
+class Withdraw(Value, frozen=True, kw_only=True):
     """Take an amount from a wallet."""
 
     wallet_id: WalletId
@@ -41,8 +39,7 @@ class Withdraw:
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(Value, frozen=True, kw_only=True):
     """Move an amount from a wallet (wallet_id) to another, which is made if it does not exist."""
 
     wallet_id: WalletId
@@ -56,8 +53,7 @@ class Transfer:
 Command = Deposit | Withdraw | Transfer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreditTransfer:
+class CreditTransfer(Value, frozen=True, kw_only=True):
     """Step 2 of a stepwise transfer, at the receiver."""
 
     terms: TransferTerms
@@ -65,8 +61,7 @@ class CreditTransfer:
     api_audit_id: ApiAuditId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcludeTransfer:
+class ConcludeTransfer(Value, frozen=True, kw_only=True):
     """Step 3 of a stepwise transfer, at the sender, after the receiver's final word."""
 
     terms: TransferTerms

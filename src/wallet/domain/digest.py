@@ -5,16 +5,18 @@ order. Every field is reduced to bytes in one way only, whether it comes from me
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from wallet.domain.events import SIGNS
 from wallet.domain.money import format_money
+from wallet.domain.values import Value
 
 GENESIS: Final = bytes(32)
 """The chain value before the first position."""
@@ -23,11 +25,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Made once, as lengths are small and a batch has thousands of fields.
 _PREFIXES: Final = [length.to_bytes(4, "big") for length in range(1024)]
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_TYPES: Final = {event_type: event_type.encode() for event_type in SIGNS}
+
+encode_payload: Final = msgspec.json.Encoder(order="sorted").encode
+"""A payload as sorted compact JSON: the bytes that the digest covers, and that are stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class DigestedEvent:
+class DigestedEvent(Value, frozen=True):
     """The fields of an events row that the digest covers."""
 
     bucket: int
@@ -40,11 +44,11 @@ class DigestedEvent:
     balance_after: Decimal
     transfer_id: UUID | None
     api_audit_id: UUID
-    payload: dict[str, Any]
+    payload: bytes
+    """As `encode_payload` gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DigestedOperation:
+class DigestedOperation(Value, frozen=True):
     """The fields of a final operations row that the digest covers."""
 
     bucket: int
@@ -83,6 +87,12 @@ def _length_prefixed(fields: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=64)
+def _microseconds(time: datetime) -> bytes:
+    """Microseconds since 1970. The events of a batch have one time, or a few."""
+    return b"%d" % ((time - _EPOCH) // _MICROSECOND)
+
+
 def _event_fields(event: DigestedEvent) -> tuple[bytes, ...]:
     return (
         b"event",
@@ -90,13 +100,13 @@ def _event_fields(event: DigestedEvent) -> tuple[bytes, ...]:
         event.wallet_id.encode(),
         b"%d" % event.version,
         event.event_id.bytes,
-        event.type.encode(),
-        b"%d" % ((event.occurred_at - _EPOCH) // _MICROSECOND),
+        _TYPES.get(event.type) or event.type.encode(),
+        _microseconds(event.occurred_at),
         format_money(event.amount).encode(),
         format_money(event.balance_after).encode(),
         b"" if event.transfer_id is None else event.transfer_id.bytes,
         event.api_audit_id.bytes,
-        _encode_sorted(event.payload),
+        event.payload,
     )
 
 

@@ -3,19 +3,18 @@
 The class names are stored and published as event types, so they never change their meaning.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, assert_never
 
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.domain.money import ZERO, format_money
+from wallet.domain.values import Value
 
 SCHEMA_VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TransferTerms:
+class TransferTerms(Value, frozen=True):
     """What a transfer is about; the same in each of its events."""
 
     transfer_id: TransferId
@@ -25,65 +24,56 @@ class TransferTerms:
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class WalletCreated:
+class WalletCreated(Value, frozen=True):
     """A first credit made the wallet."""
 
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class FundsDeposited:
+class FundsDeposited(Value, frozen=True):
     """An amount came in from outside."""
 
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class FundsWithdrawn:
+class FundsWithdrawn(Value, frozen=True):
     """An amount went out to the outside."""
 
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class TransferInitiated:
+class TransferInitiated(Value, frozen=True):
     """The sender's transfer was accepted."""
 
     terms: TransferTerms
 
 
-@dataclass(frozen=True, slots=True)
-class TransferDebited:
+class TransferDebited(Value, frozen=True):
     """The amount left the sender."""
 
     terms: TransferTerms
 
 
-@dataclass(frozen=True, slots=True)
-class TransferCredited:
+class TransferCredited(Value, frozen=True):
     """The amount reached the receiver; in the receiver's sequence."""
 
     terms: TransferTerms
 
 
-@dataclass(frozen=True, slots=True)
-class TransferCompleted:
+class TransferCompleted(Value, frozen=True):
     """The sender knows that the receiver was credited."""
 
     terms: TransferTerms
 
 
-@dataclass(frozen=True, slots=True)
-class TransferCompensated:
+class TransferCompensated(Value, frozen=True):
     """The amount came back to the sender, because the receiver refused it."""
 
     terms: TransferTerms
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TransferFailed:
+class TransferFailed(Value, frozen=True):
     """The transfer ended without effect."""
 
     terms: TransferTerms
@@ -116,8 +106,7 @@ SIGNS: Final[dict[str, int]] = {
 """Event type → the sign of its amount on the balance."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
+class RecordedEvent(Value, frozen=True):
     """An event at its place in its wallet's sequence."""
 
     event: Event

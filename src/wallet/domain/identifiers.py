@@ -1,6 +1,7 @@
 """The ids of the domain, their one spelling rule, and the bucket a wallet lives in."""
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NewType
 from uuid import UUID
@@ -26,6 +27,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=1 << 16)
 def bucket_of(wallet_id: WalletId) -> int:
     """The stable bucket (0-63) of a wallet; the SQL function wallet_bucket(text) gives the same."""
     return sha256(wallet_id.encode()).digest()[0] & (BUCKET_COUNT - 1)

@@ -1,22 +1,20 @@
 """The outcomes: what a command got. The edge turns each into the bytes that are stored and replayed."""
 
-from dataclasses import dataclass
 from decimal import Decimal
 
 from wallet.domain.events import TransferTerms
 from wallet.domain.rejections import Rejected
+from wallet.domain.values import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Value, frozen=True):
     """A deposit or withdrawal took effect; `created` if it made the wallet."""
 
     balance: Decimal
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(Value, frozen=True):
     """A transfer completed; both balances right after it."""
 
     terms: TransferTerms
@@ -24,8 +22,7 @@ class Transferred:
     to_balance: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReused:
+class KeyReused(Value, frozen=True):
     """The key already belongs to another request (its fingerprint); nothing moved, nothing is stored."""
 
     stored_fingerprint: str

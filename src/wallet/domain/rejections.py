@@ -1,7 +1,8 @@
 """The closed list of business refusals; a refusal is a value, never an exception."""
 
-from dataclasses import dataclass
 from enum import StrEnum, unique
+
+from wallet.domain.values import Value
 
 
 @unique
@@ -14,8 +15,7 @@ class Rejection(StrEnum):
     TRANSFER_FAILED = "transfer_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Value, frozen=True):
     """The outcome of a refused command: the reason and a sentence with the exact numbers."""
 
     reason: Rejection

@@ -4,7 +4,6 @@ Each step is a pure transition of one wallet. In one transaction (`decide_transf
 same steps run in the same order; a step that has been taken is never judged again.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 
 from wallet.domain.events import (
@@ -18,19 +17,18 @@ from wallet.domain.events import (
     TransferTerms,
 )
 from wallet.domain.rejections import Rejected
+from wallet.domain.values import Value
 from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_debit
 
 
-@dataclass(frozen=True, slots=True)
-class CreditAccepted:
+class CreditAccepted(Value, frozen=True):
     """The receiver was credited; its balance afterwards and the version of that event."""
 
     balance_after: Decimal
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class CreditRefused:
+class CreditRefused(Value, frozen=True):
     """The receiver could not be credited; the reason is a sentence."""
 
     reason: str

@@ -1,6 +1,5 @@
 """The wallet: one owner's balance in one currency, with its own event sequence; the unit we lock."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -18,13 +17,13 @@ from wallet.domain.events import (
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
 from wallet.domain.money import BALANCE_MAX, ZERO, add, format_money, subtract
 from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.values import Value
 
 DEFAULT_CURRENCY: Final = "USD"
 _TICK: Final = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Wallet:
+class Wallet(Value, frozen=True):
     """A wallet's state. Version 0 means that it does not exist, whether or not a row is there to lock."""
 
     wallet_id: WalletId

@@ -2,21 +2,22 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
+from wallet.domain.values import Value
+from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
 from wallet.postgres.statements import load_statements
 
 if TYPE_CHECKING:
+    from wallet.ledger.writing import Writing
     from wallet.postgres.connections import AnyConnection
 
 _SQL: Final = load_statements("wallet.ledger", "ledger.sql")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
+class AuditRecord(Value, frozen=True, kw_only=True):
     """What is known of a POST before it is decided; secrets are redacted already.
 
     `body` is its first 4 KiB as text (undecodable bytes and NUL replaced), `body_sha256` covers all that was
@@ -35,8 +36,7 @@ class AuditRecord:
     request_id: RequestId | None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRow:
+class AuditRow(Value, frozen=True):
     """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
 
     record: AuditRecord
@@ -49,7 +49,9 @@ class AuditRow:
         return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
 
 
-async def insert_audit_rows(connection: "AnyConnection", rows: Sequence[AuditRow], timestamp: datetime | None) -> None:
+async def insert_audit_rows(
+    connection: "AnyConnection | Writing", rows: Sequence[AuditRow], timestamp: datetime | None
+) -> None:
     """Insert the rows in key order; one that is there already stays as it is. One round trip.
 
     `timestamp` is the batch's time. None: rows that waited to be written get the database's time less their age.
@@ -58,34 +60,36 @@ async def insert_audit_rows(connection: "AnyConnection", rows: Sequence[AuditRow
     records = [row.record for _, row in ordered]
     await connection.execute(
         _SQL.insert_audit_rows,
-        [bucket for bucket, _ in ordered],
+        array_of([bucket for bucket, _ in ordered]),
         [record.api_audit_id for record in records],
-        [record.method for record in records],
-        [record.url for record in records],
-        [record.body for record in records],
-        [record.body_length for record in records],
+        array_of_texts([record.method for record in records]),
+        array_of_texts([record.url for record in records]),
+        array_of_texts([record.body for record in records]),
+        array_of([record.body_length for record in records]),
         [record.body_sha256 for record in records],
         [record.headers_json for record in records],
-        [record.client_ip for record in records],
-        [row.status for _, row in ordered],
-        [record.wallet_id for record in records],
-        [record.request_id for record in records],
+        array_of_texts([record.client_ip for record in records]),
+        array_of([row.status for _, row in ordered]),
+        array_of_texts_or_nulls([record.wallet_id for record in records]),
+        array_of_texts_or_nulls([record.request_id for record in records]),
         timestamp,
-        [] if timestamp is not None else [_age(record.api_audit_id) for record in records],
+        array_of([] if timestamp is not None else [_age(record.api_audit_id) for record in records]),
     )
 
 
-def _age(api_audit_id: ApiAuditId) -> timedelta:
+def _age(api_audit_id: ApiAuditId) -> str:
     """How long ago this process made the id: a UUIDv7 begins with its time in milliseconds."""
-    return timedelta(milliseconds=max(0, int(time.time() * 1000) - (api_audit_id.int >> 80)))
+    return f"{max(0, int(time.time() * 1000) - (api_audit_id.int >> 80))} milliseconds"
 
 
-async def settle_audit_rows(connection: "AnyConnection", ended: Sequence[tuple[WalletId, ApiAuditId, int]]) -> None:
+async def settle_audit_rows(
+    connection: "AnyConnection | Writing", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
+) -> None:
     """Give the rows of stepwise transfers that ended now their status, once. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
     await connection.execute(
         _SQL.settle_audit_rows,
-        [bucket for bucket, _, _ in ordered],
+        array_of([bucket for bucket, _, _ in ordered]),
         [audit_id for _, audit_id, _ in ordered],
-        [status for _, _, status in ordered],
+        array_of([status for _, _, status in ordered]),
     )

@@ -24,10 +24,11 @@ import structlog
 
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown, Render
+from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Phase, Request
-from wallet.ledger.statements import WriteConflict
 from wallet.ledger.transaction import BatchMode, run_batch
-from wallet.postgres.connections import LOCK_MS, connect
+from wallet.ledger.writing import WriteConflict
+from wallet.postgres.connections import LOCK_MS, ROWS_BY_KEY, connect
 from wallet.postgres.errors import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ log = structlog.get_logger()
 class Lane:
     """One connection, opened when first needed and dropped whenever its state is in doubt."""
 
-    def __init__(self, dsn: str, *, name: str, render: Render, lock_ms: int = LOCK_MS) -> None:
+    def __init__(self, dsn: str, *, name: str, render: Render, known: KnownWallets, lock_ms: int = LOCK_MS) -> None:
         self._dsn = dsn
         self._name = name
         self._render = render
+        self._known = known
         self._lock_ms = lock_ms
         self._connection: Connection | None = None
 
@@ -62,7 +64,7 @@ class Lane:
             try:
                 connection = await self._connected()
                 started = time.monotonic()
-                result = await run_batch(connection, waiting, render=self._render, mode=mode)
+                result = await run_batch(connection, waiting, render=self._render, mode=mode, known=self._known)
             except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
                 failure = Failure.RETRY if isinstance(error, WriteConflict) else failure_of(error)
                 attempt += 1
@@ -105,7 +107,10 @@ class Lane:
     async def _connected(self) -> "Connection":
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(
-                self._dsn, application_name=f"wallet api {self._name}", lock_ms=self._lock_ms
+                self._dsn,
+                application_name=f"wallet api {self._name}",
+                lock_ms=self._lock_ms,
+                settings=ROWS_BY_KEY,
             )
         return self._connection
 

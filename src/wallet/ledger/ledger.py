@@ -5,16 +5,18 @@ one transaction and a busy one has bigger batches.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from wallet.domain.batch import Begun, StillPending
+from wallet.domain.batch import Begun, Decision, StillPending
 from wallet.domain.commands import Command, SagaStep
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown, Render
+from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.audit import AuditRecord
 from wallet.ledger.gathering import Gathering
+from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
-from wallet.ledger.requests import Phase, Request, Settled
+from wallet.ledger.requests import Kind, Phase, Request, Settled
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 LANE_COUNT: Final = 3
 """Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
+
+SAGAS_PER_REQUEST_MAX: Final = 64
+"""So many stepwise transfers of one request are driven at once."""
 
 GRACE_SECONDS: Final = 1.0
 """How long past its deadline a request may wait to learn what its attempt under way comes to."""
@@ -36,9 +41,13 @@ class Ledger:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
         self._mode = BatchMode(is_stepwise)
-        self._lanes = [Lane(dsn, name=f"lane {number}", render=render) for number in range(1, LANE_COUNT + 1)]
-        self._idle: list[asyncio.Event] = []
-        self._side_lane = SideLane(dsn, render=render, mode=self._mode)
+        known = KnownWallets()
+        self._lanes = [
+            Lane(dsn, name=f"lane {number}", render=render, known=known) for number in range(1, LANE_COUNT + 1)
+        ]
+        self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
+        self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
+        self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
         self._saga = Saga(pool, submit=self._submit, deadline_seconds=deadline_seconds)
         self._stopping = False
         self._draining = False
@@ -56,21 +65,49 @@ class Ledger:
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         settled = await self._submit(command, audit, deadline)
-        match settled.decision:
+        return await self._finish(command, settled.decisions[0], settled.answers[0], deadline)
+
+    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+        """Bring the commands of one request to their end, in order and in one batch; raises as `execute` does.
+
+        Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
+        transfers must not be stepwise. In stepwise mode the transfers of a request end side by side, after the
+        other commands; an exception then says of the request as a whole that it is to be sent again.
+        """
+        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+        kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
+        settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+        if settled.refusal is not None:
+            return BulkAnswer((), settled.refusal)
+        finishing = asyncio.Semaphore(SAGAS_PER_REQUEST_MAX)
+
+        async def finish(command: Command, decision: Decision, answer: Answer | None) -> Answer:
+            async with finishing:
+                return await self._finish(command, decision, answer, deadline)
+
+        if None not in settled.answers:
+            return BulkAnswer(tuple(filter(None, settled.answers)))
+        ends = map(finish, commands, settled.decisions, settled.answers)
+        return BulkAnswer(tuple(await asyncio.gather(*ends)))
+
+    async def _finish(self, command: Command, decision: Decision, answer: Answer | None, deadline: float) -> Answer:
+        """The answer, once the transfer that a stepwise command began has ended."""
+        match decision:
             case Begun(terms):
                 return await self._saga.finish(terms, command, deadline)
             case StillPending(key, is_own):
                 return await self._saga.finish_pending(key, command, deadline, is_own=is_own)
             case _:
-                assert settled.answer is not None
-                return settled.answer
+                assert answer is not None
+                return answer
 
     async def run(self) -> None:
         """Run the lanes and the recovery of transfers until `stop`."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._side_lane.run())
             for lane in self._lanes:
-                tasks.create_task(self._run_lane(lane))
+                tasks.create_task(self._run_lane(lane, is_bulk=False))
+            tasks.create_task(self._run_lane(self._bulk_lane, is_bulk=True))
             # A transfer that recovery has begun to drive still needs the lanes, so they stop after it.
             await self._saga.recover()
             self._draining = True
@@ -83,8 +120,13 @@ class Ledger:
         self._saga.stop()
 
     async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
+        return await self._enqueue((command,), audit, deadline, Kind.SINGLE)
+
+    async def _enqueue(
+        self, commands: tuple[Command | SagaStep, ...], audit: AuditRecord | None, deadline: float, kind: Kind
+    ) -> Settled:
         loop = asyncio.get_running_loop()
-        request = Request(command, audit, deadline, loop.create_future())
+        request = Request(commands, audit, deadline, loop.create_future(), kind)
         if self._stopping and audit is not None:
             raise NotExecuted("The service is stopping.")
         if self._side_lane.holds(request):
@@ -94,35 +136,40 @@ class Ledger:
             if refusal is not None:
                 raise NotExecuted(f"The service is busy: {refusal}.")
             self._gathering.add(request)
-            self._wake_one()
+            self._wake()
         timer = loop.call_at(deadline, _expire, request)
         try:
             return await request.future
         finally:
             timer.cancel()
 
-    def _wake_one(self) -> None:
-        if self._idle and self._gathering.has_ready:
-            self._idle.pop().set()
+    def _wake(self) -> None:
+        """Wake a lane of each sort that has something ready."""
+        for is_bulk, idle in self._idle.items():
+            if idle and self._gathering.has_ready(is_bulk=is_bulk):
+                idle.pop().set()
 
     def _wake_all(self) -> None:
-        while self._idle:
-            self._idle.pop().set()
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().set()
 
-    async def _run_lane(self, lane: Lane) -> None:
+    async def _run_lane(self, lane: Lane, *, is_bulk: bool) -> None:
         woken = asyncio.Event()
         try:
             while True:
-                batch = self._gathering.take()
+                batch = self._gathering.take(is_bulk=is_bulk)
                 if batch:
                     await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
                     self._gathering.release(batch)
-                    self._wake_one()
+                    self._wake()
                 elif self._draining and not len(self._gathering):
+                    # The others may have looked while this lane was still at work, and then gone idle.
+                    self._wake_all()
                     return
                 else:
                     woken.clear()
-                    self._idle.append(woken)
+                    self._idle[is_bulk].append(woken)
                     await woken.wait()
         finally:
             await lane.close()

@@ -1,31 +1,32 @@
 -- The statements of the write path, in the order in which a batch sends them.
--- Arrays in, rows out: the cost is per batch, not per command. Every array is sorted by primary key.
+-- Arrays in, rows out: the cost is per batch, not per command. Every array is sorted by primary key. They come in
+-- spelled as text (wallet.postgres.arrays), as the driver is slow at taking them apart.
 
 -- name: insert_wallets
 insert into wallets (bucket, wallet_id, currency, balance, version)
 select k.bucket, k.wallet_id, $3, 0, 0
-from unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 order by k.bucket, k.wallet_id
 on conflict do nothing
 returning wallet_id
 
 -- name: lock_wallets
 select w.wallet_id, w.currency, w.balance, w.version, w.last_event_at
-from unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
 order by w.bucket, w.wallet_id
 for update of w
 
 -- name: lock_free_wallets
 select w.wallet_id, w.currency, w.balance, w.version, w.last_event_at
-from unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
 order by w.bucket, w.wallet_id
 for update of w skip locked
 
 -- name: existing_wallets
 select w.wallet_id
-from unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
 
 -- name: load_operations
@@ -33,19 +34,19 @@ select clock.now, o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o
 from (select clock_timestamp() as now) as clock
 left join (
     select o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o.response, o.api_audit_id
-    from unnest($1::smallint[], $2::text[], $3::text[]) as k (bucket, wallet_id, request_id)
+    from unnest($1::text::smallint[], $2::text::text[], $3::text::text[]) as k (bucket, wallet_id, request_id)
     join operations o on o.bucket = k.bucket and o.wallet_id = k.wallet_id and o.request_id = k.request_id
 ) as o on true
 
 -- name: load_credits
 select c.transfer_id, c.outcome, c.reason, c.event_version, c.balance_after
-from unnest($1::smallint[], $2::text[], $3::uuid[]) as k (bucket, to_wallet_id, transfer_id)
+from unnest($1::text::smallint[], $2::text::text[], $3::uuid[]) as k (bucket, to_wallet_id, transfer_id)
 join transfer_credits c
     on c.bucket = k.bucket and c.to_wallet_id = k.to_wallet_id and c.transfer_id = k.transfer_id
 
 -- name: load_unfinished
 select t.transfer_id
-from unnest($1::smallint[], $2::text[], $3::uuid[]) as k (bucket, from_wallet_id, transfer_id)
+from unnest($1::text::smallint[], $2::text::text[], $3::uuid[]) as k (bucket, from_wallet_id, transfer_id)
 join transfers t
     on t.bucket = k.bucket and t.from_wallet_id = k.from_wallet_id and t.transfer_id = k.transfer_id
 where t.status = 'debited'
@@ -58,8 +59,9 @@ insert into operations (
 select k.bucket, k.wallet_id, k.request_id, k.kind, k.fingerprint, k.state, k.success, k.status, k.refusal,
     k.response, $11, k.api_audit_id
 from unnest(
-    $1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::smallint[],
-    $9::text[], $10::bytea[], $12::uuid[]
+    $1::text::smallint[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[],
+    $6::text::text[], $7::text::boolean[], $8::text::smallint[], $9::text::text[], $10::bytea[],
+    $12::uuid[]
 ) as k (
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id
 )
@@ -69,7 +71,10 @@ on conflict do nothing
 update operations o
 set state = 'final', success = k.success, status = k.status, refusal = k.refusal, response = k.response,
     batch_id = $8
-from unnest($1::smallint[], $2::text[], $3::text[], $4::boolean[], $5::smallint[], $6::text[], $7::bytea[])
+from unnest(
+    $1::text::smallint[], $2::text::text[], $3::text::text[], $4::text::boolean[], $5::text::smallint[],
+    $6::text::text[], $7::bytea[]
+)
     as k (bucket, wallet_id, request_id, success, status, refusal, response)
 where o.bucket = k.bucket and o.wallet_id = k.wallet_id and o.request_id = k.request_id and o.state = 'pending'
 
@@ -81,8 +86,9 @@ insert into events (
 select k.bucket, k.wallet_id, k.version, k.event_id, k.type, $13, k.amount, k.balance_after, k.payload,
     k.transfer_id, $14, k.ordinal, k.api_audit_id, k.occurred_at
 from unnest(
-    $1::smallint[], $2::text[], $3::bigint[], $4::uuid[], $5::text[], $6::numeric[], $7::numeric[], $8::jsonb[],
-    $9::uuid[], $10::integer[], $11::uuid[], $12::timestamptz[]
+    $1::text::smallint[], $2::text::text[], $3::text::bigint[], $4::uuid[], $5::text::text[],
+    $6::text::numeric[], $7::text::numeric[], $8::jsonb[], $9::uuid[], $10::text::integer[],
+    $11::uuid[], $12::timestamptz[]
 ) as k (
     bucket, wallet_id, version, event_id, type, amount, balance_after, payload, transfer_id, ordinal,
     api_audit_id, occurred_at
@@ -96,14 +102,14 @@ insert into transfers (
 select k.bucket, k.from_wallet_id, k.transfer_id, k.to_wallet_id, k.amount, k.currency, k.status, k.request_id,
     k.api_audit_id, $10, $10
 from unnest(
-    $1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::numeric[], $6::text[], $7::text[], $8::text[],
-    $9::uuid[]
+    $1::text::smallint[], $2::text::text[], $3::uuid[], $4::text::text[], $5::text::numeric[],
+    $6::text::text[], $7::text::text[], $8::text::text[], $9::uuid[]
 ) as k (bucket, from_wallet_id, transfer_id, to_wallet_id, amount, currency, status, request_id, api_audit_id)
 
 -- name: end_transfers
 update transfers t
 set status = k.status, last_error = k.last_error, updated_at = $6
-from unnest($1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+from unnest($1::text::smallint[], $2::text::text[], $3::uuid[], $4::text::text[], $5::text::text[])
     as k (bucket, from_wallet_id, transfer_id, status, last_error)
 where t.bucket = k.bucket and t.from_wallet_id = k.from_wallet_id and t.transfer_id = k.transfer_id
     and t.status = 'debited'
@@ -114,7 +120,8 @@ insert into transfer_credits (
 )
 select k.bucket, k.to_wallet_id, k.transfer_id, k.outcome, k.reason, k.event_version, k.balance_after, $8
 from unnest(
-    $1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::numeric[]
+    $1::text::smallint[], $2::text::text[], $3::uuid[], $4::text::text[], $5::text::text[],
+    $6::text::bigint[], $7::text::numeric[]
 ) as k (bucket, to_wallet_id, transfer_id, outcome, reason, event_version, balance_after)
 
 -- name: insert_audit_rows
@@ -125,8 +132,9 @@ insert into api_audit (
 select k.bucket, k.api_audit_id, k.method, k.url, k.body, k.body_length, k.body_sha256, k.headers, k.client_ip,
     k.status, k.wallet_id, k.request_id, coalesce($13, now() - k.age)
 from unnest(
-    $1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::bytea[], $8::jsonb[],
-    $9::text[], $10::smallint[], $11::text[], $12::text[], $14::interval[]
+    $1::text::smallint[], $2::uuid[], $3::text::text[], $4::text::text[], $5::text::text[],
+    $6::text::integer[], $7::bytea[], $8::jsonb[], $9::text::text[], $10::text::smallint[],
+    $11::text::text[], $12::text::text[], $14::text::interval[]
 ) as k (
     bucket, api_audit_id, method, url, body, body_length, body_sha256, headers, client_ip, status, wallet_id,
     request_id, age
@@ -136,20 +144,21 @@ on conflict do nothing
 -- name: settle_audit_rows
 update api_audit a
 set status = k.status
-from unnest($1::smallint[], $2::uuid[], $3::smallint[]) as k (bucket, api_audit_id, status)
+from unnest($1::text::smallint[], $2::uuid[], $3::text::smallint[]) as k (bucket, api_audit_id, status)
 where a.bucket = k.bucket and a.api_audit_id = k.api_audit_id and a.status is null
 
 -- name: update_wallets
 update wallets w
 set currency = k.currency, balance = k.balance, version = k.version, last_event_at = k.last_event_at
 from unnest(
-    $1::smallint[], $2::text[], $3::text[], $4::numeric[], $5::bigint[], $6::timestamptz[], $7::bigint[]
+    $1::text::smallint[], $2::text::text[], $3::text::text[], $4::text::numeric[], $5::text::bigint[],
+    $6::timestamptz[], $7::text::bigint[]
 ) as k (bucket, wallet_id, currency, balance, version, last_event_at, locked_version)
 where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = k.locked_version
 
 -- name: delete_unmade_wallets
 delete from wallets w
-using unnest($1::smallint[], $2::text[]) as k (bucket, wallet_id)
+using unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = 0
 
 -- name: insert_journal_row

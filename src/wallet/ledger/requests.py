@@ -1,14 +1,25 @@
 """A request on its way through the ledger: its commands, its deadline, and the future its client waits for."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, unique
 
 from wallet.domain.batch import Decision
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, SagaStep
 from wallet.domain.identifiers import WalletId
+from wallet.domain.values import Value
 from wallet.ledger.answers import Answer, NotExecuted
 from wallet.ledger.audit import AuditRecord
+
+
+@unique
+class Kind(Enum):
+    """What the commands of a request have to do with each other."""
+
+    SINGLE = "there is one"
+    INDEPENDENT = "each has its own outcome"
+    ATOMIC = "all of them take effect, or none"
 
 
 @unique
@@ -20,32 +31,44 @@ class Phase(Enum):
     UNKNOWN = "a COMMIT was sent whose answer never came"
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What came of a request: the decision, and its answer where the decision has one."""
+class Settled(Value, frozen=True):
+    """What came of a request: for each command its decision, and its answer where the decision has one.
 
-    decision: Decision
-    answer: Answer | None
+    `refusal` is the answer to an atomic request of which nothing took effect.
+    """
+
+    decisions: tuple[Decision, ...]
+    answers: tuple[Answer | None, ...]
+    refusal: Answer | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One command (or step of a transfer) with what is needed to audit and answer it.
+    """The commands of one request (or one step of a transfer) with what is needed to audit and answer them.
 
     `audit` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
     the event loop's clock, seconds.
     """
 
-    command: Command | SagaStep
+    commands: tuple[Command | SagaStep, ...]
     audit: AuditRecord | None
     deadline: float
     future: asyncio.Future[Settled]
+    kind: Kind = Kind.SINGLE
     phase: Phase = Phase.WAITING
     wallet_ids: tuple[WalletId, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out the wallets once: they are asked for on every hand-over."""
-        self.wallet_ids = wallets_of(self.command)
+        if self.kind is Kind.SINGLE:
+            self.wallet_ids = wallets_of(self.commands[0])
+        else:
+            self.wallet_ids = tuple(dict.fromkeys(each for command in self.commands for each in wallets_of(command)))
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it came as a request of several operations."""
+        return self.kind is not Kind.SINGLE
 
     @property
     def is_over(self) -> bool:
@@ -68,6 +91,11 @@ class Request:
         """Tell the client what went wrong, unless it has been told something already."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def commands_of(requests: list[Request]) -> Iterator[Command | SagaStep]:
+    """All commands of these requests, in order."""
+    return (command for request in requests for command in request.commands)
 
 
 def wallets_of(command: Command | SagaStep) -> tuple[WalletId, ...]:

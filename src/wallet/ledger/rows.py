@@ -1,30 +1,30 @@
 """What a batch writes, as the rows of each table in primary-key order (unsorted ones deadlock)."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from uuid_utils.compat import uuid7
-
-from wallet.domain.batch import BatchState, Begun, Concluded, Credited, Decided, Decision
+from wallet.domain.batch import BatchState, Begun, Concluded, Credited, Decided
 from wallet.domain.commands import (
     Command,
     ConcludeTransfer,
     CreditTransfer,
     SagaStep,
-    fingerprint_of,
     key_of,
     kind_of,
 )
-from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of
+from wallet.domain.digest import DigestedEvent, DigestedOperation, encode_payload
 from wallet.domain.events import RecordedEvent, TransferTerms, amount_of, payload_of, transfer_id_of, type_of
-from wallet.domain.identifiers import ApiAuditId, BatchId, EventId, RequestId, WalletId, bucket_of
+from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, WalletId, bucket_of
 from wallet.domain.outcomes import FinalOutcome, Transferred
 from wallet.domain.rejections import Rejected
 from wallet.domain.transfer import CreditAccepted, CreditOutcome
+from wallet.domain.values import Value
 from wallet.ledger.answers import Answer
+from wallet.ledger.requests import Request, Settled
+from wallet.postgres.uuids import uuid7
 
 
-@dataclass(frozen=True, slots=True)
-class OperationRow:
+class OperationRow(Value, frozen=True):
     """A row of operations; `answer` is None while the transfer of a pending one has not ended."""
 
     bucket: int
@@ -37,8 +37,7 @@ class OperationRow:
     refusal: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class TransferRow:
+class TransferRow(Value, frozen=True):
     """A row of transfers, new or ended now."""
 
     bucket: int
@@ -49,8 +48,7 @@ class TransferRow:
     api_audit_id: ApiAuditId
 
 
-@dataclass(frozen=True, slots=True)
-class CreditRow:
+class CreditRow(Value, frozen=True):
     """A row of transfer_credits: the receiver's word."""
 
     bucket: int
@@ -60,58 +58,21 @@ class CreditRow:
 
 @dataclass(slots=True)
 class BatchRows:
-    """Everything a batch stores besides audit rows and wallet states."""
+    """Everything a batch stores besides events, audit rows and wallet states, each sorted by its primary key."""
 
-    batch_id: BatchId
-    events: list[DigestedEvent]
     operations: list[OperationRow] = field(default_factory=list)
     settled: list[OperationRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
     ended: list[TransferRow] = field(default_factory=list)
     credits: list[CreditRow] = field(default_factory=list)
 
-    @property
-    def belongs_in_journal(self) -> bool:
-        """Whether the batch stored an event or an outcome; a replay, or a receiver's refusal alone, did not."""
-        return bool(self.events or self.operations or self.settled)
-
-    def digest(self) -> bytes:
-        """The digest over the events in ordinal order and the operations that got their final outcome."""
-        return digest_of(self.events, filter(None, map(_digested, (*self.operations, *self.settled))))
+    def outcomes(self) -> Iterator[DigestedOperation]:
+        """The operations that got their final outcome, as the digest covers them."""
+        return filter(None, map(_digested, (*self.operations, *self.settled)))
 
 
-def rows_of(
-    commands: list[Command | SagaStep],
-    decisions: list[Decision],
-    answers: list[Answer | None],
-    state: BatchState,
-) -> BatchRows:
-    """Turn a batch's decisions into rows. `answers` holds the rendered answer of each decision that has one."""
-    rows = BatchRows(BatchId(uuid7()), [_event_row(recorded) for recorded in state.events])
-    for command, decision, answer in zip(commands, decisions, answers, strict=True):
-        match decision:
-            case Decided():
-                _add_decided(rows, command, decision.outcome, answer)
-            case Begun():
-                _add_begun(rows, command, decision.terms)
-            case Credited(is_new=True):
-                assert isinstance(command, CreditTransfer)
-                bucket = bucket_of(command.terms.to_wallet_id)
-                rows.credits.append(CreditRow(bucket, command.terms, decision.outcome))
-            case Concluded():
-                assert isinstance(command, ConcludeTransfer)
-                _add_concluded(rows, command, decision.outcome, answer, state)
-            case _:
-                pass
-    rows.operations.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
-    rows.settled.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
-    rows.transfers.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
-    rows.ended.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
-    rows.credits.sort(key=lambda row: (row.bucket, row.terms.to_wallet_id, row.terms.transfer_id))
-    return rows
-
-
-def _event_row(recorded: RecordedEvent) -> DigestedEvent:
+def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
+    """An event as it is stored, with its id."""
     event = recorded.event
     return DigestedEvent(
         bucket_of(recorded.wallet_id),
@@ -124,18 +85,51 @@ def _event_row(recorded: RecordedEvent) -> DigestedEvent:
         recorded.balance_after,
         transfer_id_of(event),
         recorded.api_audit_id,
-        payload_of(recorded),
+        encode_payload(payload_of(recorded)),
     )
 
 
-def _add_decided(rows: BatchRows, command: Command | SagaStep, outcome: FinalOutcome, answer: Answer | None) -> None:
-    rows.operations.append(_operation_row(command, answer, outcome))
+def rows_of(settled: Iterable[tuple[Request, Settled]], state: BatchState) -> BatchRows:
+    """Turn what was decided into rows."""
+    rows = BatchRows()
+    for request, result in settled:
+        _add_request(rows, request, result, state)
+    rows.operations.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
+    rows.settled.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
+    rows.transfers.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
+    rows.ended.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
+    rows.credits.sort(key=lambda row: (row.bucket, row.terms.to_wallet_id, row.terms.transfer_id))
+    return rows
+
+
+def _add_request(rows: BatchRows, request: Request, result: Settled, state: BatchState) -> None:
+    for command, decision, answer in zip(request.commands, result.decisions, result.answers, strict=True):
+        match decision:
+            case Decided():
+                _add_decided(rows, command, decision.outcome, answer, state)
+            case Begun():
+                _add_begun(rows, command, decision.terms, state)
+            case Credited(is_new=True):
+                assert isinstance(command, CreditTransfer)
+                bucket = bucket_of(command.terms.to_wallet_id)
+                rows.credits.append(CreditRow(bucket, command.terms, decision.outcome))
+            case Concluded():
+                assert isinstance(command, ConcludeTransfer)
+                _add_concluded(rows, command, decision.outcome, answer, state)
+            case _:
+                pass
+
+
+def _add_decided(
+    rows: BatchRows, command: Command | SagaStep, outcome: FinalOutcome, answer: Answer | None, state: BatchState
+) -> None:
+    rows.operations.append(_operation_row(command, answer, outcome, state))
     if isinstance(outcome, Transferred):
         rows.transfers.append(_transfer_row(command, outcome.terms, "completed", None))
 
 
-def _add_begun(rows: BatchRows, command: Command | SagaStep, terms: TransferTerms) -> None:
-    rows.operations.append(_operation_row(command, None, None))
+def _add_begun(rows: BatchRows, command: Command | SagaStep, terms: TransferTerms, state: BatchState) -> None:
+    rows.operations.append(_operation_row(command, None, None, state))
     rows.transfers.append(_transfer_row(command, terms, "debited", None))
 
 
@@ -165,14 +159,16 @@ def _add_concluded(
         rows.ended.append(_transfer_row(command, terms, "failed", command.credit.reason))
 
 
-def _operation_row(command: Command | SagaStep, answer: Answer | None, outcome: FinalOutcome | None) -> OperationRow:
+def _operation_row(
+    command: Command | SagaStep, answer: Answer | None, outcome: FinalOutcome | None, state: BatchState
+) -> OperationRow:
     assert not isinstance(command, CreditTransfer | ConcludeTransfer)
     return OperationRow(
         bucket_of(command.wallet_id),
         command.wallet_id,
         command.request_id,
         kind_of(command),
-        fingerprint_of(command),
+        state.operations[key_of(command)].fingerprint,
         command.api_audit_id,
         answer,
         _refusal_of(outcome),

@@ -119,7 +119,7 @@ class Saga:
         try:
             await failpoint("saga.after_debit")
             credit = CreditTransfer(terms=terms, request_id=request_id, api_audit_id=api_audit_id)
-            credited = (await self._submit(credit, None, deadline)).decision
+            [credited] = (await self._submit(credit, None, deadline)).decisions
             assert isinstance(credited, Credited)
             await failpoint("saga.after_credit")
             end = ConcludeTransfer(
@@ -129,7 +129,7 @@ class Saga:
                 credit=credited.outcome,
                 waiting_audit_ids=waiting,
             )
-            answer = (await self._submit(end, None, deadline)).answer
+            [answer] = (await self._submit(end, None, deadline)).answers
         except (NotExecuted, CommandFailed, FailpointRaised) as error:
             # The debit is durable: to say "not executed" now would be a lie.
             raise OutcomeUnknown("The transfer was begun and has not ended yet.") from error

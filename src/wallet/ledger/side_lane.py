@@ -12,7 +12,8 @@ from typing import Final
 
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import NotExecuted, Render
-from wallet.ledger.gathering import BATCH_MAX, WAITING_PER_WALLET_MAX
+from wallet.ledger.gathering import WAITING_PER_WALLET_MAX, first_batch_of
+from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
 from wallet.ledger.requests import Request
 from wallet.ledger.transaction import BatchMode
@@ -26,8 +27,8 @@ SIDE_LOCK_MS: Final = 50
 class SideLane:
     """Tries its waiting requests again and again, stepping over the wallets that are still held."""
 
-    def __init__(self, dsn: str, *, render: Render, mode: BatchMode) -> None:
-        self._lane = Lane(dsn, name="side lane", render=render, lock_ms=SIDE_LOCK_MS)
+    def __init__(self, dsn: str, *, render: Render, mode: BatchMode, known: KnownWallets) -> None:
+        self._lane = Lane(dsn, name="side lane", render=render, known=known, lock_ms=SIDE_LOCK_MS)
         self._mode = replace(mode, skip_locked=True)
         self._waiting: list[Request] = []
         self._held: set[WalletId] = set()
@@ -77,7 +78,7 @@ class SideLane:
 
     async def _try_all(self) -> bool:
         """One round over the oldest requests; whether any of them came to its end."""
-        batch = [request for request in self._waiting if not request.is_over][:BATCH_MAX]
+        batch = first_batch_of(self._waiting)
         held_back: list[Request] = []
         held: set[WalletId] = set()
 

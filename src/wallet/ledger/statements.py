@@ -4,33 +4,31 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from wallet.domain.batch import StoredOperation
 from wallet.domain.commands import OperationKey
 from wallet.domain.digest import DigestedEvent
-from wallet.domain.events import SCHEMA_VERSION, TransferTerms
+from wallet.domain.events import SCHEMA_VERSION, RecordedEvent, TransferTerms
 from wallet.domain.identifiers import BatchId, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet
 from wallet.ledger.answers import Answer
-from wallet.ledger.rows import BatchRows, CreditRow, OperationRow, TransferRow
+from wallet.ledger.rows import BatchRows, CreditRow, OperationRow, TransferRow, event_row_of
+from wallet.ledger.writing import Writing
+from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
 from wallet.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import AnyConnection
 
+EVENTS_PER_STATEMENT: Final = 500
+"""So that PostgreSQL stores some while the rows of the next are being built."""
+
 SQL: Final = load_statements("wallet.ledger", "ledger.sql")
-_encode_payload: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-class WriteConflict(Exception):
-    """Someone else stored one of the batch's keys or changed one of its wallets first: run the batch again."""
-
-
-def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[list[int], list[WalletId]]:
+def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[str, str]:
     keys = sorted((bucket_of(wallet_id), wallet_id) for wallet_id in set(wallet_ids))
-    return [bucket for bucket, _ in keys], [wallet_id for _, wallet_id in keys]
+    return array_of([bucket for bucket, _ in keys]), array_of_texts([wallet_id for _, wallet_id in keys])
 
 
 async def insert_wallets(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> list[WalletId]:
@@ -67,9 +65,9 @@ async def load_operations(
     ordered = sorted((bucket_of(key.wallet_id), key) for key in set(keys))
     rows = await connection.fetch(
         SQL.load_operations,
-        [bucket for bucket, _ in ordered],
-        [key.wallet_id for _, key in ordered],
-        [key.request_id for _, key in ordered],
+        array_of([bucket for bucket, _ in ordered]),
+        array_of_texts([key.wallet_id for _, key in ordered]),
+        array_of_texts([key.request_id for _, key in ordered]),
     )
     operations, answers = {}, {}
     for row in rows:
@@ -87,8 +85,8 @@ async def load_credits(connection: "AnyConnection", terms: Sequence[TransferTerm
     """The receivers' words that were given already."""
     rows = await connection.fetch(
         SQL.load_credits,
-        [bucket_of(each.to_wallet_id) for each in terms],
-        [each.to_wallet_id for each in terms],
+        array_of([bucket_of(each.to_wallet_id) for each in terms]),
+        array_of_texts([each.to_wallet_id for each in terms]),
         [each.transfer_id for each in terms],
     )
     return {row["transfer_id"]: credit_outcome_of(row) for row in rows}
@@ -105,81 +103,38 @@ async def load_unfinished(connection: "AnyConnection", terms: Sequence[TransferT
     """Which of these transfers are still debited."""
     rows = await connection.fetch(
         SQL.load_unfinished,
-        [bucket_of(each.from_wallet_id) for each in terms],
-        [each.from_wallet_id for each in terms],
+        array_of([bucket_of(each.from_wallet_id) for each in terms]),
+        array_of_texts([each.from_wallet_id for each in terms]),
         [each.transfer_id for each in terms],
     )
     return {row["transfer_id"] for row in rows}
 
 
-async def write_rows(connection: "AnyConnection", rows: BatchRows, now: datetime) -> None:
-    """Operations, events, transfers and credits; raises WriteConflict where a count is not what was sent."""
-    if rows.operations:
-        await _insert_operations(connection, rows.operations, rows.batch_id)
-    if rows.settled:
-        await _settle_operations(connection, rows.settled, rows.batch_id)
-    if rows.events:
-        await _insert_events(connection, rows.events, rows.batch_id)
-    if rows.transfers:
-        await _insert_transfers(connection, rows.transfers, now)
-    if rows.ended:
-        await _end_transfers(connection, rows.ended, now)
-    if rows.credits:
-        await _insert_credits(connection, rows.credits, now)
+async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_id: BatchId) -> list[DigestedEvent]:
+    """Store the events, a chunk at a time; returns their rows in ordinal order."""
+    placed = [(bucket_of(event.wallet_id), event.wallet_id, event.version, i) for i, event in enumerate(recorded)]
+    ordinals = [ordinal for _, _, _, ordinal in sorted(placed)]
+    rows: dict[int, DigestedEvent] = {}
+    for start in range(0, len(ordinals), EVENTS_PER_STATEMENT):
+        chunk = {ordinal: event_row_of(recorded[ordinal]) for ordinal in ordinals[start : start + EVENTS_PER_STATEMENT]}
+        await _insert_chunk(writing, list(chunk), list(chunk.values()), batch_id)
+        rows |= chunk
+    return [rows[ordinal] for ordinal in range(len(recorded))]
 
 
-async def _insert_operations(connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId) -> None:
-    answers = [row.answer for row in rows]
-    status = await connection.execute(
-        SQL.insert_operations,
-        [row.bucket for row in rows],
-        [row.wallet_id for row in rows],
-        [row.request_id for row in rows],
-        [row.kind for row in rows],
-        [row.fingerprint for row in rows],
-        ["pending" if answer is None else "final" for answer in answers],
-        [None if answer is None else answer.success for answer in answers],
-        [None if answer is None else answer.status for answer in answers],
-        [row.refusal for row in rows],
-        [None if answer is None else answer.body for answer in answers],
-        batch_id,
-        [row.api_audit_id for row in rows],
-    )
-    _expect(status, len(rows))
-
-
-async def _settle_operations(connection: "AnyConnection", rows: list[OperationRow], batch_id: BatchId) -> None:
-    answers = [row.answer for row in rows if row.answer is not None]
-    assert len(answers) == len(rows)
-    status = await connection.execute(
-        SQL.settle_operations,
-        [row.bucket for row in rows],
-        [row.wallet_id for row in rows],
-        [row.request_id for row in rows],
-        [answer.success for answer in answers],
-        [answer.status for answer in answers],
-        [row.refusal for row in rows],
-        [answer.body for answer in answers],
-        batch_id,
-    )
-    _expect(status, len(rows))
-
-
-async def _insert_events(connection: "AnyConnection", events: list[DigestedEvent], batch_id: BatchId) -> None:
-    placed = sorted(enumerate(events), key=lambda pair: (pair[1].bucket, pair[1].wallet_id, pair[1].version))
-    rows = [event for _, event in placed]
-    await connection.execute(
+async def _insert_chunk(writing: Writing, ordinals: list[int], rows: list[DigestedEvent], batch_id: BatchId) -> None:
+    await writing.execute(
         SQL.insert_events,
-        [row.bucket for row in rows],
-        [row.wallet_id for row in rows],
-        [row.version for row in rows],
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.wallet_id for row in rows]),
+        array_of([row.version for row in rows]),
         [row.event_id for row in rows],
-        [row.type for row in rows],
-        [row.amount for row in rows],
-        [row.balance_after for row in rows],
-        [_encode_payload(row.payload).decode() for row in rows],
+        array_of_texts([row.type for row in rows]),
+        array_of([row.amount for row in rows]),
+        array_of([row.balance_after for row in rows]),
+        [row.payload.decode() for row in rows],
         [row.transfer_id for row in rows],
-        [ordinal for ordinal, _ in placed],
+        array_of(ordinals),
         [row.api_audit_id for row in rows],
         [row.occurred_at for row in rows],
         SCHEMA_VERSION,
@@ -187,65 +142,118 @@ async def _insert_events(connection: "AnyConnection", events: list[DigestedEvent
     )
 
 
-async def _insert_transfers(connection: "AnyConnection", rows: list[TransferRow], now: datetime) -> None:
-    await connection.execute(
+async def write_rows(writing: Writing, rows: BatchRows, batch_id: BatchId, now: datetime) -> None:
+    """Operations, transfers and credits; a count that is not what was sent will be a WriteConflict."""
+    if rows.operations:
+        await _insert_operations(writing, rows.operations, batch_id)
+    if rows.settled:
+        await _settle_operations(writing, rows.settled, batch_id)
+    if rows.transfers:
+        await _insert_transfers(writing, rows.transfers, now)
+    if rows.ended:
+        await _end_transfers(writing, rows.ended, now)
+    if rows.credits:
+        await _insert_credits(writing, rows.credits, now)
+
+
+async def _insert_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
+    answers = [row.answer for row in rows]
+    await writing.execute(
+        SQL.insert_operations,
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.wallet_id for row in rows]),
+        array_of_texts([row.request_id for row in rows]),
+        array_of_texts([row.kind for row in rows]),
+        array_of_texts([row.fingerprint for row in rows]),
+        array_of_texts(["pending" if answer is None else "final" for answer in answers]),
+        array_of([None if answer is None else answer.success for answer in answers]),
+        array_of([None if answer is None else answer.status for answer in answers]),
+        array_of_texts_or_nulls([row.refusal for row in rows]),
+        [None if answer is None else answer.body for answer in answers],
+        batch_id,
+        [row.api_audit_id for row in rows],
+        row_count=len(rows),
+    )
+
+
+async def _settle_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
+    answers = [row.answer for row in rows if row.answer is not None]
+    assert len(answers) == len(rows)
+    await writing.execute(
+        SQL.settle_operations,
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.wallet_id for row in rows]),
+        array_of_texts([row.request_id for row in rows]),
+        array_of([answer.success for answer in answers]),
+        array_of([answer.status for answer in answers]),
+        array_of_texts_or_nulls([row.refusal for row in rows]),
+        [answer.body for answer in answers],
+        batch_id,
+        row_count=len(rows),
+    )
+
+
+async def _insert_transfers(writing: Writing, rows: list[TransferRow], now: datetime) -> None:
+    await writing.execute(
         SQL.insert_transfers,
-        [row.bucket for row in rows],
-        [row.terms.from_wallet_id for row in rows],
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.terms.from_wallet_id for row in rows]),
         [row.terms.transfer_id for row in rows],
-        [row.terms.to_wallet_id for row in rows],
-        [row.terms.amount for row in rows],
-        [row.terms.currency for row in rows],
-        [row.status for row in rows],
-        [row.request_id for row in rows],
+        array_of_texts([row.terms.to_wallet_id for row in rows]),
+        array_of([row.terms.amount for row in rows]),
+        array_of_texts([row.terms.currency for row in rows]),
+        array_of_texts([row.status for row in rows]),
+        array_of_texts([row.request_id for row in rows]),
         [row.api_audit_id for row in rows],
         now,
     )
 
 
-async def _end_transfers(connection: "AnyConnection", rows: list[TransferRow], now: datetime) -> None:
-    status = await connection.execute(
+async def _end_transfers(writing: Writing, rows: list[TransferRow], now: datetime) -> None:
+    await writing.execute(
         SQL.end_transfers,
-        [row.bucket for row in rows],
-        [row.terms.from_wallet_id for row in rows],
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.terms.from_wallet_id for row in rows]),
         [row.terms.transfer_id for row in rows],
-        [row.status for row in rows],
-        [row.last_error for row in rows],
+        array_of_texts([row.status for row in rows]),
+        array_of_texts_or_nulls([row.last_error for row in rows]),
         now,
+        row_count=len(rows),
     )
-    _expect(status, len(rows))
 
 
-async def _insert_credits(connection: "AnyConnection", rows: list[CreditRow], now: datetime) -> None:
+async def _insert_credits(writing: Writing, rows: list[CreditRow], now: datetime) -> None:
     accepted = [row.outcome if isinstance(row.outcome, CreditAccepted) else None for row in rows]
-    await connection.execute(
+    await writing.execute(
         SQL.insert_credits,
-        [row.bucket for row in rows],
-        [row.terms.to_wallet_id for row in rows],
+        array_of([row.bucket for row in rows]),
+        array_of_texts([row.terms.to_wallet_id for row in rows]),
         [row.terms.transfer_id for row in rows],
-        ["refused" if isinstance(row.outcome, CreditRefused) else "credited" for row in rows],
-        [row.outcome.reason if isinstance(row.outcome, CreditRefused) else None for row in rows],
-        [None if credit is None else credit.version for credit in accepted],
-        [None if credit is None else credit.balance_after for credit in accepted],
+        array_of_texts(["refused" if isinstance(row.outcome, CreditRefused) else "credited" for row in rows]),
+        array_of_texts_or_nulls(
+            [row.outcome.reason if isinstance(row.outcome, CreditRefused) else None for row in rows]
+        ),
+        array_of([None if credit is None else credit.version for credit in accepted]),
+        array_of([None if credit is None else credit.balance_after for credit in accepted]),
         now,
     )
 
 
-async def update_wallets(connection: "AnyConnection", before: dict[WalletId, Wallet], after: list[Wallet]) -> None:
+async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after: list[Wallet]) -> None:
     """Store the new states over exactly the versions that were locked; raises WriteConflict otherwise."""
     keyed = sorted(((bucket_of(wallet.wallet_id), wallet) for wallet in after), key=lambda k: (k[0], k[1].wallet_id))
     wallets = [wallet for _, wallet in keyed]
-    status = await connection.execute(
+    await writing.execute(
         SQL.update_wallets,
-        [bucket for bucket, _ in keyed],
-        [wallet.wallet_id for wallet in wallets],
-        [wallet.currency for wallet in wallets],
-        [wallet.balance for wallet in wallets],
-        [wallet.version for wallet in wallets],
+        array_of([bucket for bucket, _ in keyed]),
+        array_of_texts([wallet.wallet_id for wallet in wallets]),
+        array_of_texts([wallet.currency for wallet in wallets]),
+        array_of([wallet.balance for wallet in wallets]),
+        array_of([wallet.version for wallet in wallets]),
         [wallet.last_event_at for wallet in wallets],
-        [before[wallet.wallet_id].version for wallet in wallets],
+        array_of([before[wallet.wallet_id].version for wallet in wallets]),
+        row_count=len(wallets),
     )
-    _expect(status, len(wallets))
 
 
 async def delete_unmade_wallets(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> None:
@@ -253,12 +261,6 @@ async def delete_unmade_wallets(connection: "AnyConnection", wallet_ids: Iterabl
     await connection.execute(SQL.delete_unmade_wallets, *_sorted_keys(wallet_ids))
 
 
-async def insert_journal_row(connection: "AnyConnection", rows: BatchRows) -> None:
+async def insert_journal_row(writing: Writing, batch_id: BatchId, event_count: int, digest: bytes) -> None:
     """The batch's place in line: its seq is drawn here, after the locks."""
-    await connection.execute(SQL.insert_journal_row, rows.batch_id, len(rows.events), rows.digest())
-
-
-def _expect(status: str, count: int) -> None:
-    """Compare PostgreSQL's command tag, such as `INSERT 0 3`, with what was sent."""
-    if int(status.rsplit(" ", 1)[1]) != count:
-        raise WriteConflict
+    await writing.execute(SQL.insert_journal_row, batch_id, event_count, digest)

@@ -17,19 +17,9 @@ again finds its own outcomes by their keys.
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final
 
-from wallet.domain.batch import (
-    BatchState,
-    Begun,
-    Concluded,
-    Credited,
-    Decided,
-    Decision,
-    Replayed,
-    StillPending,
-    decide_batch,
-)
+from wallet.domain.batch import BatchState
 from wallet.domain.commands import (
     Command,
     ConcludeTransfer,
@@ -40,25 +30,34 @@ from wallet.domain.commands import (
     Transfer,
     key_of,
 )
-from wallet.domain.identifiers import ApiAuditId, WalletId
-from wallet.domain.outcomes import KeyReused
+from wallet.domain.digest import digest_of
+from wallet.domain.identifiers import ApiAuditId, BatchId, WalletId
 from wallet.domain.wallet import Wallet
 from wallet.failpoints import failpoint
 from wallet.ledger import statements
-from wallet.ledger.answers import Answer, Render
+from wallet.ledger.answers import BULK_STATUS, Answer, Render
 from wallet.ledger.audit import AuditRow, insert_audit_rows, settle_audit_rows
-from wallet.ledger.requests import Phase, Request, Settled
+from wallet.ledger.deciding import Deciding
+from wallet.ledger.known_wallets import KnownWallets
+from wallet.ledger.requests import Kind, Phase, Request, Settled, commands_of
 from wallet.ledger.rows import rows_of
+from wallet.ledger.writing import WriteConflict, Writing
+from wallet.postgres.uuids import uuid7
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
 
-@dataclass(slots=True)
+OVERLAP_EVENTS_MIN: Final = 400
+"""From about this size on, building the rows of a batch takes longer than a turn of the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchResult:
     """What a committed batch gave: a result for each request but those on wallets that others hold."""
 
     settled: list[tuple[Request, Settled]]
+    existing: list[WalletId]
     held_back: list[Request]
     held: set[WalletId]
 
@@ -73,7 +72,7 @@ class BatchMode:
 
 
 async def run_batch(
-    connection: "Connection", requests: list[Request], *, render: Render, mode: BatchMode
+    connection: "Connection", requests: list[Request], *, render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
     """Run the batch to its COMMIT. Whatever is raised, `Request.phase` tells whether a COMMIT was sent."""
     for request in requests:
@@ -82,13 +81,14 @@ async def run_batch(
     try:
         await failpoint("ledger.before_begin")
         await connection.execute("begin")
-        result = await _run_in_transaction(connection, requests, render, mode)
+        result = await _run_in_transaction(connection, requests, render, mode, known)
         await failpoint("ledger.before_commit")
     except BaseException:
         _roll_back(requests)
         raise
     _roll_back(result.held_back)
     await _commit(connection, [request for request, _ in result.settled])
+    known.remember(result.existing)
     return result
 
 
@@ -108,42 +108,41 @@ async def _commit(connection: "Connection", requests: list[Request]) -> None:
 
 
 async def _run_in_transaction(
-    connection: "Connection", requests: list[Request], render: Render, mode: BatchMode
+    connection: "Connection", requests: list[Request], render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
-    inserted, locked, held = await _lock(connection, requests, mode)
+    inserted, locked, held = await _lock(connection, requests, mode, known)
     await failpoint("ledger.after_lock")
     held_back = [request for request in requests if held.intersection(request.wallet_ids)] if held else []
     if held_back:
         requests = [request for request in requests if not held.intersection(request.wallet_ids)]
-    commands = [request.command for request in requests]
-    state, answers = await _load(connection, commands, dict(locked), mode)
-    decisions = decide_batch(commands, state)
-    rendered = _render(commands, decisions, answers, render)
-    await _write(connection, requests, decisions, rendered, state, locked)
-    if inserted:
-        unmade = [wallet_id for wallet_id in inserted if not state.wallet(wallet_id).exists]
-        if unmade:
-            await statements.delete_unmade_wallets(connection, unmade)
-    settled = [
-        (request, Settled(decision, answer))
-        for request, decision, answer in zip(requests, decisions, rendered, strict=True)
-    ]
-    return BatchResult(settled, held_back, held)
+    state, answers = await _load(connection, list(commands_of(requests)), dict(locked), mode)
+    deciding = Deciding(state, answers, render)
+    settled = [(request, deciding.settle(request)) for request in requests]
+    await _write(connection, settled, state, locked)
+    unmade = [wallet_id for wallet_id in inserted if not state.wallet(wallet_id).exists]
+    if unmade:
+        await statements.delete_unmade_wallets(connection, unmade)
+    existing = [wallet_id for wallet_id, wallet in state.wallets.items() if wallet.exists]
+    return BatchResult(settled, existing, held_back, held)
 
 
 async def _lock(
-    connection: "Connection", requests: list[Request], mode: BatchMode
+    connection: "Connection", requests: list[Request], mode: BatchMode, known: KnownWallets
 ) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
     """The wallets inserted now, those locked, and with skip_locked those that others hold or are just making."""
-    wallet_ids = {wallet_id for request in requests for wallet_id in _locked_by(request.command, mode)}
-    creditable = {wallet_id for request in requests for wallet_id in _credited_by(request.command, mode)}
+    wallet_ids = {wallet_id for command in commands_of(requests) for wallet_id in _locked_by(command, mode)}
+    creditable = {wallet_id for command in commands_of(requests) for wallet_id in _credited_by(command, mode)}
     inserted: list[WalletId] = []
-    if creditable and mode.may_insert_wallets:
-        inserted = await statements.insert_wallets(connection, creditable)
+    unknown = known.unknown(creditable) if mode.may_insert_wallets else set()
+    if unknown:
+        inserted = await statements.insert_wallets(connection, unknown)
     locked = await statements.lock_wallets(connection, wallet_ids, skip_locked=mode.skip_locked)
-    if not mode.skip_locked:
-        return inserted, locked, set()
     missing = wallet_ids - locked.keys()
+    if not mode.skip_locked:
+        if missing & creditable:
+            known.forget(missing)
+            raise WriteConflict
+        return inserted, locked, set()
     held = missing & creditable
     if missing - held:
         held |= await statements.existing_wallets(connection, missing - held)
@@ -191,65 +190,47 @@ async def _load(
     return state, answers
 
 
-def _render(
-    commands: list[Command | SagaStep],
-    decisions: list[Decision],
-    answers: dict[OperationKey, Answer],
-    render: Render,
-) -> list[Answer | None]:
-    """The answer of each decision, in order: a replay may need the answer of an earlier command of this batch."""
-    rendered: list[Answer | None] = []
-    for command, decision in zip(commands, decisions, strict=True):
-        answer: Answer | None = None
-        match decision:
-            case Decided(outcome) | Concluded(outcome):
-                answer = answers[key_of(command)] = render(key_of(command), outcome)
-            case KeyReused():
-                answer = render(key_of(command), decision)
-            case Replayed(key, is_own):
-                stored = answers[key]
-                answer = Answer(stored.status, stored.body, replayed=not is_own)
-            case Begun() | StillPending() | Credited():
-                pass
-            case _:
-                assert_never(decision)
-        rendered.append(answer)
-    return rendered
-
-
 async def _write(
     connection: "Connection",
-    requests: list[Request],
-    decisions: list[Decision],
-    rendered: list[Answer | None],
+    settled: list[tuple[Request, Settled]],
     state: BatchState,
     locked: dict[WalletId, Wallet],
 ) -> None:
-    rows = rows_of([request.command for request in requests], decisions, rendered, state)
-    await statements.write_rows(connection, rows, state.now)
-    await _write_audit_rows(connection, requests, rendered, state.now)
-    changed = [wallet for wallet_id, wallet in state.wallets.items() if wallet is not locked[wallet_id]]
-    if changed:
-        await statements.update_wallets(connection, locked, changed)
-    if rows.belongs_in_journal:
-        await statements.insert_journal_row(connection, rows)
+    """Each statement's rows are built while PostgreSQL works on the one before; the digest comes last, for that."""
+    batch_id = BatchId(uuid7())
+    async with Writing(connection, overlaps=len(state.events) >= OVERLAP_EVENTS_MIN) as writing:
+        events = await statements.insert_events(writing, state.events, batch_id)
+        rows = rows_of(settled, state)
+        await statements.write_rows(writing, rows, batch_id, state.now)
+        await _write_audit_rows(writing, settled, state.now)
+        changed = [wallet for wallet_id, wallet in state.wallets.items() if wallet is not locked[wallet_id]]
+        if changed:
+            await statements.update_wallets(writing, locked, changed)
+        if events or rows.operations or rows.settled:
+            await statements.insert_journal_row(writing, batch_id, len(events), digest_of(events, rows.outcomes()))
 
 
-async def _write_audit_rows(
-    connection: "Connection", requests: list[Request], rendered: list[Answer | None], now: datetime
-) -> None:
+async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settled]], now: datetime) -> None:
     """One row per POST with its answer's status; a stepwise transfer's gets it when the transfer ends."""
     rows: list[AuditRow] = []
     ended: list[tuple[WalletId, ApiAuditId, int]] = []
-    for request, answer in zip(requests, rendered, strict=True):
+    for request, result in settled:
         if request.audit is not None:
-            rows.append(AuditRow(request.audit, None if answer is None else answer.status))
-        if isinstance(request.command, ConcludeTransfer) and answer is not None:
-            command = request.command
-            sender = command.terms.from_wallet_id
-            audit_ids = (command.api_audit_id, *command.waiting_audit_ids)
-            ended.extend((sender, audit_id, answer.status) for audit_id in audit_ids)
+            rows.append(AuditRow(request.audit, _status_of(request, result)))
+        for command, answer in zip(request.commands, result.answers, strict=True):
+            if isinstance(command, ConcludeTransfer) and answer is not None:
+                sender = command.terms.from_wallet_id
+                audit_ids = (command.api_audit_id, *command.waiting_audit_ids)
+                ended.extend((sender, audit_id, answer.status) for audit_id in audit_ids)
     if rows:
-        await insert_audit_rows(connection, rows, now)
+        await insert_audit_rows(writing, rows, now)
     if ended:
-        await settle_audit_rows(connection, ended)
+        await settle_audit_rows(writing, ended)
+
+
+def _status_of(request: Request, result: Settled) -> int | None:
+    """What the request as a whole is answered with; None while that hangs on a transfer that has not ended."""
+    if request.kind is Kind.SINGLE:
+        answer = result.answers[0]
+        return None if answer is None else answer.status
+    return BULK_STATUS if result.refusal is None else result.refusal.status

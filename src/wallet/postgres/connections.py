@@ -1,6 +1,6 @@
 """Connections and pools whose every wait has an end, below a request's deadline."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -19,11 +19,29 @@ STATEMENT_SECONDS: Final = 5.0
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
 
+ROWS_BY_KEY: Final = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""For sessions that only ever fetch and change rows by their keys: index look-ups, whatever the statistics say.
+
+A table that was small or empty when a statement was planned is otherwise read from end to end for each batch, more
+rows each time, until it happens to be analyzed (docs/performance.md).
+"""
+
 
 async def connect(
-    dsn: str, *, application_name: str, lock_ms: int = LOCK_MS, statement_seconds: float = STATEMENT_SECONDS
+    dsn: str,
+    *,
+    application_name: str,
+    lock_ms: int = LOCK_MS,
+    statement_seconds: float = STATEMENT_SECONDS,
+    settings: Mapping[str, str] | None = None,
 ) -> "Connection":
-    """Open one connection to a server that takes writes.
+    """Open one connection to a server that takes writes; `settings` are the session's, besides our own.
 
     Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
     """
@@ -32,7 +50,7 @@ async def connect(
         timeout=CONNECT_SECONDS,
         command_timeout=statement_seconds + (COMMAND_SECONDS - STATEMENT_SECONDS),
         target_session_attrs=SessionAttribute.read_write,
-        server_settings=_session_settings(application_name, lock_ms, statement_seconds),
+        server_settings=_session_settings(application_name, lock_ms, statement_seconds) | dict(settings or {}),
     )
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 
 from wallet.pacing import Pace
-from wallet.postgres.connections import connect
+from wallet.postgres.connections import ROWS_BY_KEY, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Rounds:
     async def connection(self) -> "Connection":
         """The connection, opened if need be; raises one of DATABASE_ERRORS."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, application_name=f"wallet {self._name}")
+            self._connection = await connect(self._dsn, application_name=f"wallet {self._name}", settings=ROWS_BY_KEY)
         return self._connection
 
     def wake(self) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of
+from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload
 from wallet.domain.money import format_money
 from wallet.domain.rejections import Rejection
 from wallet.verification.checks import Check, Finding, counted
@@ -178,7 +178,7 @@ def _digested_event(event: "Record", payload: Any) -> DigestedEvent:
         balance_after,
         transfer_id,
         api_audit_id,
-        payload,
+        encode_payload(payload),
     )
 
 

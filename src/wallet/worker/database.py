@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from wallet.postgres.connections import connect
+from wallet.postgres.connections import ROWS_BY_KEY, connect
 from wallet.postgres.migrations import missing_migrations
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Database:
         Raises what `wallet.postgres.connections.connect` raises, or DatabaseNotMigrated.
         """
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, application_name="wallet worker")
+            self._connection = await connect(self._dsn, application_name="wallet worker", settings=ROWS_BY_KEY)
             missing = await missing_migrations(self._connection)
             if missing:
                 self.drop()

@@ -1,0 +1,114 @@
+"""The bulk route: many operations in one request, each for itself or all as one.
+
+Independent: what is not valid is answered here and goes no further; the rest goes to the ledger as one request, and the
+results come back in the order of the operations. Atomic: the ledger sees it only when every operation is valid.
+
+A result carries the body of its operation's own route to the byte, so the answer is joined from bytes, not encoded.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import falcon.asgi
+
+from wallet.api.audit import audit_record_of
+from wallet.api.bulk_bodies import read_all, read_bulk_body, read_each
+from wallet.api.exchange import Exchange, exchange_of
+from wallet.api.movements import ROLLED_BACK, Executes, sentence_of
+from wallet.api.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
+from wallet.api.requests import json_body
+from wallet.api.schemas import JSON
+from wallet.domain.commands import Command
+from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
+
+
+class Operations:
+    """POST /operations"""
+
+    def __init__(self, ledger: Executes, *, is_stepwise: bool) -> None:
+        self._ledger = ledger
+        self._is_stepwise = is_stepwise
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Run the operations, in order."""
+        exchange = exchange_of(req.scope)
+        _refuse_key_in_header(exchange)
+        raw = json_body(exchange)
+        body = read_bulk_body(raw)
+        if not body.is_atomic:
+            await self._run_independent(exchange, body.operations, resp)
+        elif self._is_stepwise:
+            raise _atomic_not_available()
+        else:
+            await self._run_atomic(exchange, body.operations, resp)
+
+    async def _run_independent(
+        self, exchange: Exchange, operations: Sequence[object], resp: falcon.asgi.Response
+    ) -> None:
+        readings = read_each(operations, exchange.api_audit_id)
+        commands = [reading for reading in readings if not isinstance(reading, Answer)]
+        resp.content_type = JSON
+        executed: Iterator[Answer] = iter(())
+        # Where none is valid the ledger has nothing to do, and the edge writes the audit row.
+        if commands:
+            bulk = await self._execute(exchange, commands, resp, is_atomic=False)
+            executed = iter(bulk.results)
+        resp.data = joined(reading if isinstance(reading, Answer) else next(executed) for reading in readings)
+
+    async def _run_atomic(self, exchange: Exchange, operations: Sequence[object], resp: falcon.asgi.Response) -> None:
+        commands = read_all(operations, exchange.api_audit_id)
+        bulk = await self._execute(exchange, commands, resp, is_atomic=True)
+        resp.status = bulk.status
+        resp.content_type = JSON if bulk.refusal is None else CONTENT_TYPE
+        resp.data = joined(bulk.results) if bulk.refusal is None else bulk.refusal.body
+
+    async def _execute(
+        self, exchange: Exchange, commands: Sequence[Command], resp: falcon.asgi.Response, *, is_atomic: bool
+    ) -> BulkAnswer:
+        try:
+            bulk = await self._ledger.execute_bulk(commands, audit_record_of(exchange), is_atomic=is_atomic)
+        except NotExecuted as reason:
+            raise Refused(
+                Code.NOT_EXECUTED, f"{sentence_of(reason)} Nothing moved. Send the whole request again."
+            ) from None
+        except OutcomeUnknown as reason:
+            raise Refused(
+                Code.OUTCOME_UNKNOWN,
+                f"{sentence_of(reason)} It may or may not have taken effect. "
+                "Send the whole request again to learn which; each operation takes effect at most once.",
+            ) from None
+        except CommandFailed:
+            raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
+        exchange.is_audited = True
+        if bulk.replayed:
+            resp.set_header("Idempotency-Replayed", "true")
+        return bulk
+
+
+def joined(results: Iterable[Answer]) -> bytes:
+    """The answer's body: each result's status, whether it was replayed, and its own body as it is."""
+    return b'{"results":[%b]}' % b",".join(
+        [
+            b'{"status":%d,"replayed":%b,"body":%b}' % (answer.status, _JSON_OF[answer.replayed], answer.body)
+            for answer in results
+        ]
+    )
+
+
+def _refuse_key_in_header(exchange: Exchange) -> None:
+    """Refuse the key of a whole request: there is no such thing. The edge took it for the request's own."""
+    exchange.request_id = None
+    if "idempotency-key" in exchange.headers:
+        detail = "is not taken by this route; each operation has its key in its own requestId"
+        raise refusal_of([FieldError(Code.INVALID_REQUEST, detail, header="Idempotency-Key")])
+
+
+def _atomic_not_available() -> Refused:
+    return Refused(
+        Code.ATOMIC_NOT_AVAILABLE,
+        "This service runs transfers as separate steps (TRANSFER_MODE=stepwise), so several operations cannot take "
+        'effect as one. Nothing moved. Use the mode "independent".',
+    )
+
+
+_JSON_OF: Final = (b"false", b"true")

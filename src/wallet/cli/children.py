@@ -1,0 +1,143 @@
+"""Processes of ours that a parent keeps running: those of `wallet up`, and those of `wallet api --workers`.
+
+A child that ends by itself, or that can't be made, is started again with back-off; each time is a line on stderr. One
+that ends before it is `mark_started` is not: what it lacks, it would lack again, and whoever waits for it says so.
+Every child runs in a session of its own, so that the terminal's Ctrl-C reaches only the parent, which stops its
+children in its own order. On Linux a child is told to stop, as by SIGTERM, if its parent is killed, at whatever moment
+that happens; elsewhere a killed parent leaves its children running.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import typer
+
+STOP_SECONDS_MAX: Final = 30.0
+RESTART_SECONDS_FIRST: Final = 0.5
+RESTART_SECONDS_MAX: Final = 10.0
+WELL_AFTER_SECONDS: Final = 60.0
+"""A child that ran this long was well: when it ends, the back-off begins anew."""
+PR_SET_PDEATHSIG: Final = 1
+
+
+class CannotStart(Exception):
+    """The processes can't be started; the message says why and what to do."""
+
+
+class Child:
+    """One process of ours, started again when it ends by itself.
+
+    Who waits for it to be ready calls `expect_not_ended` meanwhile and `mark_started` then.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str],
+        stop_seconds_max: float = STOP_SECONDS_MAX,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`environment` is added to ours; `on_end` is called whenever it ended by itself."""
+        self.name = name
+        self.ending: str | None = None
+        self._has_started = False
+        self._command = [sys.executable, "-P", "-m", "wallet", *arguments]
+        self._environment = {**os.environ, **environment}
+        self._stop_seconds_max = stop_seconds_max
+        self._on_end = on_end
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def keep_running(self) -> None:
+        """Run the process, and again whenever it ends, until `stop`."""
+        clock = asyncio.get_running_loop().time
+        delay = RESTART_SECONDS_FIRST
+        while not self._stopping.is_set():
+            started_at = clock()
+            how = await self._run_once()
+            if self._stopping.is_set():
+                return
+            self.ending = how
+            self._on_end()
+            if not self._has_started:
+                return
+            if clock() - started_at >= WELL_AFTER_SECONDS:
+                delay = RESTART_SECONDS_FIRST
+            typer.echo(f"{self.name} {how}; starting it again in {delay:g} s", err=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(delay * 2, RESTART_SECONDS_MAX)
+
+    def expect_not_ended(self) -> None:
+        """Raise CannotStart if it ended before it had started."""
+        if self.ending is not None and not self._has_started:
+            raise CannotStart(f"{self.name} could not start: it {self.ending}. Its reason stands above or in its log.")
+
+    def mark_started(self) -> None:
+        """From now on start it again when it ends. Raises CannotStart if it has ended."""
+        self.expect_not_ended()
+        self._has_started = True
+
+    async def stop(self) -> None:
+        """Ask the process to stop; end it if it does not within the limit."""
+        self._stopping.set()
+        if self._process is not None and self._process.returncode is None:
+            await self._end(self._process)
+
+    async def _run_once(self) -> str:
+        """Run the process to its end; returns how it ended."""
+        parent = os.getpid()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                start_new_session=True,
+                preexec_fn=lambda: _stop_with_parent(parent),
+            )
+        except OSError as error:
+            return f"can't be started ({error.strerror or error})"
+        if self._stopping.is_set():
+            # `stop` came while the process was being made, and found none to stop.
+            await self._end(self._process)
+        return f"ended by itself (exit code {await self._process.wait()})"
+
+    async def _end(self, process: Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self._stop_seconds_max)
+        except TimeoutError:
+            typer.echo(f"{self.name} did not stop within {self._stop_seconds_max:g} s; ending it", err=True)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def running(*children: Child) -> AsyncIterator[None]:
+    """Keep the children running while inside; at the end stop them all at once."""
+    tasks = [asyncio.create_task(child.keep_running(), name=child.name) for child in children]
+    try:
+        yield
+    finally:
+        await asyncio.gather(*(child.stop() for child in children))
+        await asyncio.gather(*tasks)
+
+
+def _stop_with_parent(parent: int) -> None:
+    """In the child, before it runs: ask Linux for a SIGTERM when the parent itself is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            # The parent was killed before we asked, so nobody will tell.
+            os._exit(1)

@@ -1,0 +1,73 @@
+"""Decides the requests of a batch, one after the other, and renders what each is answered."""
+
+from typing import assert_never
+
+from wallet.domain.atomic import AtomicRefusal, decide_atomic
+from wallet.domain.batch import (
+    BatchState,
+    Begun,
+    Concluded,
+    Credited,
+    Decided,
+    Decision,
+    Replayed,
+    StillPending,
+    decide_batch,
+)
+from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep, key_of
+from wallet.domain.outcomes import KeyReused
+from wallet.ledger.answers import Answer, Render
+from wallet.ledger.requests import Kind, Request, Settled
+
+
+class Deciding:
+    """One batch's decisions: folds `state` forward and remembers the answers that later commands may replay."""
+
+    def __init__(self, state: BatchState, stored: dict[OperationKey, Answer], render: Render) -> None:
+        self._state = state
+        self._stored = stored
+        self._render = render
+
+    def settle(self, request: Request) -> Settled:
+        """What comes of this request, after all that were settled before it."""
+        if request.kind is Kind.ATOMIC:
+            return self._settle_atomic(request)
+        decisions = decide_batch(request.commands, self._state)
+        return Settled(tuple(decisions), tuple(map(self._answer, request.commands, decisions)))
+
+    def _settle_atomic(self, request: Request) -> Settled:
+        commands = [
+            command for command in request.commands if not isinstance(command, CreditTransfer | ConcludeTransfer)
+        ]
+        decided = decide_atomic(commands, self._state)
+        if isinstance(decided, AtomicRefusal):
+            return self._refuse(commands, decided)
+        answers = tuple(map(self._answer, commands, decided))
+        first = answers[0]
+        # A refusal is stored under all keys of its request, so any of them tells it.
+        refusal = first if first is not None and not first.success else None
+        return Settled(tuple(decided), answers, refusal)
+
+    def _refuse(self, commands: list[Command], refusal: AtomicRefusal) -> Settled:
+        answer = self._render.atomic_refusal(key_of(commands[refusal.index]), refusal.index, refusal.outcome)
+        if isinstance(refusal.outcome, KeyReused):
+            return Settled((refusal.outcome,) * len(commands), (None,) * len(commands), answer)
+        self._stored.update((key_of(command), answer) for command in commands)
+        return Settled((Decided(refusal.outcome),) * len(commands), (answer,) * len(commands), answer)
+
+    def _answer(self, command: Command | SagaStep, decision: Decision) -> Answer | None:
+        """The answer of a decision; a replay may need the answer of an earlier command of this batch."""
+        match decision:
+            case Decided(outcome) | Concluded(outcome):
+                key = key_of(command)
+                answer = self._stored[key] = self._render.one(key, outcome)
+                return answer
+            case KeyReused():
+                return self._render.one(key_of(command), decision)
+            case Replayed(key, is_own):
+                stored = self._stored[key]
+                return Answer(stored.status, stored.body, replayed=not is_own)
+            case Begun() | StillPending() | Credited():
+                return None
+            case _:
+                assert_never(decision)

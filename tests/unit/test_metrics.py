@@ -1,0 +1,68 @@
+"""Metrics of several processes behind one port: any of them tells the truth about all."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import values
+
+from wallet.api.metrics import DIRECTORY_VARIABLE, Metrics, forget_process
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the processes write; the library's choice of how to count is put back afterwards."""
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    return tmp_path
+
+
+def lines_of(metrics: Metrics) -> list[str]:
+    return metrics.render().decode().splitlines()
+
+
+def count(metrics: Metrics, times: int) -> None:
+    for _ in range(times):
+        metrics.count_request("POST", "/wallet/{wallet_id}/deposit", 201, 0.003)
+
+
+def counted(metrics: Metrics) -> float:
+    (line,) = [line for line in lines_of(metrics) if "seconds_count" in line]
+    return float(line.rsplit(" ", 1)[1])
+
+
+def test_each_process_tells_the_sum_over_all(directory: Path) -> None:
+    one = Metrics(lambda: 3.0, process_number=1)
+    two = Metrics(lambda: 4.0, process_number=2)
+    count(one, 2)
+    count(two, 5)
+    two.count_audit_losses(1)
+    lines_of(one)
+    lines = lines_of(two)
+    assert counted(one) == counted(two) == 7.0
+    assert "wallet_ledger_queue_depth 7.0" in lines
+    assert "wallet_api_processes 2.0" in lines
+    assert "wallet_audit_rows_lost_total 1.0" in lines
+
+
+def test_a_process_started_again_goes_on_counting_and_leaves_no_second_file(directory: Path) -> None:
+    count(Metrics(lambda: 9.0, process_number=1), 2)
+    survivor = Metrics(process_number=2)
+    count(survivor, 1)
+    files = sorted(directory.iterdir())
+    forget_process(directory, 1)
+    assert counted(survivor) == 3.0
+    assert "wallet_api_processes 1.0" in lines_of(survivor)
+    assert "wallet_ledger_queue_depth 0.0" in lines_of(survivor)
+    count(Metrics(process_number=1), 4)
+    assert counted(survivor) == 7.0
+    assert "wallet_api_processes 2.0" in lines_of(survivor)
+    assert sorted(directory.iterdir()) == files
+
+
+def test_one_process_alone_keeps_no_files(tmp_path: Path) -> None:
+    alone = Metrics(lambda: 2.0)
+    count(alone, 1)
+    assert counted(alone) == 1.0
+    assert "wallet_ledger_queue_depth 2.0" in lines_of(alone)
+    assert any(line.startswith("process_resident_memory_bytes") for line in lines_of(alone))
+    assert list(tmp_path.iterdir()) == []
