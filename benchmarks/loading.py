@@ -1,0 +1,149 @@
+"""The benchmark's own fast path into a log: batches decided by the domain, rows made by the ledger, written by COPY.
+
+What it writes is what the service would have written: `wallet verify` accepts it, chain and digests included. Two
+processes make the rows, each for every second wallet; then the journal is sealed here, as its chain is one sequence.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from benchmarks.faults import Fault
+from tests.support.reaper import Reaper
+from wallet.domain.digest import chain_of
+
+ROOT: Final = Path(__file__).parents[1]
+PROCESSES: Final = 2
+LOAD_SECONDS_MAX: Final = 900
+
+# What the worker would have made of the published part of the log, which holds deposits only.
+ENTER_PROCESSED: Final = """
+insert into processed_events (bucket, event_id, status, processed_at)
+select e.bucket, e.event_id, 'success', now()
+from events e
+join journal j on j.batch_id = e.batch_id
+where j.published_at is not null
+on conflict do nothing
+"""
+ENTER_STATS: Final = """
+insert into wallet_stats (bucket, wallet_id, total_deposited, last_activity_at)
+select e.bucket, e.wallet_id, sum(e.amount), max(e.occurred_at)
+from events e
+join journal j on j.batch_id = e.batch_id
+where j.published_at is not null
+group by e.bucket, e.wallet_id
+on conflict do nothing
+"""
+MOVE_HEAD: Final = "update journal_head set position = $1, chain = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What to load: deposits that are sealed, published and processed, then events of all kinds that wait."""
+
+    wallet_count: int
+    deposits_per_wallet: int
+    waiting_events: int = 0
+    prefix: str = "w"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that was written, and what its journal row needs."""
+
+    batch_id: UUID
+    event_count: int
+    digest: bytes
+    at: datetime
+    is_settled: bool
+
+
+def load(database_url: str, books: Books, *, reaper: Reaper) -> None:
+    """Load the books into a migrated database. Raises Fault."""
+    batches = sorted(_make_rows(database_url, books, reaper), key=lambda batch: batch.at)
+    asyncio.run(_write_journal(database_url, batches))
+
+
+def _make_rows(database_url: str, books: Books, reaper: Reaper) -> Iterator[Batch]:
+    started_at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    with ExitStack() as stack:
+        makers = []
+        for part in range(PROCESSES):
+            order = asdict(books) | {"url": database_url, "part": part, "parts": PROCESSES, "started_at": started_at}
+            maker = _start_maker(json.dumps(order))
+            stack.callback(_end_maker, maker, reaper)
+            reaper.watch_group(maker.pid)
+            makers.append(maker)
+        for maker in makers:
+            said, _ = maker.communicate(timeout=LOAD_SECONDS_MAX)
+            if maker.returncode != 0:
+                raise Fault("loading failed; the lines above say why")
+            for batch_id, event_count, digest, at, is_settled in json.loads(said):
+                yield Batch(UUID(batch_id), event_count, bytes.fromhex(digest), datetime.fromisoformat(at), is_settled)
+
+
+def _start_maker(order: str) -> "subprocess.Popen[str]":
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "benchmarks.making_rows", order],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _end_maker(maker: "subprocess.Popen[str]", reaper: Reaper) -> None:
+    maker.kill()
+    maker.wait()
+    reaper.forget_group(maker.pid)
+
+
+async def _write_journal(database_url: str, batches: Sequence[Batch]) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await _seal(connection, [batch for batch in batches if batch.is_settled])
+            await connection.copy_records_to_table(
+                "journal",
+                columns=["batch_id", "event_count", "digest"],
+                records=[
+                    (batch.batch_id, batch.event_count, batch.digest) for batch in batches if not batch.is_settled
+                ],
+            )
+        await connection.execute("analyze")
+        async with connection.transaction():
+            await connection.execute(ENTER_PROCESSED)
+            await connection.execute(ENTER_STATS)
+        await connection.execute("vacuum analyze")
+        await connection.execute("checkpoint")
+    finally:
+        await connection.close()
+
+
+async def _seal(connection: "asyncpg.Connection[asyncpg.Record]", batches: Sequence[Batch]) -> None:
+    """Chain the batches behind those that are sealed already."""
+    head = await connection.fetchrow("select position, chain from journal_head")
+    assert head is not None
+    position, chain = head["position"], head["chain"]
+    records: list[tuple[Any, ...]] = []
+    now = datetime.now(UTC)
+    for batch in batches:
+        position += 1
+        chain = chain_of(chain, position, batch.digest)
+        records.append((batch.batch_id, batch.event_count, batch.digest, position, chain, now, now))
+    columns = ["batch_id", "event_count", "digest", "position", "chain", "sealed_at", "published_at"]
+    await connection.copy_records_to_table("journal", columns=columns, records=records)
+    await connection.execute(MOVE_HEAD, position, chain)

@@ -1,0 +1,21 @@
+-- The first history page of wallets drawn at random. Arguments: run=ID prefix=TEXT wallets=N page=N events.
+
+dofile(debug.getinfo(1, "S").source:match("@(.*/)") .. "common.lua")
+
+function init(args)
+   local options = begin(args)
+   prefix, wallets, page = options.prefix, tonumber(options.wallets), tonumber(options.page)
+   tail = "/history HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\n\r\n"
+end
+
+function request()
+   return "GET /wallet/" .. prefix .. math.random(0, wallets - 1) .. tail
+end
+
+-- Only full pages are compared: a shorter one is quicker to make.
+function response(status, headers, body)
+   local _, events = body:gsub('"id":', "")
+   if events ~= page then
+      refused = refused + 1
+   end
+end

@@ -1,0 +1,107 @@
+"""`./wallet bench`: runs the scenarios one after the other, then says whether each reached what it must."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from rich.console import Console
+
+from benchmarks.effort import FULL, QUICK, Effort
+from benchmarks.estimates import about_seconds, spoken
+from benchmarks.faults import Fault
+from benchmarks.ground import Ground
+from benchmarks.machine import describe_machine, describe_servers
+from benchmarks.measuring import backlog, end_to_end, growth, http, idle
+from benchmarks.measuring.turns import Tell
+from benchmarks.report import document_of, print_report, write_document
+from benchmarks.scenarios import Scenario, UnknownScenario, chosen
+from benchmarks.verdicts import Measured, Row, judge
+
+__all__ = ["UnknownScenario", "run"]
+
+EXIT_MET: Final = 0
+EXIT_SHORT: Final = 1
+EXIT_INTERRUPTED: Final = 130
+
+Measure = Callable[[Ground, Scenario, Measured, Tell], None]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "relay": backlog.measure_relay,
+    "worker": backlog.measure_worker,
+    "end-to-end": end_to_end.measure,
+    "growth": growth.measure,
+    "idle": idle.measure,
+}
+"""How a scenario is measured, where it is not by raw pressure over HTTP."""
+
+# What ends a scenario and leaves the others their turn: it failed, or could not be measured.
+FAILURES: Final = (
+    Fault,
+    AssertionError,
+    ExceptionGroup,
+    OSError,
+    RuntimeError,
+    subprocess.SubprocessError,
+    asyncpg.PostgresError,
+)
+
+
+def run(names: Sequence[str], *, is_quick: bool, json_file: Path) -> int:
+    """Run the scenarios of these names, or all; print and write the result. Returns the exit code.
+
+    Raises UnknownScenario.
+    """
+    scenarios = chosen(names)
+    # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # A terminal that knows no ✓ still gets its table.
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    try:
+        return _run(scenarios, QUICK if is_quick else FULL, json_file, console)
+    except KeyboardInterrupt:
+        console.print("ended; everything it had started is gone")
+        return EXIT_INTERRUPTED
+
+
+def _run(scenarios: Sequence[Scenario], effort: Effort, json_file: Path, console: Console) -> int:
+    began = time.monotonic()
+    machine = describe_machine()
+    seconds = sum(about_seconds(scenario, effort) for scenario in scenarios)
+    console.print(
+        f"{machine['cpu']}, {machine['cores']} cores, which should have nothing else to do; {spoken(seconds)}"
+    )
+    with Ground(effort) as ground:
+        console.print("starting PostgreSQL and RabbitMQ, fsync on …")
+        servers = describe_servers(ground)
+        rows = [
+            _measure(ground, scenario, f"[{number}/{len(scenarios)}]", console)
+            for number, scenario in enumerate(scenarios, start=1)
+        ]
+    print_report(console, rows)
+    write_document(json_file, document_of(rows, effort, machine, servers))
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    console.print(f"{minutes} min {seconds} s; every figure of every run is in {json_file}")
+    return EXIT_MET if all(row.is_met for row in rows) else EXIT_SHORT
+
+
+def _measure(ground: Ground, scenario: Scenario, place: str, console: Console) -> Row:
+    began, measured = time.monotonic(), Measured()
+
+    def tell(line: str) -> None:
+        console.print(f"  {time.strftime('%H:%M:%S')}  {line}", markup=False)
+
+    about = spoken(about_seconds(scenario, ground.effort))
+    console.print(f"{place} {scenario.name}: {scenario.title} ({about})", style="bold", markup=False)
+    try:
+        MEASURES.get(scenario.name, http.measure)(ground, scenario, measured, tell)
+    except FAILURES as error:
+        measured.faults.append(str(error) or type(error).__name__)
+        tell(f"failed: {measured.faults[-1]}")
+    return judge(scenario, measured, time.monotonic() - began)

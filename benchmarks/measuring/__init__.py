@@ -1,0 +1,1 @@
+"""How each scenario is measured; what it must reach is in `benchmarks.scenarios`."""

@@ -1,0 +1,42 @@
+"""A process's memory while it works, and whether it stays flat."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import psutil
+
+from benchmarks.faults import Fault
+from tests.support.processes import WalletProcess
+from tests.support.sessions import family_of
+
+SAMPLE_SECONDS: Final = 0.2
+MEGABYTE: Final = 1024 * 1024
+
+
+def sample_memory(process: WalletProcess, until: Callable[[], bool], *, seconds_max: float = 600) -> list[float]:
+    """Megabytes of the process and its children, five times a second until the condition is met. Raises Fault."""
+    samples: list[float] = []
+    deadline = time.monotonic() + seconds_max
+    while not until():
+        if time.monotonic() > deadline or process.exit_code is not None:
+            raise Fault(f"{process.name} did not get done: {process.output()}{process.logs()[-2_000:]}")
+        samples.append(resident_megabytes(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+    return samples
+
+
+def resident_megabytes(pid: int) -> float:
+    """What a process and its children hold in memory."""
+    total = 0
+    for member in family_of(pid):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_info().rss
+    return total / MEGABYTE
+
+
+def earlier_and_late(samples: list[float]) -> tuple[float, float]:
+    """The most it held in the second quarter of its work, and in the last."""
+    quarter = max(len(samples) // 4, 1)
+    return max(samples[quarter : 2 * quarter] or samples), max(samples[-quarter:])

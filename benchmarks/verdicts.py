@@ -1,0 +1,60 @@
+"""What a scenario gave, held against what it must reach."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.figures import Figure
+from benchmarks.scenarios import Criterion, Scenario
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a scenario gave. `faults` is what makes it worthless: a refused request, books that are not right."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    against: dict[str, Figure] = field(default_factory=dict)
+    with_pipeline: Figure | None = None
+    drain_seconds: float | None = None
+    faults: list[str] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One criterion with its figures; a ratio where there is another figure beside it."""
+
+    criterion: Criterion
+    figure: Figure | None
+    against: Figure | None
+    ratio: float | None
+    is_met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A scenario with its verdict."""
+
+    scenario: Scenario
+    measured: Measured
+    lines: tuple[Line, ...]
+    seconds: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every criterion is met and nothing went wrong."""
+        return not self.measured.faults and all(line.is_met for line in self.lines)
+
+
+def judge(scenario: Scenario, measured: Measured, seconds: float) -> Row:
+    """The row of a scenario."""
+    return Row(scenario, measured, tuple(_line(criterion, measured) for criterion in scenario.criteria), seconds)
+
+
+def _line(criterion: Criterion, measured: Measured) -> Line:
+    figure = measured.figures.get(criterion.figure)
+    against = measured.against.get(criterion.against or criterion.shown_beside or "")
+    ratio = figure.median / against.median if figure and against and against.median else None
+    value = figure.median if figure else None
+    judged = ratio if criterion.against else value
+    is_met = judged is not None and criterion.bound.holds(judged, criterion.limit)
+    return Line(criterion, figure, against, ratio, is_met)

