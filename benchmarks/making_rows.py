@@ -17,11 +17,12 @@ import uvloop
 from wallet.api.answers import render
 from wallet.domain.batch import BatchState, Decided, decide_batch
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of, key_of, kind_of
-from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload
-from wallet.domain.events import SCHEMA_VERSION, RecordedEvent, amount_of, payload_of, transfer_id_of, type_of
+from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
+from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.outcomes import Transferred
 from wallet.domain.wallet import Wallet
+from wallet.ledger.rows import event_row_of
 from wallet.postgres.uuids import uuid7
 
 SETTLED_COMMANDS: Final = 1_000
@@ -136,7 +137,7 @@ class Maker:
             operations.append(_operation(command, decision))
             if isinstance(decision.outcome, Transferred):
                 self._add_transfer(command, decision.outcome)
-        events = [_event(recorded) for recorded in state.events]
+        events = [event_row_of(recorded) for recorded in state.events]
         self._tables["events"] += [_event_record(row, batch_id, ordinal) for ordinal, row in enumerate(events)]
         self._tables["operations"] += [_operation_record(row, batch_id) for row in operations]
         self._tables["api_audit"].append(
@@ -154,7 +155,7 @@ class Maker:
                 self._time,
             )
         )
-        digest = digest_of(events, operations).hex()
+        digest = digest_of(map(spell_event, events), operations).hex()
         self.batches.append((str(batch_id), len(events), digest, self._time.isoformat(), is_settled))
 
     def _add_transfer(self, command: Command, outcome: Transferred) -> None:
@@ -169,22 +170,6 @@ class Maker:
                 if records:
                     await connection.copy_records_to_table(table, columns=COLUMNS[table].split(), records=records)
                     records.clear()
-
-
-def _event(recorded: RecordedEvent) -> DigestedEvent:
-    return DigestedEvent(
-        bucket_of(recorded.wallet_id),
-        recorded.wallet_id,
-        recorded.version,
-        uuid7(),
-        type_of(recorded.event),
-        recorded.occurred_at,
-        amount_of(recorded.event),
-        recorded.balance_after,
-        transfer_id_of(recorded.event),
-        recorded.api_audit_id,
-        encode_payload(payload_of(recorded)),
-    )
 
 
 def _event_record(row: DigestedEvent, batch_id: UUID, ordinal: int) -> tuple[Any, ...]:

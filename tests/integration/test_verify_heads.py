@@ -10,7 +10,8 @@ import pytest
 from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, seal_all
-from wallet.domain.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload
+from wallet.domain.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
+from wallet.domain.money import format_money
 from wallet.relay.heads import FILENAME, export_head
 from wallet.verification.checks import Check
 from wallet.verification.heads import ExportedHeads, HeadsUnreadable
@@ -93,7 +94,7 @@ async def rewrite_reason(connection: "Connection") -> None:
     chain = rows[0]["chain"]
     for row in rows[1:]:
         digest = digest_of(
-            [digested(event) for event in await events_of(connection, row["batch_id"])],
+            [spell_event(digested(event)) for event in await events_of(connection, row["batch_id"])],
             [DigestedOperation(**operation) for operation in await operations_of(connection, row["batch_id"])],
         )
         chain = chain_of(chain, row["position"], digest)
@@ -120,7 +121,12 @@ async def operations_of(connection: "Connection", batch_id: object) -> Sequence[
 
 
 def digested(event: Any) -> DigestedEvent:
-    return DigestedEvent(**dict(event) | {"payload": encode_payload(msgspec.json.decode(event["payload"]))})
+    changed = {
+        "payload": encode_payload(msgspec.json.decode(event["payload"])),
+        "amount": format_money(event["amount"]),
+        "balance_after": format_money(event["balance_after"]),
+    }
+    return DigestedEvent(**dict(event) | changed)
 
 
 async def test_the_first_of_several_heads_that_differ_is_named(books_url: str, tmp_path: Path) -> None:

@@ -1,11 +1,18 @@
 """The digest of a batch: written out here once more, so that it can never change without a test that fails."""
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from hashlib import sha256
 from uuid import UUID
 
-from wallet.domain.digest import GENESIS, DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload
+from wallet.domain.digest import (
+    GENESIS,
+    DigestedEvent,
+    DigestedOperation,
+    chain_of,
+    digest_of,
+    encode_payload,
+    spell_event,
+)
 
 EVENT = DigestedEvent(
     bucket=17,
@@ -14,8 +21,8 @@ EVENT = DigestedEvent(
     event_id=UUID(int=1),
     type="FundsWithdrawn",
     occurred_at=datetime(2026, 1, 1, 0, 0, 0, 5, tzinfo=UTC),
-    amount=Decimal(30),
-    balance_after=Decimal("70.0000"),
+    amount="30.0000",
+    balance_after="70.0000",
     transfer_id=None,
     api_audit_id=UUID(int=2),
     payload=encode_payload({"walletId": "alice", "amount": "30.0000"}),
@@ -65,7 +72,7 @@ def test_each_field_is_preceded_by_its_length_in_four_bytes() -> None:
     digest = sha256()
     for field in (*EVENT_FIELDS, *OPERATION_FIELDS):
         digest.update(len(field).to_bytes(4, "big") + field)
-    assert digest_of([EVENT], [OPERATION]) == digest.digest()
+    assert digest_of([spell_event(EVENT)], [OPERATION]) == digest.digest()
 
 
 def test_an_empty_batch_has_the_digest_of_nothing() -> None:

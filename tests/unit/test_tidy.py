@@ -272,7 +272,9 @@ def test_commands_can_be_run(script: str) -> None:
     assert path.read_text(encoding="utf-8").startswith("#!/")
 
 
-@pytest.mark.parametrize("script", ["wallet", "test", "scripts/lock", "scripts/setup.sh", "scripts/rabbitmq.sh"])
+@pytest.mark.parametrize(
+    "script", ["wallet", "test", "scripts/lock", "scripts/setup.sh", "scripts/rabbitmq.sh", "scripts/wrk.sh"]
+)
 def test_scripts_are_read_by_a_plain_shell(script: str) -> None:
     finished = subprocess.run(["sh", "-n", ROOT / script], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")

@@ -6,7 +6,6 @@ order. Every field is reduced to bytes in one way only, whether it comes from me
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -15,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from wallet.domain.events import SIGNS
-from wallet.domain.money import format_money
+from wallet.domain.identifiers import BUCKET_COUNT
 from wallet.domain.values import Value
 
 GENESIS: Final = bytes(32)
@@ -24,8 +23,23 @@ GENESIS: Final = bytes(32)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Made once, as lengths are small and a batch has thousands of fields.
-_PREFIXES: Final = [length.to_bytes(4, "big") for length in range(1024)]
-_TYPES: Final = {event_type: event_type.encode() for event_type in SIGNS}
+_LENGTHS: Final = [length.to_bytes(4, "big") for length in range(1024)]
+
+
+def _length_of(field: bytes) -> bytes:
+    length = len(field)
+    return _LENGTHS[length] if length < len(_LENGTHS) else length.to_bytes(4, "big")
+
+
+def _field(field: bytes) -> bytes:
+    return _length_of(field) + field
+
+
+_EVENT: Final = _field(b"event")
+_EMPTY: Final = _field(b"")
+_UUID_LENGTH: Final = _LENGTHS[16]
+_BUCKETS: Final = [_field(b"%d" % bucket) for bucket in range(BUCKET_COUNT)]
+_TYPES: Final = {event_type: _field(event_type.encode()) for event_type in SIGNS}
 
 encode_payload: Final = msgspec.json.Encoder(order="sorted").encode
 """A payload as sorted compact JSON: the bytes that the digest covers, and that are stored."""
@@ -40,8 +54,9 @@ class DigestedEvent(Value, frozen=True):
     event_id: UUID
     type: str
     occurred_at: datetime
-    amount: Decimal
-    balance_after: Decimal
+    amount: str
+    """Money, as `format_money` gives it."""
+    balance_after: str
     transfer_id: UUID | None
     api_audit_id: UUID
     payload: bytes
@@ -63,14 +78,39 @@ class DigestedOperation(Value, frozen=True):
     api_audit_id: UUID
 
 
-def digest_of(events: Iterable[DigestedEvent], operations: Iterable[DigestedOperation]) -> bytes:
-    """The 32 bytes of a batch: its events in ordinal order, its operations in any order."""
-    fields: list[bytes] = []
-    for event in events:
-        fields += _event_fields(event)
-    for operation in sorted(operations, key=lambda row: (row.bucket, row.wallet_id, row.request_id)):
-        fields += _operation_fields(operation)
-    return sha256(_length_prefixed(fields)).digest()
+def digest_of(events: Iterable[bytes], operations: Iterable[DigestedOperation]) -> bytes:
+    """The 32 bytes of a batch: its events as `spell_event` gives them, in ordinal order; its operations in any."""
+    ordered = sorted(operations, key=lambda row: (row.bucket, row.wallet_id, row.request_id))
+    return sha256(b"".join((*events, *map(_spell_operation, ordered)))).digest()
+
+
+def spell_event(event: DigestedEvent) -> bytes:
+    """An event as the digest covers it: its fields, each after its length in four bytes, big-endian."""
+    wallet_id, payload = event.wallet_id.encode(), event.payload
+    version, amount, balance = b"%d" % event.version, event.amount.encode(), event.balance_after.encode()
+    return b"".join(
+        (
+            _EVENT,
+            _BUCKETS[event.bucket],
+            _length_of(wallet_id),
+            wallet_id,
+            _length_of(version),
+            version,
+            _UUID_LENGTH,
+            event.event_id.bytes,
+            _TYPES.get(event.type) or _field(event.type.encode()),
+            _microseconds(event.occurred_at),
+            _length_of(amount),
+            amount,
+            _length_of(balance),
+            balance,
+            _EMPTY if event.transfer_id is None else _UUID_LENGTH + event.transfer_id.bytes,
+            _UUID_LENGTH,
+            event.api_audit_id.bytes,
+            _length_of(payload),
+            payload,
+        )
+    )
 
 
 def chain_of(previous: bytes, position: int, digest: bytes) -> bytes:
@@ -78,40 +118,14 @@ def chain_of(previous: bytes, position: int, digest: bytes) -> bytes:
     return sha256(previous + position.to_bytes(8, "big") + digest).digest()
 
 
-def _length_prefixed(fields: list[bytes]) -> bytes:
-    parts = [b""] * (2 * len(fields))
-    parts[::2] = [
-        _PREFIXES[length] if length < len(_PREFIXES) else length.to_bytes(4, "big") for length in map(len, fields)
-    ]
-    parts[1::2] = fields
-    return b"".join(parts)
-
-
 @lru_cache(maxsize=64)
 def _microseconds(time: datetime) -> bytes:
-    """Microseconds since 1970. The events of a batch have one time, or a few."""
-    return b"%d" % ((time - _EPOCH) // _MICROSECOND)
+    """The field of a time: microseconds since 1970. The events of a batch have one time, or a few."""
+    return _field(b"%d" % ((time - _EPOCH) // _MICROSECOND))
 
 
-def _event_fields(event: DigestedEvent) -> tuple[bytes, ...]:
-    return (
-        b"event",
-        b"%d" % event.bucket,
-        event.wallet_id.encode(),
-        b"%d" % event.version,
-        event.event_id.bytes,
-        _TYPES.get(event.type) or event.type.encode(),
-        _microseconds(event.occurred_at),
-        format_money(event.amount).encode(),
-        format_money(event.balance_after).encode(),
-        b"" if event.transfer_id is None else event.transfer_id.bytes,
-        event.api_audit_id.bytes,
-        event.payload,
-    )
-
-
-def _operation_fields(operation: DigestedOperation) -> tuple[bytes, ...]:
-    return (
+def _spell_operation(operation: DigestedOperation) -> bytes:
+    fields = (
         b"operation",
         b"%d" % operation.bucket,
         operation.wallet_id.encode(),
@@ -124,3 +138,4 @@ def _operation_fields(operation: DigestedOperation) -> tuple[bytes, ...]:
         operation.response,
         operation.api_audit_id.bytes,
     )
+    return b"".join(map(_field, fields))

@@ -51,6 +51,5 @@ def subtract(left: Decimal, right: Decimal) -> Decimal:
 
 def format_money(value: Decimal) -> str:
     """Money as it leaves the service: a plain decimal string with 4 decimals, such as "100.0000"."""
-    text = str(value)
     # Nearly all money has its four decimals already, and is then spelled so by `str`, five times as fast.
-    return text if text[-5:-4] == "." and text[-4:].isdecimal() else f"{value.quantize(_QUANTUM, context=_EXACT):f}"
+    return str(value) if value.same_quantum(_QUANTUM) else f"{value.quantize(_QUANTUM, context=_EXACT):f}"

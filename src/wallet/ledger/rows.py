@@ -13,7 +13,7 @@ from wallet.domain.commands import (
     kind_of,
 )
 from wallet.domain.digest import DigestedEvent, DigestedOperation, encode_payload
-from wallet.domain.events import RecordedEvent, TransferTerms, amount_of, payload_of, transfer_id_of, type_of
+from wallet.domain.events import RecordedEvent, TransferTerms, payload_of, transfer_id_of, type_of
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, WalletId, bucket_of
 from wallet.domain.outcomes import FinalOutcome, Transferred
 from wallet.domain.rejections import Rejected
@@ -73,7 +73,7 @@ class BatchRows:
 
 def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
     """An event as it is stored, with its id."""
-    event = recorded.event
+    event, payload = recorded.event, payload_of(recorded)
     return DigestedEvent(
         bucket_of(recorded.wallet_id),
         recorded.wallet_id,
@@ -81,11 +81,11 @@ def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
         EventId(uuid7()),
         type_of(event),
         recorded.occurred_at,
-        amount_of(event),
-        recorded.balance_after,
+        payload["amount"],
+        payload["newBalance"],
         transfer_id_of(event),
         recorded.api_audit_id,
-        encode_payload(payload_of(recorded)),
+        encode_payload(payload),
     )
 
 

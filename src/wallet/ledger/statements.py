@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wallet.domain.batch import StoredOperation
 from wallet.domain.commands import OperationKey
-from wallet.domain.digest import DigestedEvent
+from wallet.domain.digest import DigestedEvent, spell_event
 from wallet.domain.events import SCHEMA_VERSION, RecordedEvent, TransferTerms
 from wallet.domain.identifiers import BatchId, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused
@@ -110,16 +110,18 @@ async def load_unfinished(connection: "AnyConnection", terms: Sequence[TransferT
     return {row["transfer_id"] for row in rows}
 
 
-async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_id: BatchId) -> list[DigestedEvent]:
-    """Store the events, a chunk at a time; returns their rows in ordinal order."""
+async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_id: BatchId) -> list[bytes]:
+    """Store the events, a chunk at a time; returns them in ordinal order as the digest covers them."""
     placed = [(bucket_of(event.wallet_id), event.wallet_id, event.version, i) for i, event in enumerate(recorded)]
     ordinals = [ordinal for _, _, _, ordinal in sorted(placed)]
-    rows: dict[int, DigestedEvent] = {}
+    spelled = [b""] * len(recorded)
     for start in range(0, len(ordinals), EVENTS_PER_STATEMENT):
-        chunk = {ordinal: event_row_of(recorded[ordinal]) for ordinal in ordinals[start : start + EVENTS_PER_STATEMENT]}
-        await _insert_chunk(writing, list(chunk), list(chunk.values()), batch_id)
-        rows |= chunk
-    return [rows[ordinal] for ordinal in range(len(recorded))]
+        chunk = ordinals[start : start + EVENTS_PER_STATEMENT]
+        rows = [event_row_of(recorded[ordinal]) for ordinal in chunk]
+        await _insert_chunk(writing, chunk, rows, batch_id)
+        for ordinal, row in zip(chunk, rows, strict=True):
+            spelled[ordinal] = spell_event(row)
+    return spelled
 
 
 async def _insert_chunk(writing: Writing, ordinals: list[int], rows: list[DigestedEvent], batch_id: BatchId) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload
+from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event
 from wallet.domain.money import format_money
 from wallet.domain.rejections import Rejection
 from wallet.verification.checks import Check, Finding, counted
@@ -159,27 +159,28 @@ def _read_payload(text: str) -> Any:
 def _digest_of(events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]") -> bytes | None:
     """The digest, as the write path made it; None where a field is null that we never stored so."""
     try:
-        return digest_of(map(_digested_event, events, payloads), map(_digested_operation, operations))
+        return digest_of(map(_spelled_event, events, payloads), map(_digested_operation, operations))
     except (TypeError, AttributeError):
         return None
 
 
-def _digested_event(event: "Record", payload: Any) -> DigestedEvent:
+def _spelled_event(event: "Record", payload: Any) -> bytes:
     _, _, bucket, wallet_id, version, event_id, event_type, occurred_at, *rest = event
     amount, balance_after, transfer_id, api_audit_id, _ = rest
-    return DigestedEvent(
+    row = DigestedEvent(
         bucket,
         wallet_id,
         version,
         event_id,
         event_type,
         occurred_at,
-        amount,
-        balance_after,
+        format_money(amount),
+        format_money(balance_after),
         transfer_id,
         api_audit_id,
         encode_payload(payload),
     )
+    return spell_event(row)
 
 
 def _digested_operation(operation: "Record") -> DigestedOperation:
