@@ -52,6 +52,7 @@ join transfers t
 where t.status = 'debited'
 
 -- name: insert_operations
+-- The keys were looked up under the wallets' locks; one that is there all the same is a conflict (wallet.ledger.writing).
 insert into operations (
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, batch_id,
     api_audit_id
@@ -65,7 +66,6 @@ from unnest(
 ) as k (
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id
 )
-on conflict do nothing
 
 -- name: settle_operations
 update operations o

@@ -20,7 +20,7 @@ from wallet.postgres.statements import load_statements
 if TYPE_CHECKING:
     from wallet.postgres.connections import AnyConnection
 
-EVENTS_PER_STATEMENT: Final = 500
+EVENTS_PER_STATEMENT: Final = 300
 """So that PostgreSQL stores some while the rows of the next are being built."""
 
 SQL: Final = load_statements("wallet.ledger", "ledger.sql")
@@ -174,7 +174,6 @@ async def _insert_operations(writing: Writing, rows: list[OperationRow], batch_i
         [None if answer is None else answer.body for answer in answers],
         batch_id,
         [row.api_audit_id for row in rows],
-        row_count=len(rows),
     )
 
 

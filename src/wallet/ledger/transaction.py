@@ -196,12 +196,12 @@ async def _write(
     state: BatchState,
     locked: dict[WalletId, Wallet],
 ) -> None:
-    """Each statement's rows are built while PostgreSQL works on the one before; the digest comes last, for that."""
+    """Rows are built while PostgreSQL works on those before them, so what costs it most comes first."""
     batch_id = BatchId(uuid7())
     async with Writing(connection, overlaps=len(state.events) >= OVERLAP_EVENTS_MIN) as writing:
-        events = await statements.insert_events(writing, state.events, batch_id)
         rows = rows_of(settled, state)
         await statements.write_rows(writing, rows, batch_id, state.now)
+        events = await statements.insert_events(writing, state.events, batch_id)
         await _write_audit_rows(writing, settled, state.now)
         changed = [wallet for wallet_id, wallet in state.wallets.items() if wallet is not locked[wallet_id]]
         if changed:

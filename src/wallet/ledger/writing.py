@@ -6,10 +6,16 @@ statement's own result is looked at when the next one is sent, or at the end; no
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
+
+import asyncpg
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
+
+
+KEYS: Final = "operations_pkey"
+"""Where no wallet row exists to lock, this alone decides who was first with a key."""
 
 
 class WriteConflict(Exception):
@@ -62,7 +68,12 @@ class Writing:
         await asyncio.sleep(0)
 
     async def _run(self, query: str, arguments: tuple[object, ...], row_count: int | None) -> None:
-        # A command tag, such as `INSERT 0 3`.
-        tag = await self._connection.execute(query, *arguments)
+        try:
+            # A command tag, such as `UPDATE 3`.
+            tag = await self._connection.execute(query, *arguments)
+        except asyncpg.UniqueViolationError as error:
+            if (error.constraint_name or "").startswith(KEYS):
+                raise WriteConflict from error
+            raise
         if row_count is not None and int(tag.rsplit(" ", 1)[1]) != row_count:
             raise WriteConflict
