@@ -62,6 +62,8 @@ class Pressure:
     wallet_count: int
     operations_per_request: int = 1
     """1 is the single route; more is `POST /operations` with so many of them."""
+    api_processes: int = 1
+    """As in `wallet api --workers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,10 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "deposits-256",
-        "the same over 256 connections",
+        "the same over 256 connections, two api processes",
         (_rate(0.70, Yardstick.DEPOSIT.title, of="deposits"),),
         Yardstick.DEPOSIT,
-        _D256,
+        Pressure("deposit", 256, WALLETS, api_processes=2),
     ),
     Scenario(
         "hot-deposits",

@@ -33,7 +33,7 @@ def _measure_api(ground: Ground, scenario: Scenario, url: str, measured: Measure
     runs: list[Pressed] = []
     beside: list[Pressed] = []
     with ground.service(url) as service:
-        api = service.start_api()
+        api = service.start_api(*workers(pressure))
         settle(url)
         press(api.url, pressure, effort.warm_up_seconds)
         for number in range(1, effort.runs + 1):
@@ -43,6 +43,11 @@ def _measure_api(ground: Ground, scenario: Scenario, url: str, measured: Measure
             runs.append(press(api.url, pressure, effort.run_seconds))
             tell(f"run {number} of {effort.runs}: {runs[-1].per_second:,.0f}/s, p99 {runs[-1].p99_ms:,.0f} ms")
         _keep(measured, scenario, runs, beside)
+
+
+def workers(pressure: Pressure) -> tuple[str, ...]:
+    """The arguments of `wallet api` for so many processes."""
+    return () if pressure.api_processes == 1 else ("--workers", str(pressure.api_processes))
 
 
 def _keep(measured: Measured, scenario: Scenario, runs: list[Pressed], beside: list[Pressed]) -> None:
@@ -57,7 +62,7 @@ def _keep(measured: Measured, scenario: Scenario, runs: list[Pressed], beside: l
 
 def _measure_with_pipeline(ground: Ground, pressure: Pressure, url: str, measured: Measured, tell: Tell) -> None:
     with ground.vhost() as rabbitmq_url, ground.service(url, rabbitmq_url) as service:
-        api = service.start_api()
+        api = service.start_api(*workers(pressure))
         service.start("relay")
         service.start("worker")
         settle(url)

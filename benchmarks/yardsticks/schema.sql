@@ -1,5 +1,6 @@
 -- What a careful team would write instead of this service: three tables and one function call per operation.
--- No buckets, no journal, no audit rows, no digests; the same durability and the same idempotency.
+-- The same durability, the same idempotency, and what the same reads need: the history of a wallet by time, and the
+-- events that have yet to be published. No buckets, no journal, no audit rows, no digests.
 
 create table y_wallets (
     wallet_id  text           not null primary key,
@@ -16,8 +17,12 @@ create table y_events (
     balance_after numeric(20, 4) not null,
     payload       jsonb          not null,
     occurred_at   timestamptz    not null,
+    seq           bigint         not null generated always as identity,
+    published_at  timestamptz,
     primary key (wallet_id, version)
 );
+create index on y_events (wallet_id, occurred_at);
+create index on y_events (seq) where published_at is null;
 
 create table y_operations (
     wallet_id   text  not null,
@@ -32,6 +37,8 @@ create function y_deposit(p_wallet_id text, p_request_id text, p_amount numeric)
 declare
     v_balance numeric;
     v_version bigint;
+    v_request text := 'deposit:' || p_amount;
+    v_known   text;
     v_stored  jsonb;
 begin
     select balance, version into v_balance, v_version from y_wallets where wallet_id = p_wallet_id for update;
@@ -39,8 +46,12 @@ begin
         insert into y_wallets (wallet_id, balance, version) values (p_wallet_id, 0, 0) on conflict do nothing;
         select balance, version into v_balance, v_version from y_wallets where wallet_id = p_wallet_id for update;
     end if;
-    select response into v_stored from y_operations where wallet_id = p_wallet_id and request_id = p_request_id;
+    select response, fingerprint into v_stored, v_known
+    from y_operations where wallet_id = p_wallet_id and request_id = p_request_id;
     if found then
+        if v_known <> v_request then
+            raise exception 'the key was used for another request';
+        end if;
         return v_stored;
     end if;
     v_balance := v_balance + p_amount;
@@ -54,7 +65,7 @@ begin
     );
     v_stored := jsonb_build_object('walletId', p_wallet_id, 'balance', v_balance, 'requestId', p_request_id);
     insert into y_operations (wallet_id, request_id, fingerprint, response)
-    values (p_wallet_id, p_request_id, 'deposit:' || p_amount, v_stored);
+    values (p_wallet_id, p_request_id, v_request, v_stored);
     update y_wallets set balance = v_balance, version = v_version where wallet_id = p_wallet_id;
     return v_stored;
 end
@@ -63,13 +74,19 @@ $$;
 create function y_transfer(p_from text, p_to text, p_request_id text, p_amount numeric) returns jsonb
     language plpgsql as $$
 declare
-    v_from   y_wallets;
-    v_to     y_wallets;
-    v_stored jsonb;
+    v_from    y_wallets;
+    v_to      y_wallets;
+    v_request text := 'transfer:' || p_amount || ':' || p_to;
+    v_known   text;
+    v_stored  jsonb;
 begin
     perform 1 from y_wallets where wallet_id in (p_from, p_to) order by wallet_id for update;
-    select response into v_stored from y_operations where wallet_id = p_from and request_id = p_request_id;
+    select response, fingerprint into v_stored, v_known
+    from y_operations where wallet_id = p_from and request_id = p_request_id;
     if found then
+        if v_known <> v_request then
+            raise exception 'the key was used for another request';
+        end if;
         return v_stored;
     end if;
     select * into strict v_from from y_wallets where wallet_id = p_from;
@@ -90,7 +107,7 @@ begin
     v_stored := jsonb_build_object('fromWalletId', p_from, 'toWalletId', p_to, 'amount', p_amount,
         'fromBalance', v_from.balance - p_amount, 'toBalance', v_to.balance + p_amount, 'requestId', p_request_id);
     insert into y_operations (wallet_id, request_id, fingerprint, response)
-    values (p_from, p_request_id, 'transfer:' || p_amount || ':' || p_to, v_stored);
+    values (p_from, p_request_id, v_request, v_stored);
     update y_wallets set balance = v_from.balance - p_amount, version = v_from.version + 1 where wallet_id = p_from;
     update y_wallets set balance = v_to.balance + p_amount, version = v_to.version + 1 where wallet_id = p_to;
     return v_stored;

@@ -4,6 +4,7 @@ Judged twice: with tables that nobody has analyzed since they were empty (a data
 that reads a whole table costs more with each batch), and with statistics that are true.
 """
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -38,6 +39,13 @@ insert into processed_events (bucket, event_id, status, attempts, processed_at)
 select bucket, event_id, 'success', 1, now() from events;
 insert into wallet_stats (bucket, wallet_id) select bucket, wallet_id from wallets;
 """
+LONG_HISTORY = """
+insert into events (bucket, wallet_id, version, event_id, type, schema_version, amount, balance_after, payload,
+    batch_id, ordinal, api_audit_id, occurred_at)
+select 6, 'hot', v, gen_random_uuid(), 'FundsDeposited', 1, 1, v, '{}', gen_random_uuid(), 0, gen_random_uuid(),
+    now() + v * interval '1 second'
+from generate_series(1, 20000) as v
+"""
 SESSIONS = [
     ("wallet.ledger", "ledger.sql", ROWS_BY_KEY),
     ("wallet.relay", "relay.sql", ROWS_BY_KEY),
@@ -71,6 +79,24 @@ async def whole_reads(database_url: str) -> dict[str, str]:
         if {*WHOLE.findall(plan)} - {*ONE_ROW}:
             found[name] = plan
     return found
+
+
+async def test_the_events_of_a_long_history_are_found_by_their_versions(database_url: str) -> None:
+    """The worker's look-up must not read all of a wallet's events for each one, whatever the statistics say."""
+    connection = await connect(database_url, application_name="test plans", settings=ROWS_BY_KEY)
+    await connection.execute("alter table events set (autovacuum_enabled = off)")
+    await connection.execute(FILL)
+    await connection.execute(LONG_HISTORY)
+    read_events = load_statements("wallet.worker", "worker.sql").read_events
+    arguments = [6] * 200, ["hot"] * 200, list(range(19_800, 20_000))
+    for is_analyzed in (False, True):
+        if is_analyzed:
+            await connection.execute("analyze")
+        lines = await connection.fetch(f"explain (analyze, buffers, format json) {read_events}", *arguments)
+        [plan] = json.loads(lines[0][0])
+        assert plan["Plan"]["Actual Rows"] == 200
+        assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 200 * 8
+    await connection.close()
 
 
 async def test_no_statement_of_the_hot_paths_reads_a_whole_table(database_url: str) -> None:
