@@ -12,7 +12,7 @@ from wallet.api.audit_buffer import open_audit_buffer
 from wallet.api.metrics import Metrics
 from wallet.api.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.swagger import SwaggerMissing
-from wallet.ledger.ledger import Ledger
+from wallet.ledger.ledger import LANE_COUNT, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay
@@ -44,6 +44,7 @@ async def run_api(
             deadline_seconds=settings.request_deadline_seconds,
             is_stepwise=settings.transfer_mode == "stepwise",
             render=RENDER,
+            lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
         async with open_audit_buffer(pool, metrics) as audit_buffer:

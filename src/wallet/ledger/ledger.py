@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LANE_COUNT: Final = 3
 """Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
 
+SHARED_LANE_COUNT: Final = 2
+"""In each of several processes: they decide side by side anyhow, and a blocked lane must leave one that is not."""
+
 SAGAS_PER_REQUEST_MAX: Final = 64
 """So many stepwise transfers of one request are driven at once."""
 
@@ -37,13 +40,22 @@ GRACE_SECONDS: Final = 1.0
 class Ledger:
     """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
 
-    def __init__(self, dsn: str, pool: "Pool", *, deadline_seconds: float, is_stepwise: bool, render: Render) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        pool: "Pool",
+        *,
+        deadline_seconds: float,
+        is_stepwise: bool,
+        render: Render,
+        lane_count: int = LANE_COUNT,
+    ) -> None:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
         self._mode = BatchMode(is_stepwise)
         known = KnownWallets()
         self._lanes = [
-            Lane(dsn, name=f"lane {number}", render=render, known=known) for number in range(1, LANE_COUNT + 1)
+            Lane(dsn, name=f"lane {number}", render=render, known=known) for number in range(1, lane_count + 1)
         ]
         self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
         self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
