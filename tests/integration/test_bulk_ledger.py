@@ -9,9 +9,15 @@ import msgspec
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
 from tests.support.waiting import eventually
+from wallet.api.answers import RENDER
 from wallet.domain.commands import Command
+from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer, BulkAnswer
+from wallet.ledger.known_wallets import KnownWallets
+from wallet.ledger.lane import Lane
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import Request
+from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate
 from wallet.postgres.uuids import uuid7
@@ -130,6 +136,21 @@ async def test_a_ledger_stops_while_one_lane_works_and_the_other_is_idle(databas
             assert [answer.status for answer in await asyncio.gather(*waiting)] == [201, 201, 201]
     finally:
         await holder.close()
+
+
+async def test_a_wallet_that_was_thought_to_exist_is_made_all_the_same(database_url: str) -> None:
+    """What a process remembers of the wallets is a hint: the database may have been restored meanwhile."""
+    known = KnownWallets()
+    known.remember([WalletId("ghost")])
+    lane = Lane(database_url, name="test", render=RENDER, known=known)
+    command = deposit("ghost", 1)
+    request = Request((command,), audit_of(command), float("inf"), asyncio.get_running_loop().create_future())
+    await lane.process([request], mode=BatchMode(stepwise=False), hold_back=lambda _requests, _held: None)
+    await lane.close()
+    [answer] = (await request.future).answers
+    assert answer is not None
+    assert answer.status == 201
+    await assert_books_are_right(database_url)
 
 
 def same(answer: Answer) -> tuple[int, object]:

@@ -3,13 +3,13 @@
 | phase  | round trips | what                                                                        |
 |--------|-------------|-----------------------------------------------------------------------------|
 | begin  | 1           |                                                                             |
-| lock   | 1-2         | rows for wallets that a credit may make, then every wallet, in key order    |
+| lock   | 1-2         | rows for wallets that a credit may have to make, then every wallet, by key  |
 | load   | 1-3         | in later statements, since a lock wait does not refresh its own snapshot    |
 | decide | 0           | pure, see wallet.domain.batch                                               |
-| write  | 3-8         | operations, events, transfers, audit rows, wallets, one journal row         |
+| write  | 3 or more   | operations, transfers, events, audit rows, wallets, one journal row         |
 | commit | 1           |                                                                             |
 
-Bounds: at most BATCH_MAX requests (see gathering). Ordering: the requests of a batch are decided in the order
+Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the requests of a batch are decided in the order
 given. A crash at any line leaves nothing behind before COMMIT and everything after it; the same batch run
 again finds its own outcomes by their keys.
 """
