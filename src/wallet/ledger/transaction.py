@@ -9,8 +9,8 @@
 | write  | 3 or more   | operations, transfers, events, audit rows, wallets, one journal row         |
 | commit | 1           |                                                                             |
 
-Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the requests of a batch are decided in the order
-given. A crash at any line leaves nothing behind before COMMIT and everything after it; the same batch run
+Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the commands of a batch are decided in
+the order given. A crash at any line leaves nothing behind before COMMIT and everything after it; the same batch run
 again finds its own outcomes by their keys.
 """
 
