@@ -1,37 +1,25 @@
 """Bulk requests through the real ledger: order, replays, a lane of their own, and an orderly stop."""
 
 import asyncio
-from collections.abc import Sequence
 from random import Random
 
 import msgspec
 
 from tests.support.books import assert_books_are_right, fetch_value
-from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
+from tests.support.ledger import audit_of, deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.waiting import eventually
 from wallet.api.answers import RENDER
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import Answer, BulkAnswer
+from wallet.ledger.answers import Answer
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
-from wallet.ledger.ledger import Ledger
 from wallet.ledger.requests import Request
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate
-from wallet.postgres.uuids import uuid7
 
 WAITS_FOR_A_LOCK = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-
-
-async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: bool = False) -> BulkAnswer:
-    """Execute commands as one request: with one audit record, whose id all of them carry."""
-    audit = msgspec.structs.replace(
-        audit_of(commands[0]), api_audit_id=uuid7(), wallet_id=None, request_id=None, url="/operations"
-    )
-    same = [msgspec.structs.replace(command, api_audit_id=audit.api_audit_id) for command in commands]
-    return await ledger.execute_bulk(same, audit, is_atomic=is_atomic)
 
 
 def random_commands(random: Random, count: int, wallets: int) -> list[Command]:

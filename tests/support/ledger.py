@@ -1,17 +1,18 @@
 """A running ledger for a test, and short ways to send it commands."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from wallet.api.answers import RENDER
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
-from wallet.ledger.answers import Answer
+from wallet.ledger.answers import Answer, BulkAnswer
 from wallet.ledger.audit import AuditRecord
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
@@ -61,6 +62,15 @@ def _common(wallet_id: str, amount: str | int, key: str | None) -> dict[str, Any
 async def send(ledger: Ledger, command: Command) -> Answer:
     """Execute one command as its own request."""
     return await ledger.execute(command, audit_of(command))
+
+
+async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: bool = False) -> BulkAnswer:
+    """Execute commands as one request: with one audit record, whose id all of them carry."""
+    audit = msgspec.structs.replace(
+        audit_of(commands[0]), api_audit_id=uuid7(), wallet_id=None, request_id=None, url="/operations"
+    )
+    same = [msgspec.structs.replace(command, api_audit_id=audit.api_audit_id) for command in commands]
+    return await ledger.execute_bulk(same, audit, is_atomic=is_atomic)
 
 
 @asynccontextmanager
