@@ -13,6 +13,7 @@ from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
 from wallet.ledger.answers import BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.gathering import BULK_WAITING_MAX
 from wallet.ledger.ledger import Ledger
 
 ROUNDS = 15
@@ -20,6 +21,7 @@ KILL = """
 select count(pg_terminate_backend(pid)) from pg_stat_activity
 where datname = current_database() and application_name = 'wallet api bulk lane' and state <> 'idle'
 """
+WAITS_FOR_A_LOCK = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 EITHER_MODE = pytest.mark.parametrize("is_atomic", [False, True], ids=["independent", "atomic"])
 
 
@@ -78,6 +80,8 @@ async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_a
         await holding.start()
         await outside.execute("select from wallets where wallet_id = 'held' for update")
         bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")]))
+        # It waits in its lane until the lock times out, and then beside the others.
+        await eventually(lambda: outside.fetchval(WAITS_FOR_A_LOCK), within=5, every=0.01)
         await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
         assert (await send_bulk(ledger, [deposit("other", 1)])).status == 200
         with pytest.raises(NotExecuted):
@@ -86,6 +90,27 @@ async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_a
         await outside.close()
         again = await send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")])
         assert [answer.replayed for answer in again.results] == [False, False]
+    await assert_books_are_right(database_url)
+
+
+async def test_only_so_many_bulk_requests_wait_for_a_held_wallet(database_url: str) -> None:
+    async with running_ledger(database_url) as ledger:
+        await send(ledger, deposit("held", 1))
+        outside = await asyncpg.connect(database_url)
+        holding = outside.transaction()
+        await holding.start()
+        await outside.execute("select from wallets where wallet_id = 'held' for update")
+        first = asyncio.create_task(send_bulk(ledger, [deposit("held", 1)]))
+        # It waits in its lane until the lock times out, and then beside the others.
+        await eventually(lambda: outside.fetchval(WAITS_FOR_A_LOCK), within=5, every=0.01)
+        await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
+        others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_WAITING_MAX + 4)]
+        refused, waiting = await asyncio.wait(others, timeout=0.5)
+        assert all(isinstance(task.exception(), NotExecuted) for task in refused)
+        assert (len(refused), len(waiting)) == (5, BULK_WAITING_MAX - 1)
+        await holding.rollback()
+        await outside.close()
+        assert {bulk.status for bulk in await asyncio.gather(first, *waiting)} == {200}
     await assert_books_are_right(database_url)
 
 

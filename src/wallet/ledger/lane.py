@@ -80,7 +80,8 @@ class Lane:
                     return await self._divide(waiting, failure, mode=mode, hold_back=hold_back)
             else:
                 ms = round((time.monotonic() - started) * 1000, 1)
-                log.info("batch_committed", lane=self._name, requests=len(result.settled), ms=ms)
+                commands = sum(len(request.commands) for request, _ in result.settled)
+                log.info("batch_committed", lane=self._name, requests=len(result.settled), commands=commands, ms=ms)
                 for request, settled in result.settled:
                     request.settle(settled)
                 if result.held_back:
