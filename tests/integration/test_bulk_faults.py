@@ -81,7 +81,7 @@ async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_a
         await outside.execute("select from wallets where wallet_id = 'held' for update")
         bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")]))
         # It waits in its lane until the lock times out, and then beside the others.
-        await eventually(lambda: outside.fetchval(WAITS_FOR_A_LOCK), within=5, every=0.01)
+        await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
         await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
         assert (await send_bulk(ledger, [deposit("other", 1)])).status == 200
         with pytest.raises(NotExecuted):
@@ -102,7 +102,7 @@ async def test_only_so_many_bulk_requests_wait_for_a_held_wallet(database_url: s
         await outside.execute("select from wallets where wallet_id = 'held' for update")
         first = asyncio.create_task(send_bulk(ledger, [deposit("held", 1)]))
         # It waits in its lane until the lock times out, and then beside the others.
-        await eventually(lambda: outside.fetchval(WAITS_FOR_A_LOCK), within=5, every=0.01)
+        await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
         await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
         others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_WAITING_MAX + 4)]
         refused, waiting = await asyncio.wait(others, timeout=0.5)

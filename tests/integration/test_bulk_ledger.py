@@ -116,9 +116,9 @@ async def test_a_ledger_stops_while_one_lane_works_and_the_other_is_idle(databas
             await transaction.start()
             await holder.fetch("select from wallets for update")
             waiting = [asyncio.create_task(send(ledger, deposit("held", 1)))]
-            await eventually(lambda: holder.fetchval(WAITS_FOR_A_LOCK), within=5, every=0.01)
+            await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
             waiting += [asyncio.create_task(send(ledger, deposit("held", 1))) for _ in range(2)]
-            await eventually(lambda: ledger.waiting_count == 2, within=5, every=0.01)
+            await eventually(lambda: ledger.waiting_count >= 2, within=5, every=0.01)
             ledger.stop()
             await transaction.rollback()
             assert [answer.status for answer in await asyncio.gather(*waiting)] == [201, 201, 201]
