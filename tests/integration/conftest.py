@@ -1,10 +1,13 @@
-"""Books that are written once and copied for each test that spoils them."""
+"""Books that are written once and copied for each test that spoils them; what tests of a network need."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.marks import make_marks
 from tests.support.postgres import PostgresServer, run_apart
+from tests.support.waiting import eventually
 from tests.support.written_books import write_books
 
 
@@ -22,3 +25,19 @@ def books_url(postgres_server: PostgresServer, written_books: str) -> Iterator[s
     url = postgres_server.copy_database(written_books)
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture
+async def marks_url(empty_database_url: str) -> str:
+    """A database with the table of tests.support.marks."""
+    await make_marks(empty_database_url)
+    return empty_database_url
+
+
+@pytest.fixture
+async def no_task_afterwards() -> AsyncIterator[None]:
+    """Fails a test that leaves a task behind."""
+    before = asyncio.all_tasks()
+    yield
+    # What asyncpg starts for a connection that is lost ends in a turn or two of the loop.
+    await eventually(lambda: asyncio.all_tasks() - before <= {asyncio.current_task()})

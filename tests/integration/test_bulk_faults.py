@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer, withdraw
+from tests.support.postgres_proxy import Loss, PostgresProxy
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
@@ -66,6 +67,25 @@ async def test_the_answer_to_a_lost_commit_is_found_by_the_whole_request(databas
         retry = await send_bulk(ledger, commands, is_atomic=is_atomic)
     assert retry.replayed
     assert [answer.status for answer in retry.results] == [201, 201, 201]
+    assert await fetch_value(database_url, "select sum(balance)::text from wallets") == "4.0000"
+    await assert_books_are_right(database_url)
+
+
+@EITHER_MODE
+@pytest.mark.parametrize("loss", Loss)
+async def test_a_commit_lost_on_the_network_takes_effect_once_and_its_request_is_answered(
+    database_url: str, is_atomic: bool, loss: Loss
+) -> None:
+    commands: list[Command] = [deposit("a", 5, "1"), transfer("a", "b", 2, "2"), withdraw("b", 1, "3")]
+    proxy = PostgresProxy.to_server_of(database_url)
+    async with proxy, running_ledger(proxy.url_of(database_url)) as ledger:
+        proxy.lose(loss)
+        first = await send_bulk(ledger, commands, is_atomic=is_atomic)
+        [cut] = await proxy.commits_cut()
+        retry = await send_bulk(ledger, commands, is_atomic=is_atomic)
+    assert cut.reply == (None if loss is Loss.COMMIT else "COMMIT")
+    assert retry.replayed
+    assert [answer.body for answer in first.results] == [answer.body for answer in retry.results]
     assert await fetch_value(database_url, "select sum(balance)::text from wallets") == "4.0000"
     await assert_books_are_right(database_url)
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
 from tests.support.postgres import PostgresServer
+from tests.support.postgres_proxy import Loss, PostgresProxy
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
@@ -153,6 +154,30 @@ async def test_the_answer_to_a_lost_commit_is_found_by_the_same_request(database
     assert retry.replayed
     assert first.body == retry.body
     assert await fetch_value(database_url, "select balance::text from wallets") == "105.0000"
+    await assert_books_are_right(database_url)
+
+
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
+async def test_a_commit_lost_on_the_network_takes_effect_once_and_its_client_is_answered(
+    database_url: str, loss: Loss, is_stepwise: bool
+) -> None:
+    proxy = PostgresProxy.to_server_of(database_url)
+    async with proxy, running_ledger(proxy.url_of(database_url), is_stepwise=is_stepwise) as ledger:
+        await send(ledger, deposit("alice", 100))
+        # A stepwise transfer is three of them, and each is lost.
+        for number in range(1, 6, 2):
+            proxy.lose(loss, number)
+        first = await send(ledger, transfer("alice", "bob", 5, "k"))
+        await send(ledger, withdraw("alice", 1))
+        await send(ledger, withdraw("bob", 1))
+        cuts = await proxy.commits_cut(3)
+        retry = await send(ledger, transfer("alice", "bob", 5, "k"))
+    assert [cut.reply for cut in cuts] == [None if loss is Loss.COMMIT else "COMMIT"] * 3
+    assert (first.status, first.replayed, retry.replayed) == (201, False, True)
+    assert first.body == retry.body
+    balances = await fetch_value(database_url, "select array_agg(balance::text order by wallet_id) from wallets")
+    assert balances == ["94.0000", "4.0000"]
     await assert_books_are_right(database_url)
 
 

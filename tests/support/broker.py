@@ -12,6 +12,7 @@ from pika.exceptions import ChannelClosedByBroker
 from tests.support.rabbitmq import RabbitMQServer
 from wallet.rabbitmq.connection import BrokerChannel, BrokerUnavailable, connect
 from wallet.rabbitmq.consumer import Consumer, Delivery
+from wallet.rabbitmq.topology import Topology
 
 
 @asynccontextmanager
@@ -57,6 +58,17 @@ async def take_all(url: str, queue: str) -> list[tuple[pika.BasicProperties, byt
             taken.append((properties, body))
 
     return await asyncio.to_thread(_with_channel, url, take)
+
+
+async def bind_copy(url: str) -> str:
+    """A queue that gets whatever is published from now on, too; returns its name."""
+
+    def bind(channel: BlockingChannel) -> str:
+        channel.queue_declare("copy", durable=True)
+        channel.queue_bind("copy", Topology().exchange)
+        return "copy"
+
+    return await asyncio.to_thread(_with_channel, url, bind)
 
 
 async def next_deliveries(consumer: Consumer, count: int) -> list[Delivery]:

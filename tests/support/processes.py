@@ -18,6 +18,8 @@ from tests.support.reaper import Reaper
 from tests.support.sessions import family_of, kill_session, wait_until_ended
 from tests.support.waiting import eventually_blocking
 
+FAILPOINTS = "WALLET_FAILPOINTS"
+"""A process with one of these may end before it is ready: it is killed where it was told to be."""
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
@@ -30,6 +32,7 @@ class WalletProcess:
     def __init__(self, name: str, process: subprocess.Popen[bytes], directory: Path, port: int) -> None:
         self.name = name
         self.directory = directory
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
 
@@ -81,14 +84,14 @@ class Processes:
     """Starts processes for one test and ends them all with it."""
 
     def __init__(self, directory: Path, reaper: Reaper) -> None:
-        self._directory = directory
+        self.directory = directory
         self._reaper = reaper
         self.started: list[WalletProcess] = []
 
     def start_api(self, **settings: str) -> WalletProcess:
-        """Starts `wallet api` on a free port, and waits until /readyz answers 200."""
+        """Starts `wallet api` on PORT, or a free one, and waits until /readyz answers 200."""
         process = self.start("api", settings=settings)
-        self.wait_until(process, lambda: _is_ready(process.url))
+        self.wait_until(process, lambda: _is_ready(process.url), may_end=FAILPOINTS in settings)
         return process
 
     def start_relay(self, **settings: str) -> WalletProcess:
@@ -110,8 +113,8 @@ class Processes:
         self, command: str, *arguments: str, settings: Mapping[str, str], port: int | None = None
     ) -> WalletProcess:
         """Starts a command with these settings as its only ones, and waits for nothing."""
-        port = port or free_port()
-        directory = self._directory / f"{len(self.started) + 1}-{command}"
+        port = port or int(settings.get("PORT") or free_port())
+        directory = self.directory / f"{len(self.started) + 1}-{command}"
         (directory / "logs").mkdir(parents=True)
         environment = {
             "PATH": os.environ["PATH"],
@@ -137,11 +140,18 @@ class Processes:
         return started
 
     def wait_until(
-        self, process: WalletProcess, condition: Callable[[], bool], *, within: float = READY_SECONDS_MAX
+        self,
+        process: WalletProcess,
+        condition: Callable[[], bool],
+        *,
+        within: float = READY_SECONDS_MAX,
+        may_end: bool = False,
     ) -> None:
-        """Waits until a condition about a process is met; fails at once if the process ends instead."""
+        """Waits until a condition about a process is met. Fails at once if it ends instead, unless it may."""
 
         def is_met() -> bool:
+            if process.exit_code is not None and may_end:
+                return True
             if process.exit_code is not None:
                 raise RuntimeError(f"{process.name} ended with {process.exit_code}:\n{process.output()}")
             return condition()
@@ -164,7 +174,11 @@ class Processes:
 
     def _start_until_it_says_so(self, command: str, settings: Mapping[str, str]) -> WalletProcess:
         process = self.start(command, settings=settings)
-        self.wait_until(process, lambda: f"{command}_started" in process.output() + process.logs())
+        self.wait_until(
+            process,
+            lambda: f"{command}_started" in process.output() + process.logs(),
+            may_end=FAILPOINTS in settings,
+        )
         return process
 
 

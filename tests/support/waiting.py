@@ -46,6 +46,11 @@ async def eventually(
         await asyncio.sleep(every)
 
 
+async def last(seconds: float) -> None:
+    """Lets a fault last: what goes on meanwhile is the point of it, and no condition says when it is enough."""
+    await asyncio.sleep(seconds)
+
+
 def eventually_blocking(
     condition: Callable[[], Met | None], *, within: float = WITHIN_SECONDS, every: float = EVERY_SECONDS
 ) -> Met:

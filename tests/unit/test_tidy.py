@@ -32,11 +32,13 @@ DURATION = re.compile(r"(?i)seconds|deadline|delay|elapsed|pause|remaining|timeo
 CATCHES_EVERYTHING = {
     "src/wallet/api/audit_buffer.py",
     "src/wallet/api/edge.py",
+    "src/wallet/auditor/auditor.py",
     "src/wallet/ledger/lane.py",
     "src/wallet/relay/relay.py",
     "src/wallet/worker/handle.py",
     "src/wallet/worker/loop.py",
     "src/wallet/worker/messages.py",
+    "tests/fault/running.py",
 }
 
 CHECKS = {"raises", "eventually", "eventually_blocking", "until"}

@@ -18,6 +18,7 @@ import uvloop
 from wallet import bootstrap
 from wallet.cli.api_processes import PROCESSES_MAX, forgets_metrics_with_parent, run_api_processes
 from wallet.cli.bench import bench
+from wallet.cli.chaos import chaos
 from wallet.cli.children import CannotStart
 from wallet.cli.contracts import contracts
 from wallet.cli.dlq import dlq
@@ -135,6 +136,7 @@ def openapi() -> None:
 app.command()(contracts)
 app.command()(monkey)
 app.command()(bench)
+app.command()(chaos)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(prune)

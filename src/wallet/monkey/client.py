@@ -5,9 +5,10 @@ retries of one request, and the reads have their limits; a request that reaches 
 """
 
 import asyncio
+import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -47,16 +48,19 @@ class Page:
 
 
 class Client:
-    """Sends and reads; `patience_seconds` is how long it goes on asking for one thing."""
+    """Sends and reads; `patience_seconds` is how long it goes on asking for one thing.
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, *, patience_seconds: float) -> None:
+    Of several addresses of one service each request, and each try of one, takes the next.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], *, patience_seconds: float) -> None:
         self._session = session
-        self._url = url
+        self._urls = itertools.cycle(urls)
         self._patience_seconds = patience_seconds
 
     async def expect_reachable(self) -> None:
         """Any answer is one. Raises Unreachable."""
-        attempt = await self._try("GET", self._url + "/wallet/monkey")
+        attempt = await self._try("GET", "/wallet/monkey")
         if isinstance(attempt, NoAnswer):
             raise Unreachable(attempt.reason)
 
@@ -64,12 +68,12 @@ class Client:
         """Send until the outcome is known or patience ends."""
         operation = request.operation
         sent_at_seconds = time.monotonic()
-        tries = await self._ask("POST", self._url + operation.path, operation.body())
+        tries = await self._ask("POST", operation.path, operation.body())
         return Exchange(request, tuple(tries), sent_at_seconds, time.monotonic())
 
     async def get(self, path_or_url: str) -> Page:
         """Read until there is an answer or patience ends. Raises Unreadable."""
-        tries = await self._ask("GET", path_or_url if "://" in path_or_url else self._url + path_or_url)
+        tries = await self._ask("GET", path_or_url)
         match tries[-1]:
             case NoAnswer(reason=reason):
                 raise Unreadable(f"GET {path_or_url}: {reason}")
@@ -83,18 +87,19 @@ class Client:
                 except ValueError as error:
                     raise Unreadable(f"GET {path_or_url} was answered with what is not JSON: {error}") from error
 
-    async def _ask(self, method: str, url: str, body: bytes | None = None) -> list[Answer | NoAnswer]:
+    async def _ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[Answer | NoAnswer]:
         """All tries, of which the last is definite unless a limit was reached."""
         deadline_seconds = time.monotonic() + self._patience_seconds
         tries: list[Answer | NoAnswer] = []
         for pause_seconds in _pauses():
-            tries.append(await self._try(method, url, body))
+            tries.append(await self._try(method, path_or_url, body))
             if _is_enough(tries) or time.monotonic() + pause_seconds >= deadline_seconds:
                 break
             await asyncio.sleep(pause_seconds)
         return tries
 
-    async def _try(self, method: str, url: str, body: bytes | None = None) -> Answer | NoAnswer:
+    async def _try(self, method: str, path_or_url: str, body: bytes | None = None) -> Answer | NoAnswer:
+        url = path_or_url if "://" in path_or_url else next(self._urls) + path_or_url
         try:
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
                 link = response.links.get("next")
@@ -104,15 +109,15 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(url: str, *, concurrency: int, patience_seconds: float) -> AsyncIterator[Client]:
-    """A client with a kept connection for each request that may be under way."""
+async def open_client(*urls: str, concurrency: int, patience_seconds: float) -> AsyncIterator[Client]:
+    """A client of one service, with a kept connection for each request that may be under way."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
         timeout=aiohttp.ClientTimeout(total=TRY_SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX),
     ) as session:
-        yield Client(session, url.rstrip("/"), patience_seconds=patience_seconds)
+        yield Client(session, [url.rstrip("/") for url in urls], patience_seconds=patience_seconds)
 
 
 def decode_json(body: bytes) -> Any:

@@ -1,0 +1,141 @@
+"""`./wallet chaos`: the experiments in turn, for as long as asked; a line for each, and everything about a failure."""
+
+import itertools
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from tests.fault.experiment import Experiment
+from tests.fault.registry import EXPERIMENTS
+from tests.fault.running import Run, run_experiment
+from tests.fault.servers import Servers
+from tests.support.postgres import PostgresServer
+from tests.support.rabbitmq import RabbitMQServer, find_scripts
+from tests.support.reaper import Reaper
+
+EXIT_CLEAN: Final = 0
+EXIT_BROKEN: Final = 1
+EXIT_INTERRUPTED: Final = 130
+SECONDS_A_MINUTE: Final = 60.0
+SECONDS_IN_TURN: Final = 30.0
+"""How long an experiment without an end of its own goes on while others wait for their turn."""
+NAME_WIDTH: Final = max(len(experiment.name) for experiment in EXPERIMENTS)
+
+
+class UnknownExperiment(Exception):
+    """No experiment has this number; the message lists them."""
+
+
+def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path) -> int:
+    """Run the experiments of these numbers, or all, round after round. Returns the exit code.
+
+    Raises UnknownExperiment.
+    """
+    experiments = _chosen(numbers)
+    # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(_heading(experiments, minutes, seed))
+    runs: list[Run] = []
+    try:
+        with _own_servers() as servers:
+            for each in _in_turn(experiments, servers, seconds=minutes * SECONDS_A_MINUTE, seed=seed):
+                runs.append(each)
+                _tell(console, each, logs)
+    except KeyboardInterrupt:
+        console.print("ended; everything it had started is gone")
+        if all(each.is_clean for each in runs):
+            return EXIT_INTERRUPTED
+    console.print(_verdict(runs), style="bold green" if all(each.is_clean for each in runs) else "bold red")
+    return EXIT_CLEAN if all(each.is_clean for each in runs) else EXIT_BROKEN
+
+
+def _chosen(numbers: Sequence[int]) -> list[Experiment]:
+    known = {experiment.number: experiment for experiment in EXPERIMENTS}
+    unknown = [number for number in numbers if number not in known]
+    if unknown:
+        listed = "\n".join(f"  {number:>2}  {experiment.name}" for number, experiment in sorted(known.items()))
+        raise UnknownExperiment(f"no experiment has the number {unknown[0]}; there are\n{listed}")
+    return [known[number] for number in numbers] or list(EXPERIMENTS)
+
+
+def _in_turn(experiments: Sequence[Experiment], servers: Servers, *, seconds: float, seed: int) -> Iterator[Run]:
+    """Every experiment at least once; then on until time is up."""
+    ends_at = time.monotonic() + seconds
+    for round_number in itertools.count():
+        for experiment in experiments:
+            left = ends_at - time.monotonic()
+            if round_number and left <= 0:
+                return
+            alone = len(experiments) == 1
+            with tempfile.TemporaryDirectory(prefix="wallet-chaos-") as directory:
+                Path(directory).chmod(0o711)
+                yield run_experiment(
+                    experiment,
+                    seed + round_number,
+                    servers,
+                    Path(directory),
+                    seconds=max(left, 0) if alone else min(SECONDS_IN_TURN, max(left, 0)),
+                )
+
+
+@contextmanager
+def _own_servers() -> Iterator[Servers]:
+    """Servers of this run alone, each started when the first experiment asks for it."""
+    with ExitStack() as stack:
+        reaper = stack.enter_context(Reaper())
+
+        def broker() -> RabbitMQServer:
+            scripts = find_scripts()
+            assert scripts is not None, "RabbitMQ is not installed"
+            return stack.enter_context(RabbitMQServer(reaper, scripts))
+
+        yield Servers(
+            reaper=reaper,
+            postgres=cache(lambda: stack.enter_context(PostgresServer(reaper))),
+            broker=cache(broker),
+            breakable_broker=cache(broker),
+        )
+
+
+def _heading(experiments: Sequence[Experiment], minutes: float, seed: int) -> str:
+    what = f"{len(experiments)} experiments in turn" if len(experiments) > 1 else f"“{experiments[0].name}”"
+    return f"chaos: {what}, {minutes:g} minutes, seed {seed}; on private servers, fsync on"
+
+
+def _tell(console: Console, run: Run, logs: Path) -> None:
+    mark, style = ("✓", "green") if run.is_clean else ("✗", "bold red")
+    summary = "failed" if run.proof is None else run.proof.summary()
+    number, name = run.experiment.number, run.experiment.name
+    console.print(
+        f"{mark} {number:>2}  {name:<{NAME_WIDTH}}  seed {run.seed:<10}  {run.seconds:6.1f} s  {summary}", style=style
+    )
+    for note in run.notes:
+        console.print(f"      · {note}", style="dim")
+    if not run.is_clean:
+        for line in run.lines():
+            console.print(f"      {line}")
+        kept = logs / f"experiment-{number}-seed-{run.seed}.log"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(run.report())
+        console.print(f"      what its processes said: {kept}")
+        console.print(f"      repeat it: ./wallet chaos --minutes 0 --seed {run.seed} --only {number}")
+    sys.stdout.flush()
+
+
+def _verdict(runs: Sequence[Run]) -> str:
+    requests = sum(run.proof.request_count for run in runs if run.proof is not None)
+    broken = [run for run in runs if not run.is_clean]
+    counts = f"{len(runs):,} runs of {len({run.experiment.number for run in runs})} experiments, {requests:,} requests"
+    if broken:
+        which = ", ".join(f"{run.experiment.number} (seed {run.seed})" for run in broken)
+        return f"broken: {which}; {counts}"
+    return f"clean: every promise was kept; {counts}"

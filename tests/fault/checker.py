@@ -1,0 +1,213 @@
+"""Joins a history and the database: is there one order of events that explains every answer that was given?
+
+What needs no order of events (each key one effect, exact balances, totals) the stress tool's checks hold; the order
+is judged in orders.py. Here every answer is joined with what the database holds of its key: its events, all of them
+and no others, in their order; its stored outcome, byte for byte; and each field that the answer told.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from tests.fault.evidence import Books
+from tests.fault.orders import Sent, fields_of, refused, sent_by_key, undue_refusals, wrong_orders
+from wallet.monkey.books import Event
+from wallet.monkey.checks import check_run
+from wallet.monkey.exchanges import Answer, Exchange
+from wallet.monkey.findings import Check, check_of, count_of
+from wallet.monkey.operations import Key, Kind, Operation, WalletId
+
+EVENTS_MATCH = "each key has its events"
+ANSWERS_TRUE = "answers tell what is logged"
+ANSWERS_STORED = "answers are stored"
+SAME_BYTES = "replays are the same bytes"
+ORDERED = "answered before = stands before"
+REFUSALS_DUE = "refusals were due"
+CONSTANT = "money is constant"
+NO_LEAKS = "nothing leaks"
+
+SECRETS = re.compile(rb"""(?i)traceback|\w+://[^\s/"]*@|(postgresql|postgres|amqps?)://|asyncpg|\bpika\b|\.py\b""")
+TRANSFER_FAILED = "transfer_failed"
+
+Logged = tuple[WalletId, Event]
+"""An event and the wallet that it is an event of."""
+
+
+def check_history(books: Books, sums: Sequence[Decimal]) -> list[Check]:
+    """Every check of a run; a fault names the key, the wallet or the moment."""
+    sent = sent_by_key(books.exchanges)
+    logged = _logged_by_key(books)
+    keys, refusals = count_of(len(sent), "key"), count_of(len(refused(sent)), "refusal")
+    answers = [(exchange, exchange.answer) for exchange in books.exchanges if exchange.answer is not None]
+    answer_count = count_of(len(answers), "answer")
+    return [
+        *check_run(books),
+        check_of(EVENTS_MATCH, keys, [*_wrong_events(sent, logged), *_wrong_creations(books)]),
+        check_of(ANSWERS_TRUE, keys, _wrong_answers(sent, logged)),
+        check_of(ANSWERS_STORED, answer_count, [*_unstored(answers, books), *_unasked(sent, books)]),
+        check_of(SAME_BYTES, answer_count, _other_bytes(sent, answers)),
+        check_of(ORDERED, keys, wrong_orders(sent, books)),
+        check_of(REFUSALS_DUE, refusals, undue_refusals(sent, books)),
+        check_of(CONSTANT, count_of(len(sums), "moment"), _wrong_sums(sums)),
+        check_of(NO_LEAKS, count_of(len(books.exchanges), "request"), _leaks(books.exchanges)),
+    ]
+
+
+def _logged_by_key(books: Books) -> dict[Key, list[Logged]]:
+    """Every key's events in the journal's order; one that is in no batch of it is the last."""
+    everywhere = [(wallet_id, event) for wallet_id, wallet in books.shown.items() for event in wallet.events]
+    by_key: defaultdict[Key, list[Logged]] = defaultdict(list)
+    for wallet_id, event in [*everywhere, *books.elsewhere]:
+        by_key[Key(event.request_id or "")].append((wallet_id, event))
+    nowhere = (2**63, 0)
+    for events in by_key.values():
+        events.sort(key=lambda each: books.places.get(each[1].event_id, nowhere))
+    return dict(by_key)
+
+
+def _wrong_events(sent: Mapping[Key, Sent], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
+    """No answer without an event, no event without a request; each key's events are all there and in their order."""
+    for key, each in sent.items():
+        events = logged.get(key, [])
+        found = [(wallet_id, event.type) for wallet_id, event in events if event.type != "WalletCreated"]
+        right = _right_events(each)
+        if found not in right:
+            yield f"{key} ({each.operation}) has the events {_listed(found)}; right is {_listed(right[0])}"
+        if len({event.transfer_id for _, event in events if event.type.startswith("Transfer")}) > 1:
+            yield f"{key} ({each.operation}) has events of several transfers"
+    for key in logged.keys() - sent.keys():
+        wallet_id, event = logged[key][0]
+        yield f"{wallet_id}: {event.type} of the key {key or 'that is missing'}, which nobody sent"
+
+
+def _right_events(sent: Sent) -> list[list[tuple[WalletId, str]]]:
+    operation, answer = sent.operation, sent.answer
+    done, failed = _done(operation), _failed(operation)
+    if answer is None:
+        return [done, [], failed]
+    if answer.is_success:
+        return [done]
+    return [failed] if fields_of(answer).get("code") == TRANSFER_FAILED else [[]]
+
+
+def _done(operation: Operation) -> list[tuple[WalletId, str]]:
+    own = operation.wallet_id
+    match operation.kind:
+        case Kind.DEPOSIT:
+            return [(own, "FundsDeposited")]
+        case Kind.WITHDRAW:
+            return [(own, "FundsWithdrawn")]
+        case Kind.TRANSFER:
+            assert operation.to_wallet_id is not None
+            credited = (operation.to_wallet_id, "TransferCredited")
+            return [(own, "TransferInitiated"), (own, "TransferDebited"), credited, (own, "TransferCompleted")]
+
+
+def _failed(operation: Operation) -> list[tuple[WalletId, str]]:
+    """What is left of a stepwise transfer whose receiver refused it; nothing of anything else."""
+    types = ("TransferInitiated", "TransferDebited", "TransferCompensated", "TransferFailed")
+    return [(operation.wallet_id, each) for each in types] if operation.kind is Kind.TRANSFER else []
+
+
+def _wrong_creations(books: Books) -> Iterator[str]:
+    """A wallet is made once, by its first event, for the credit that comes with it."""
+    for wallet_id, wallet in books.shown.items():
+        versions = [version for version, event in enumerate(wallet.events, 1) if event.type == "WalletCreated"]
+        if wallet.events and versions != [1]:
+            yield f"{wallet_id} was made by its versions {versions}; right is [1]"
+        elif wallet.events and [event.request_id for event in wallet.events[:2]] != [wallet.events[0].request_id] * 2:
+            yield f"{wallet_id} was made for the key {wallet.events[0].request_id}, whose credit does not follow"
+
+
+def _wrong_answers(sent: Mapping[Key, Sent], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
+    """An answer is the key's own, and tells the balances that the log has behind its events."""
+    for key, each in sent.items():
+        if each.answer is None:
+            continue
+        fields = fields_of(each.answer)
+        for name, right in _right_fields(each, each.answer, logged.get(key, [])).items():
+            if fields.get(name) not in right:
+                rights = " or ".join(map(str, right)) or "none"
+                yield f"{key} ({each.operation}) was told {name} {fields.get(name)}, right is {rights}"
+
+
+def _right_fields(sent: Sent, answer: Answer, events: Sequence[Logged]) -> dict[str, list[object]]:
+    """What each field of the answer may say; the log has one balance for each, unless something else is wrong."""
+    operation = sent.operation
+
+    def balances(wallet_id: WalletId | None, event_type: str) -> list[object]:
+        return [f"{event.new_balance:.4f}" for owner, event in events if (owner, event.type) == (wallet_id, event_type)]
+
+    if not answer.is_success:
+        return {"status": [answer.status], "requestId": [operation.key]}
+    if operation.kind is not Kind.TRANSFER:
+        return {
+            "walletId": [operation.wallet_id],
+            "requestId": [operation.key],
+            "balance": balances(*_done(operation)[0]),
+            "created": [any(event.type == "WalletCreated" for _, event in events)],
+        }
+    return {
+        "transferId": [event.transfer_id for _, event in events if event.type == "TransferInitiated"],
+        "fromWalletId": [operation.wallet_id],
+        "toWalletId": [operation.to_wallet_id],
+        "amount": [f"{operation.amount:.4f}"],
+        "status": ["completed"],
+        "requestId": [operation.key],
+        # Between the debit and the end of a stepwise transfer other requests may have moved the sender's balance.
+        "fromBalance": balances(operation.wallet_id, "TransferCompleted"),
+        "toBalance": balances(operation.to_wallet_id, "TransferCredited"),
+    }
+
+
+def _unstored(answers: Sequence[tuple[Exchange, Answer]], books: Books) -> Iterator[str]:
+    """An outcome that was told and is not stored would be another one when the key is sent again."""
+    for exchange, answer in answers:
+        operation = exchange.request.operation
+        stored = books.stored.get((operation.wallet_id, operation.key))
+        if stored is None:
+            yield f"{operation.key} ({operation}) was answered {answer.status}, and nothing is stored for it"
+        elif (stored.status, stored.response) != (answer.status, answer.body):
+            yield (
+                f"{operation.key} ({operation}) was answered {answer.status} {_text(answer.body)}, "
+                f"stored is {stored.status} {_text(stored.response or b'')}"
+            )
+
+
+def _unasked(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
+    for wallet_id, key in books.stored:
+        if key not in sent or sent[key].operation.wallet_id != wallet_id:
+            yield f"{wallet_id} has an outcome for the key {key}, which nobody sent to it"
+
+
+def _other_bytes(sent: Mapping[Key, Sent], answers: Sequence[tuple[Exchange, Answer]]) -> Iterator[str]:
+    for exchange, answer in answers:
+        key = exchange.request.operation.key
+        first = sent[key].answer
+        if first is not None and (first.status, first.body) != (answer.status, answer.body):
+            yield (
+                f"{key} was answered {first.status} {_text(first.body)}, "
+                f"and {answer.status} {_text(answer.body)} when it was sent again"
+            )
+
+
+def _wrong_sums(sums: Sequence[Decimal]) -> Iterator[str]:
+    for number, off in enumerate(sums, start=1):
+        if off:
+            yield f"moment {number}: {abs(off):,.4f} {'too much' if off > 0 else 'too little'}"
+
+
+def _leaks(exchanges: Sequence[Exchange]) -> Iterator[str]:
+    for exchange in exchanges:
+        for attempt in exchange.tries:
+            if isinstance(attempt, Answer) and SECRETS.search(attempt.body):
+                yield f"{exchange.request.operation.key} was answered {attempt.status}: {_text(attempt.body)}"
+
+
+def _listed(events: Sequence[tuple[WalletId, str]]) -> str:
+    return ", ".join(f"{event_type} on {wallet_id}" for wallet_id, event_type in events) or "none"
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")

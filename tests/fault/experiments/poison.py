@@ -1,0 +1,82 @@
+"""11: messages that can never succeed, and a handler with a bug that is then mended."""
+
+import json
+from uuid import uuid4
+
+from tests.fault.laboratory import Laboratory
+from tests.support.books import fetch_value
+from tests.support.broker import message_count
+from tests.support.client import open_client
+from tests.support.dlq import Operator
+from tests.support.waiting import eventually
+from tests.support.worker import Wire, fetch, publish
+from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
+
+POISONS = 4
+BIG_BYTES = 5 * 1024 * 1024
+BREAK = """
+create function break_cursed() returns trigger language plpgsql as $$
+begin
+    raise exception 'a bug of the handler';
+end
+$$
+"""
+BREAK_AT = """
+create trigger break_cursed before insert or update on wallet_stats
+    for each row when (new.wallet_id = 'cursed') execute function break_cursed()
+"""
+MEND = "drop trigger break_cursed on wallet_stats"
+OPEN = "select count(*) from dead_letters where state = 'open'"
+CURSED = "select total_deposited::text from wallet_stats where wallet_id = 'cursed'"
+
+
+async def poison_the_queue(lab: Laboratory) -> None:
+    """Each lies in the dead letters with its reason, the rest flows; after the mend a replay takes effect once."""
+    assert lab.rabbitmq_url is not None
+    lab.has_dead_letters = True
+    api = await lab.start_api()
+    await lab.start_relay()
+    await lab.start_worker()
+    await fetch(lab.database_url, BREAK)
+    await fetch(lab.database_url, BREAK_AT)
+    async with lab.load(concurrency=4) as history, open_client(api.url) as client:
+        await history.more_answers(20)
+        await publish(lab.rabbitmq_url, _poison())
+        await client.post("/wallet/cursed/deposit", {"amount": 3, "requestId": "cursed"})
+        await history.more_answers(100)
+    await _open_letters(lab, POISONS + 1)
+    lab.note(f"{POISONS + 1} dead letters while the rest flowed")
+    await fetch(lab.database_url, MEND)
+    operator = Operator(lab.processes, Wire(lab.database_url, lab.rabbitmq_url))
+    await operator.dlq("replay", "--all")
+    await _open_letters(lab, POISONS)
+    for (number,) in await fetch(lab.database_url, "select id from dead_letters where state = 'open'"):
+        said = await operator.dlq("discard", str(number), "--reason", "an experiment")
+        assert said.code == 0, said.output
+    assert await fetch_value(lab.database_url, OPEN) == 0
+    assert await fetch_value(lab.database_url, CURSED) == "3.0000"
+
+    async def queue_is_empty() -> bool:
+        return await message_count(str(lab.rabbitmq_url), DEAD_LETTER_QUEUE) == 0
+
+    await eventually(queue_is_empty, within=20, every=0.2)
+
+
+def _poison() -> list[Message]:
+    no_amount = {"id": str(uuid4()), "type": "FundsDeposited", "schemaVersion": 1, "walletId": "nobody", "version": 1}
+    return [
+        Message(b"not JSON", None, None),
+        Message(json.dumps(no_amount | {"type": "NeverHeardOf"}).encode(), str(uuid4()), "NeverHeardOf"),
+        Message(json.dumps(no_amount).encode(), str(no_amount["id"]), "FundsDeposited"),
+        Message(b"x" * BIG_BYTES, None, None),
+    ]
+
+
+async def _open_letters(lab: Laboratory, count: int) -> None:
+    async def are_open() -> bool:
+        found = await fetch_value(lab.database_url, OPEN)
+        assert found == count, f"{found} dead letters are open"
+        return True
+
+    await eventually(are_open, within=30, every=0.1)

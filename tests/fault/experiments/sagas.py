@@ -1,0 +1,57 @@
+"""4: a stepwise transfer loses its driver between any two steps; two recoverers find it at once."""
+
+import asyncio
+import contextlib
+
+import aiohttp
+
+from tests.fault.laboratory import Laboratory
+from tests.support.books import fetch_value
+from tests.support.client import Client, open_client
+from tests.support.processes import WalletProcess
+from tests.support.waiting import eventually
+
+STEPS = ("saga.after_debit", "saga.after_credit", "ledger.after_commit", "ledger.before_commit")
+STEPS_MAX = 20
+ORPHANS = 60
+RECOVERY_SECONDS_MAX = 30.0
+UNFINISHED = "select count(*) from transfers where status = 'debited'"
+
+
+async def kill_the_driver_between_steps(lab: Laboratory) -> None:
+    """SIGKILL at each step under load; then transfers whose clients never ask again, and two apis to end them."""
+    lab.settings["TRANSFER_MODE"] = "stepwise"
+    await lab.start_relay()
+    await lab.start_worker()
+    await lab.start_api()
+    api = await lab.start_api(WALLET_FAILPOINTS=lab.kill_at(STEPS[0], once_in=STEPS_MAX))
+    async with lab.load(wallet_count=8) as history:
+        for step in STEPS[1:]:
+            await lab.ended(api)
+            api = await lab.start_again(api, WALLET_FAILPOINTS=lab.kill_at(step, once_in=STEPS_MAX))
+        await lab.ended(api)
+        await history.more_answers(50)
+    dying = await lab.start_again(api, WALLET_FAILPOINTS=f"{lab.draw.choice(STEPS[:2])}=kill@{ORPHANS // 2}")
+    await _orphan_transfers(dying)
+    await lab.ended(dying)
+    left = await fetch_value(lab.database_url, UNFINISHED)
+    lab.note(f"{left} transfers lost their driver and their client")
+    assert left, "the driver died without leaving a transfer behind"
+    await lab.start_again(dying)
+
+    async def all_ended() -> bool:
+        return await fetch_value(lab.database_url, UNFINISHED) == 0
+
+    await eventually(all_ended, within=RECOVERY_SECONDS_MAX)
+
+
+async def _orphan_transfers(api: WalletProcess) -> None:
+    async with open_client(api.url) as client:
+        await client.post("/wallet/orphans/deposit", {"amount": ORPHANS, "requestId": "orphans"})
+        await asyncio.gather(*(_ask_once(client, api, number) for number in range(ORPHANS)))
+
+
+async def _ask_once(client: Client, api: WalletProcess, number: int) -> None:
+    body = {"amount": 1, "toWalletId": f"orphan-{number % 7}", "requestId": f"orphan-{number}"}
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        await client.post_once("/wallet/orphans/transfer", body, url=api.url)

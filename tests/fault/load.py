@@ -1,0 +1,99 @@
+"""A load whose outcome is known: requests are a pure function of the seed, and every try of each is kept.
+
+The stress tool's plan, client and exchanges serve here too: a request is sent again with its key until its outcome
+is known, to the next api each time. Meanwhile the books are summed, each time in one statement and so of one moment.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import asyncpg
+
+from tests.support.books import CONSERVATION
+from tests.support.waiting import eventually
+from wallet.monkey.client import Client, open_client
+from wallet.monkey.exchanges import Exchange
+from wallet.monkey.operations import Plan
+from wallet.postgres.errors import DATABASE_ERRORS
+
+PATIENCE_SECONDS = 90.0
+SAMPLE_SECONDS = 0.1
+CONNECT_SECONDS_MAX = 5.0
+
+
+@dataclass
+class History:
+    """What was sent and how it ended, and what the books added up to meanwhile."""
+
+    plan: Plan
+    exchanges: list[Exchange] = field(default_factory=list)
+    sums: list[Decimal] = field(default_factory=list)
+    """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
+    sent_count: int = 0
+
+    async def more_answers(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
+        """Wait until so many more requests came to their end."""
+        wanted = len(self.exchanges) + count
+        await eventually(lambda: len(self.exchanges) >= wanted, within=within)
+
+    async def more_sent(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
+        """Wait until so many more requests were sent; their answers may never come."""
+        wanted = self.sent_count + count
+        await eventually(lambda: self.sent_count >= wanted, within=within)
+
+
+@asynccontextmanager
+async def load_on(
+    urls: Sequence[str], database_url: str, plan: Plan, *, concurrency: int, count: int | None = None
+) -> AsyncIterator[History]:
+    """Send for as long as the block runs, and no more than `count`; then wait for what is under way.
+
+    A plan's requests are sent in order of their numbers, each as soon as one of `concurrency` senders is free.
+    """
+    history = History(plan)
+    is_over = asyncio.Event()
+    numbers = itertools.count() if count is None else iter(range(count))
+    async with (
+        open_client(*urls, concurrency=concurrency, patience_seconds=PATIENCE_SECONDS) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        senders = [tasks.create_task(_send(client, history, numbers, is_over.is_set)) for _ in range(concurrency)]
+        tasks.create_task(_sample(database_url, history, is_over))
+        try:
+            yield history
+            if count is not None:
+                await asyncio.gather(*senders)
+        finally:
+            is_over.set()
+
+
+async def _send(client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool]) -> None:
+    while not is_over():
+        number = next(numbers, None)
+        if number is None:
+            return
+        history.sent_count += 1
+        history.exchanges.append(await client.send(history.plan.request(number)))
+
+
+async def _sample(database_url: str, history: History, is_over: asyncio.Event) -> None:
+    """Sum the books every so often, on a connection that is made again when a fault takes it."""
+    while not is_over.is_set():
+        with suppress(*DATABASE_ERRORS):
+            connection = await asyncpg.connect(database_url, timeout=CONNECT_SECONDS_MAX)
+            try:
+                while not is_over.is_set():
+                    history.sums.append(await connection.fetchval(CONSERVATION, timeout=CONNECT_SECONDS_MAX))
+                    await _pause(is_over)
+            finally:
+                connection.terminate()
+        await _pause(is_over)
+
+
+async def _pause(is_over: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(is_over.wait(), SAMPLE_SECONDS)

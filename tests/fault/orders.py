@@ -1,0 +1,190 @@
+"""Is the journal's order one that explains every answer that was given?
+
+The journal claims an order of everything: its batches by their seq, the events in each by their ordinal. A batch's
+seq is drawn under its wallets' locks, and before its COMMIT; so that order must agree with every wallet's versions,
+and whatever was answered before another request was sent must stand before it. A refusal must be due in the state
+that its wallet had in its batch.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from tests.fault.evidence import Books
+from wallet.monkey.books import Shown
+from wallet.monkey.client import decode_json
+from wallet.monkey.exchanges import Answer, Exchange
+from wallet.monkey.operations import Key, Operation
+
+NEVER_SECONDS = float("inf")
+BALANCE_MAX = Decimal("9999999999999999.9999")
+TOLD_BALANCE = re.compile(r"\bholds ([0-9]+\.[0-9]{4}),")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One key: from the first byte sent to the first definite answer, between which it took effect."""
+
+    operation: Operation
+    sent_at_seconds: float
+    answered_at_seconds: float
+    answer: Answer | None
+
+
+def sent_by_key(exchanges: Sequence[Exchange]) -> dict[Key, Sent]:
+    """Every key that was sent, however often."""
+    by_key: defaultdict[Key, list[Exchange]] = defaultdict(list)
+    for exchange in exchanges:
+        by_key[exchange.request.operation.key].append(exchange)
+    return {key: _sent(same_key) for key, same_key in by_key.items()}
+
+
+def _sent(exchanges: Sequence[Exchange]) -> Sent:
+    answered = [exchange for exchange in exchanges if exchange.answer is not None]
+    first = min(answered, key=lambda exchange: exchange.ended_at_seconds, default=None)
+    return Sent(
+        operation=exchanges[0].request.operation,
+        sent_at_seconds=min(exchange.sent_at_seconds for exchange in exchanges),
+        answered_at_seconds=NEVER_SECONDS if first is None else first.ended_at_seconds,
+        answer=None if first is None else first.answer,
+    )
+
+
+def refused(sent: Mapping[Key, Sent]) -> list[tuple[Key, Sent, Answer]]:
+    """The keys whose first definite answer was a refusal."""
+    return [(key, each, each.answer) for key, each in sent.items() if each.answer and not each.answer.is_success]
+
+
+def fields_of(answer: Answer) -> dict[str, Any]:
+    """What the answer says; nothing where it is not a JSON object."""
+    try:
+        value = decode_json(answer.body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def wrong_orders(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
+    """Where the journal's order contradicts the wallets' versions, or what the clients saw."""
+    for wallet_id, wallet in books.shown.items():
+        for event in wallet.events:
+            if event.event_id not in books.places:
+                yield f"{wallet_id}: {event.type}, key {event.request_id}, stands in no batch of the journal"
+        placed = [event for event in wallet.events if event.event_id in books.places]
+        for one, other in pairwise(placed):
+            if books.places[one.event_id] >= books.places[other.event_id]:
+                yield (
+                    f"{wallet_id}: {one.type}, key {one.request_id}, has a lower version than {other.type}, "
+                    f"key {other.request_id}, and stands behind it in the journal"
+                )
+    yield from _wrong_times(sent, books)
+
+
+def _wrong_times(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
+    """What was answered before another was sent, and stands behind it or in one batch with it."""
+    latest: Sent | None = None
+    for seq, keys in sorted(_keys_by_seq(books).items()):
+        members = [sent[key] for key in sorted(keys) if key in sent]
+        for each in members:
+            if latest is None or each.sent_at_seconds > latest.sent_at_seconds:
+                latest = each
+        for each in members:
+            if latest is not None and each.answered_at_seconds < latest.sent_at_seconds:
+                one, other = each.operation, latest.operation
+                yield (
+                    f"{one.key} ({one}) was answered before {other.key} ({other}) was sent, "
+                    f"and does not stand before it in the journal, but at seq {seq}"
+                )
+
+
+def _keys_by_seq(books: Books) -> Mapping[int, set[Key]]:
+    keys: defaultdict[int, set[Key]] = defaultdict(set)
+    for wallet in books.shown.values():
+        for event in wallet.events:
+            if event.event_id in books.places:
+                keys[books.places[event.event_id][0]].add(Key(event.request_id or ""))
+    for (_, key), stored in books.stored.items():
+        if stored.seq is not None:
+            keys[stored.seq].add(key)
+    return keys
+
+
+def undue_refusals(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
+    """A refusal is due if its wallet was too poor, too rich or not there, at a moment at which it was decided."""
+    states = {wallet_id: _States.of(wallet, books) for wallet_id, wallet in books.shown.items()}
+    seen_since = {wallet_id: _first_answer(wallet, sent) for wallet_id, wallet in books.shown.items()}
+    for key, each, answer in refused(sent):
+        operation, fields = each.operation, fields_of(answer)
+        code, wallet_id = fields.get("code"), operation.wallet_id
+        stored = books.stored.get((wallet_id, key))
+        had = states[wallet_id].at(None if stored is None else stored.seq)
+        match code:
+            case "insufficient_funds":
+                is_due = any(_is_too_poor(balance, operation.amount, fields) for balance in had)
+            case "wallet_not_found":
+                # Without a wallet there is no row to lock: one that is made meanwhile may get the lower seq.
+                is_due = seen_since[wallet_id] >= each.sent_at_seconds
+            case "balance_limit_exceeded" | "transfer_failed":
+                wallet_id = operation.to_wallet_id or wallet_id
+                had = states[wallet_id].up_to(None if stored is None else stored.seq)
+                is_due = any(balance + operation.amount > BALANCE_MAX for balance in had)
+            case _:
+                is_due = False
+        if not is_due:
+            yield f"{key} ({operation}) was refused: {code}, {_told(fields)}but {wallet_id} had {_listed(had)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """A wallet's balances in order of their versions, from none on, each with the seq that made it."""
+
+    seqs: Sequence[int]
+    balances: Sequence[Decimal]
+
+    @classmethod
+    def of(cls, wallet: Shown, books: Books) -> "_States":
+        """Only states that a command could meet: those between the events of one command no other one sees."""
+        events = [event for event in wallet.events if event.event_id in books.places]
+        steps = [(books.places[event.event_id][0], event.request_id) for event in events]
+        last_of_step = [step != after for step, after in zip(steps, [*steps[1:], None], strict=True)] if steps else []
+        kept = [
+            (step[0], event.new_balance)
+            for step, event, is_last in zip(steps, events, last_of_step, strict=True)
+            if is_last and event.new_balance is not None
+        ]
+        return cls([seq for seq, _ in kept], [balance for _, balance in kept])
+
+    def at(self, seq: int | None) -> Sequence[Decimal]:
+        """What it had when the batch began, and after each command in it."""
+        if seq is None:
+            return self.balances
+        return self.balances[max(bisect_left(self.seqs, seq) - 1, 0) : bisect_right(self.seqs, seq)]
+
+    def up_to(self, seq: int | None) -> Sequence[Decimal]:
+        """What it had in that batch or before: a stepwise transfer is refused first, and fails later."""
+        return self.balances if seq is None else self.balances[: bisect_right(self.seqs, seq)]
+
+
+def _first_answer(wallet: Shown, sent: Mapping[Key, Sent]) -> float:
+    """When a client knew for the first time that the wallet was there."""
+    keys = {Key(event.request_id or "") for event in wallet.events}
+    return min((sent[key].answered_at_seconds for key in keys if key in sent), default=NEVER_SECONDS)
+
+
+def _is_too_poor(balance: Decimal, amount: Decimal, fields: Mapping[str, Any]) -> bool:
+    told = TOLD_BALANCE.search(str(fields.get("detail")))
+    return balance < amount and told is not None and Decimal(told[1]) == balance
+
+
+def _told(fields: Mapping[str, Any]) -> str:
+    told = TOLD_BALANCE.search(str(fields.get("detail")))
+    return "" if told is None else f"told it holds {told[1]}, "
+
+
+def _listed(values: Sequence[Decimal]) -> str:
+    return " or ".join(f"{value:.4f}" for value in values[:5]) or "nothing"

@@ -1,0 +1,116 @@
+"""What must be true after every experiment, whatever it broke: I1 to I12, and a report of what was looked at."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.fault.checker import check_history
+from tests.fault.evidence import read_evidence
+from tests.fault.load import History
+from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.pipeline import assert_pipeline_is_quiet_and_right
+from tests.support.processes import WalletProcess
+from tests.support.verification import proof_of
+from tests.support.waiting import eventually
+from wallet.monkey.exchanges import Answer
+from wallet.monkey.findings import Check, check_of, count_of
+
+REST_SECONDS_MAX = 60.0
+MEMORY_BYTES_MAX = 500_000_000
+DESCRIPTORS_MAX = 500
+SESSIONS_LEFT_OPEN = """
+select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The checks of an experiment, and how its requests fared."""
+
+    checks: Sequence[Check]
+    request_count: int
+    tries: Counter[str]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every promise was kept."""
+        return not any(check.faults for check in self.checks)
+
+    def lines(self) -> Iterator[str]:
+        """One line for a promise that was kept; the first faults of one that was not."""
+        for check in self.checks:
+            if not check.faults:
+                yield f"✓ {check.promise:<28}  {check.seen}"
+            else:
+                yield f"✗ {check.promise:<28}  {count_of(len(check.faults), 'fault')}"
+                yield from (f"    {fault}" for fault in check.faults[:5])
+
+    def summary(self) -> str:
+        """How the requests fared, in one line."""
+        answers = ", ".join(f"{count:,} × {what}" for what, count in sorted(self.tries.items()))
+        return f"{count_of(self.request_count, 'request')}: {answers or 'none'}"
+
+
+async def wait_for_rest(database_url: str, apis: Sequence[WalletProcess], *, has_dead_letters: bool) -> None:
+    """I11, I6, I8: nothing waits, nothing hangs, and every api that runs is ready. Raises AssertionError."""
+    await assert_pipeline_is_quiet_and_right(database_url, within=REST_SECONDS_MAX, has_dead_letters=has_dead_letters)
+
+    async def has_no_open_session() -> bool:
+        return await fetch_value(database_url, SESSIONS_LEFT_OPEN) == 0
+
+    await eventually(has_no_open_session, within=REST_SECONDS_MAX)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for api in apis:
+
+            async def is_ready(url: str = api.url) -> bool:
+                return (await client.get(f"{url}/readyz")).status_code == httpx.codes.OK
+
+            await eventually(is_ready, within=REST_SECONDS_MAX)
+
+
+async def prove(
+    database_url: str, histories: Sequence[History], running: Sequence[WalletProcess], heads: Path | None
+) -> Proof:
+    """Every check of every history, the books, and what `wallet verify` finds."""
+    checks: list[Check] = []
+    for history in histories:
+        checks += check_history(await read_evidence(database_url, history), history.sums)
+    await assert_books_are_right(database_url)
+    checks.append(await _verify(database_url, heads))
+    checks.append(check_of("processes stay small", count_of(len(running), "process", "processes"), map(_size, running)))
+    return Proof(checks, sum(len(history.exchanges) for history in histories), tries_of(histories))
+
+
+def tries_of(histories: Sequence[History]) -> Counter[str]:
+    """How often each status was seen, retried tries included."""
+    return Counter(
+        str(attempt.status) if isinstance(attempt, Answer) else "no answer"
+        for history in histories
+        for exchange in history.exchanges
+        for attempt in exchange.tries
+    )
+
+
+async def _verify(database_url: str, heads: Path | None) -> Check:
+    proof = await proof_of(database_url, heads)
+    faults = [
+        f"{finding.check.invariant} {finding.check.title}: {finding.first.table}: {finding.first.row}: "
+        f"expected {finding.first.expected}, found {finding.first.found}"
+        for finding in proof.findings
+        if finding.first is not None
+    ]
+    return check_of("wallet verify", count_of(len(proof.findings), "check"), faults)
+
+
+def _size(process: WalletProcess) -> str | None:
+    """I12: what is wrong with a process's size, if anything."""
+    seen = psutil.Process(process.pid)
+    with seen.oneshot():
+        memory, descriptors = seen.memory_info().rss, seen.num_fds()
+    if memory > MEMORY_BYTES_MAX or descriptors > DESCRIPTORS_MAX:
+        return f"{process.name} has {memory / 1e6:,.0f} MB and {descriptors} descriptors open"
+    return None

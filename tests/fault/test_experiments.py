@@ -1,0 +1,19 @@
+"""Each experiment once, with a seed of its own; `./wallet chaos` runs them for as long as asked."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fault.experiment import Experiment
+from tests.fault.registry import EXPERIMENTS
+from tests.fault.running import run_experiment
+from tests.fault.servers import Servers
+
+SECONDS = 12.0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: f"{each.number}-{each.name.replace(' ', '-')}")
+def test_every_promise_is_kept(experiment: Experiment, seed: int, servers: Servers, tmp_path: Path) -> None:
+    run = run_experiment(experiment, seed, servers, tmp_path, seconds=SECONDS)
+    assert run.is_clean, run.report()

@@ -1,0 +1,173 @@
+"""A TCP proxy that stands for the network between a client and a server, and misbehaves when told to.
+
+    async with Proxy.to("127.0.0.1", 5672) as proxy:
+        connect(proxy.url_of("amqp://guest:guest@127.0.0.1:5672/"))
+        proxy.silence()
+
+It knows no protocol. It lives in the test's event loop: a test that blocks the loop stops the network with it, so
+what waits for a process behind a proxy goes into `asyncio.to_thread`.
+
+Bounds: each direction of a connection holds at most CHUNKS_HELD_MAX chunks; then it reads no more, and the sender
+meets TCP's own back-pressure. Ordering: the bytes, the end and the breaking of one direction stay in their order,
+whatever delays them. At the end of the `async with` every connection is reset and every task has ended; an error that
+the network can't explain is raised there.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import SplitResult, urlsplit
+
+from tests.support.ports import free_port
+from tests.support.proxy_link import Conversation, Link, Network
+
+HOST: Final = "127.0.0.1"
+DEFAULT_PORTS: Final = {"postgresql": 5432, "postgres": 5432, "amqp": 5672, "amqps": 5671, "http": 80}
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened so far."""
+
+    accepted: int = 0
+    cut: int = 0
+
+
+class Proxy:
+    """Listens on a loopback port inside `async with`, and carries each connection to one server."""
+
+    def __init__(self, host: str, port: int, *, listen_port: int | None = None) -> None:
+        self.port = listen_port or free_port()
+        self.counts = Counts()
+        self.network = Network()
+        self._host = host
+        self._server_port = port
+        self._tasks = asyncio.TaskGroup()
+        self._links: dict[asyncio.Task[None], Link] = {}
+        self._listener: asyncio.Server | None = None
+        self._held_port: socket.socket | None = None
+
+    @classmethod
+    def to(cls, host: str, port: int, *, listen_port: int | None = None) -> Self:
+        """A proxy to a server; it listens on a free port where none is given."""
+        return cls(host, port, listen_port=listen_port)
+
+    @classmethod
+    def to_server_of(cls, url: str, *, listen_port: int | None = None) -> Self:
+        """A proxy to the server that an address names."""
+        return cls(*_server_of(urlsplit(url)), listen_port=listen_port)
+
+    def url_of(self, url: str) -> str:
+        """The same address through the proxy: user, password, path and query stay."""
+        parts = urlsplit(url)
+        assert _server_of(parts) == (self._host, self._server_port), f"{url} is not behind this proxy"
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{credentials}{at}{HOST}:{self.port}").geturl()
+
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected now, those in silence included."""
+        return len(self._links)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """One task for each connection."""
+        return set(self._links)
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._hold_port()
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop_listening()
+        self.cut()
+        # The group has to see that it cancelled the test for an error of its own; the test's it would only wrap.
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        try:
+            await self._tasks.__aexit__(*(kind, error, traceback) if is_cancelled else (None, None, None))
+        finally:
+            if self._held_port is not None:
+                self._held_port.close()
+
+    def cut(self, *, is_reset: bool = True) -> None:
+        """Break every connection now: both sides get RST, or FIN if they are not to be reset. New ones are taken."""
+        self.counts.cut += len(self._links)
+        for task, link in list(self._links.items()):
+            link.break_off(is_reset=is_reset)
+            task.cancel()
+
+    def refuse(self) -> None:
+        """Cut every connection and refuse new ones, as a host does whose server has ended."""
+        if self._listener is not None:
+            self._stop_listening()
+            self._hold_port()
+        self.cut()
+
+    async def accept(self) -> None:
+        """Take connections again, on the same port."""
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._take, sock=self._held_port)
+            self._held_port = None
+
+    def silence(self) -> None:
+        """Let nothing through, in either direction. Connections stay open; new ones are accepted and told nothing.
+
+        Nothing is lost: what is sent in silence arrives after it, in order, even from a sender that has given up
+        meanwhile. A network that drops packets does just that, as TCP sends them again until they are acknowledged;
+        so a COMMIT may take effect long after its client has turned away, and the code under test must live with it.
+        """
+        self.network.is_speaking.clear()
+
+    def speak(self) -> None:
+        """End the silence, and deliver what was held."""
+        self.network.is_speaking.set()
+
+    def slow(self, seconds: float) -> None:
+        """Let every chunk arrive so much later, in each direction, in order; 0 for as fast as can be.
+
+        It is latency, not bandwidth: chunks sent at one moment arrive at one moment.
+        """
+        self.network.delay_seconds = seconds
+
+    def converse(self) -> Conversation:
+        """What watches over a new connection; a proxy that knows a protocol gives one of its own."""
+        return Conversation()
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._listener is None:
+            # The kernel had completed this connection before the port was closed.
+            writer.transport.abort()
+            return
+        self.counts.accepted += 1
+        link = Link(self._host, self._server_port, self.network, self.converse(), reader, writer)
+        task = self._tasks.create_task(link.run())
+        self._links[task] = link
+        forget: Callable[[asyncio.Task[None]], object] = self._links.pop
+        task.add_done_callback(forget)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _hold_port(self) -> None:
+        # Bound but not listening, a port refuses connections and yet can't be given to someone else.
+        held_port = socket.socket()
+        try:
+            held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held_port.bind((HOST, self.port))
+        except OSError:
+            held_port.close()
+            raise
+        self._held_port = held_port
+
+
+def _server_of(parts: SplitResult) -> tuple[str, int]:
+    return parts.hostname or HOST, parts.port or DEFAULT_PORTS[parts.scheme]
