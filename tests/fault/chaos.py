@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.fault.experiment import Experiment
+from tests.fault.experiment import SECONDS_SHORT, Experiment
 from tests.fault.registry import EXPERIMENTS
 from tests.fault.running import Run, run_experiment
 from tests.fault.servers import Servers
@@ -25,8 +25,6 @@ EXIT_CLEAN: Final = 0
 EXIT_BROKEN: Final = 1
 EXIT_INTERRUPTED: Final = 130
 SECONDS_A_MINUTE: Final = 60.0
-SECONDS_IN_TURN: Final = 30.0
-"""How long an experiment without an end of its own goes on while others wait for their turn."""
 NAME_WIDTH: Final = max(len(experiment.name) for experiment in EXPERIMENTS)
 
 
@@ -83,7 +81,7 @@ def _in_turn(experiments: Sequence[Experiment], servers: Servers, *, seconds: fl
                     seed + round_number,
                     servers,
                     Path(directory),
-                    seconds=max(left, 0) if alone else min(SECONDS_IN_TURN, max(left, 0)),
+                    seconds=max(left, SECONDS_SHORT) if alone else SECONDS_SHORT,
                 )
 
 

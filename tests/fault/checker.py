@@ -44,7 +44,7 @@ def check_history(books: Books, sums: Sequence[Decimal]) -> list[Check]:
     return [
         *check_run(books),
         check_of(EVENTS_MATCH, keys, [*_wrong_events(sent, logged), *_wrong_creations(books)]),
-        check_of(ANSWERS_TRUE, keys, _wrong_answers(sent, logged)),
+        check_of(ANSWERS_TRUE, answer_count, _wrong_answers(answers, logged)),
         check_of(ANSWERS_STORED, answer_count, [*_unstored(answers, books), *_unasked(sent, books)]),
         check_of(SAME_BYTES, answer_count, _other_bytes(sent, answers)),
         check_of(ORDERED, keys, wrong_orders(sent, books)),
@@ -120,21 +120,18 @@ def _wrong_creations(books: Books) -> Iterator[str]:
             yield f"{wallet_id} was made for the key {wallet.events[0].request_id}, whose credit does not follow"
 
 
-def _wrong_answers(sent: Mapping[Key, Sent], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
+def _wrong_answers(answers: Sequence[tuple[Exchange, Answer]], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
     """An answer is the key's own, and tells the balances that the log has behind its events."""
-    for key, each in sent.items():
-        if each.answer is None:
-            continue
-        fields = fields_of(each.answer)
-        for name, right in _right_fields(each, each.answer, logged.get(key, [])).items():
+    for exchange, answer in answers:
+        operation, fields = exchange.request.operation, fields_of(answer)
+        for name, right in _right_fields(operation, answer, logged.get(operation.key, [])).items():
             if fields.get(name) not in right:
                 rights = " or ".join(map(str, right)) or "none"
-                yield f"{key} ({each.operation}) was told {name} {fields.get(name)}, right is {rights}"
+                yield f"{operation.key} ({operation}) was told {name} {fields.get(name)}, right is {rights}"
 
 
-def _right_fields(sent: Sent, answer: Answer, events: Sequence[Logged]) -> dict[str, list[object]]:
+def _right_fields(operation: Operation, answer: Answer, events: Sequence[Logged]) -> dict[str, list[object]]:
     """What each field of the answer may say; the log has one balance for each, unless something else is wrong."""
-    operation = sent.operation
 
     def balances(wallet_id: WalletId | None, event_type: str) -> list[object]:
         return [f"{event.new_balance:.4f}" for owner, event in events if (owner, event.type) == (wallet_id, event_type)]

@@ -6,6 +6,9 @@ from enum import Enum, unique
 
 from tests.fault.laboratory import Laboratory
 
+SECONDS_SHORT = 12.0
+"""How long an experiment without an end of its own goes on where many have their turn."""
+
 
 @unique
 class Broker(Enum):

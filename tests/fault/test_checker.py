@@ -1,18 +1,15 @@
 """The checker finds nothing in a run in which all is right, and each fault that is planted in one."""
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 
-from tests.fault import checker
 from tests.fault.checker import check_history
+from tests.fault.planted import PLANTED
 from tests.fault.right_ledger import BALANCE_MAX, RightLedger
-from wallet.monkey import checks
-from wallet.monkey.books import Event
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from tests.fault.victim import Victim
 from wallet.monkey.operations import Key, Kind, Operation, Plan, Request, WalletId
 
 SEEDS = 30
@@ -20,7 +17,7 @@ SEEDS_PER_FAULT = 4
 REQUESTS = 150
 WALLETS = 5
 ALICE, RICH = WalletId("alice"), WalletId("rich")
-SERVER_ERROR = b'{"title": "The service failed", "status": 500, "code": "internal_error"}'
+TRANSFER = Operation(Kind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), RICH)
 
 
 def a_right_run(seed: int, *, is_stepwise: bool = False) -> RightLedger:
@@ -34,336 +31,71 @@ def faults_of(ledger: RightLedger) -> dict[str, tuple[str, ...]]:
     return {check.promise: check.faults for check in check_history(ledger.books, ledger.sums) if check.faults}
 
 
-@dataclass
-class Victim:
-    """A right run, and what to spoil in it is drawn."""
-
-    ledger: RightLedger
-    draw: random.Random
-
-    def event(self, *event_types: str) -> tuple[WalletId, int, Event]:
-        """An event of one of these types, with its wallet and its index."""
-        shown = self.ledger.books.shown
-        every = [
-            (wallet_id, index, event) for wallet_id in shown for index, event in enumerate(shown[wallet_id].events)
-        ]
-        return self.draw.choice([each for each in every if each[2].type in event_types])
-
-    def put(self, wallet_id: WalletId, index: int, *events: Event, instead_of: int = 1, also: str = "0") -> None:
-        """Other events in the place of some; every balance behind them follows, as does the wallet's."""
-        shown = self.ledger.books.shown[wallet_id]
-        gone = shown.events[index : index + instead_of]
-        shift = sum((each.moved for each in events), Decimal(also)) - sum(each.moved for each in gone)
-        behind = [moved_up(event, shift) for event in shown.events[index + instead_of :]]
-        changed = (*shown.events[:index], *events, *behind)
-        self.ledger.books.shown[wallet_id] = replace(shown, balance=shown.balance + shift, events=changed)
-
-    def copy(self, event: Event, **changes: object) -> Event:
-        """One more event, in a batch behind all others."""
-        places = self.ledger.books.places
-        again = replace(event, event_id=f"planted-{len(places)}", **changes)  # type: ignore[arg-type]
-        places[again.event_id] = (max(places.values())[0] + 1, 0)
-        return again
-
-    def exchange(self, fits: Callable[[Exchange], bool] = lambda _: True) -> tuple[int, Exchange]:
-        """A request that fits, with its index."""
-        return self.draw.choice([each for each in enumerate(self.ledger.books.exchanges) if fits(each[1])])
-
-    def retell(self, index: int, *tries: Answer | NoAnswer, **changes: float) -> None:
-        """Other tries of a request, or other times."""
-        exchanges = self.ledger.books.exchanges
-        assert isinstance(exchanges, list)
-        exchanges[index] = replace(exchanges[index], tries=tries or exchanges[index].tries, **changes)
+@pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
+def test_nothing_is_found_where_all_is_right(seed: int, is_stepwise: bool) -> None:
+    found = {each: faults_of(a_right_run(each, is_stepwise=is_stepwise)) for each in range(seed, seed + SEEDS)}
+    assert {each: faults for each, faults in found.items() if faults} == {}
 
 
-def moved_up(event: Event, shift: Decimal) -> Event:
-    assert event.new_balance is not None
-    return replace(event, new_balance=event.new_balance + shift)
+def test_a_right_run_has_something_of_everything(seed: int) -> None:
+    books = a_right_run(seed).books
+    statuses = {answer.status for each in books.exchanges if (answer := each.answer) is not None}
+    assert {201, 400} <= statuses <= {201, 400, 404}
+    keys = [each.request.operation.key for each in books.exchanges]
+    assert len(set(keys)) < len(keys) == REQUESTS
+    assert any(len(each.tries) > 1 for each in books.exchanges)
+    overlapping = zip(books.exchanges, books.exchanges[1:], strict=False)
+    assert any(other.sent_at_seconds < one.ended_at_seconds for one, other in overlapping)
 
 
-def is_success(exchange: Exchange) -> bool:
-    return exchange.answer is not None and exchange.answer.is_success
+@pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
+@pytest.mark.parametrize(("plant", "promise"), PLANTED.items(), ids=lambda each: getattr(each, "__name__", ""))
+def test_a_planted_fault_is_found(seed: int, plant: Callable[[Victim], str], promise: str, is_stepwise: bool) -> None:
+    for each in range(seed, seed + SEEDS_PER_FAULT):
+        victim = Victim(a_right_run(each, is_stepwise=is_stepwise), random.Random(each))
+        named = plant(victim)
+        found = faults_of(victim.ledger).get(promise, ())
+        assert any(named in fault for fault in found), (each, named, found)
 
 
-def is_refused(exchange: Exchange) -> bool:
-    return not is_success(exchange)
+def a_transfer_to_the_rich(*, is_stepwise: bool) -> RightLedger:
+    """Its receiver is full, so it is refused at once; or taken back, if it goes in steps."""
+    operations = [
+        Operation(Kind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100)),
+        Operation(Kind.DEPOSIT, RICH, Key("k-riches"), BALANCE_MAX),
+        TRANSFER,
+        TRANSFER,
+        Operation(Kind.WITHDRAW, ALICE, Key("k-withdrawal"), Decimal(100)),
+    ]
+    ledger = RightLedger(random.Random(1), is_stepwise)
+    ledger.play((Request(*each) for each in enumerate(operations)), [ALICE, RICH], senders=1)
+    return ledger
 
 
-def answer_of(exchange: Exchange) -> Answer:
-    assert exchange.answer is not None
-    return exchange.answer
+def test_a_transfer_that_its_receiver_refuses_is_no_fault() -> None:
+    whole, stepwise = (a_transfer_to_the_rich(is_stepwise=each) for each in (False, True))
+    assert [event.type for event in whole.events[ALICE]][2:] == ["FundsWithdrawn"]
+    assert [event.type for event in stepwise.events[ALICE]][2:] == [
+        "TransferInitiated", "TransferDebited", "TransferCompensated", "TransferFailed", "FundsWithdrawn",
+    ]  # fmt: skip
+    assert (faults_of(whole), faults_of(stepwise)) == ({}, {})
 
 
-def lost_update(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("FundsDeposited")
-    before = victim.ledger.books.shown[wallet_id].events[index - 1]
-    # It was computed from the balance before the one before it, and so undoes that one.
-    victim.put(wallet_id, index, moved_up(event, -before.moved or Decimal(-1)), also=str(-before.moved or -1))
-    return wallet_id
-
-
-def double_apply(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("FundsDeposited")
-    assert event.request_id is not None
-    victim.put(wallet_id, index + 1, victim.copy(moved_up(event, event.moved)), instead_of=0)
-    return event.request_id
-
-
-def lost_event(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("FundsDeposited", "FundsWithdrawn")
-    assert event.request_id is not None
+def test_a_failed_transfer_whose_money_did_not_come_back_is_found() -> None:
+    ledger = a_transfer_to_the_rich(is_stepwise=True)
+    victim = Victim(ledger, random.Random(1))
+    wallet_id, index, _ = victim.event("TransferCompensated")
     victim.put(wallet_id, index)
-    return event.request_id
+    found = faults_of(ledger)
+    assert "k-transfer" in found["every key had one effect"][0]
+    assert "k-transfer" in found["each key has its events"][0]
 
 
-def event_without_request(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("FundsDeposited")
-    victim.put(wallet_id, index + 1, victim.copy(moved_up(event, event.moved), request_id="nobody"), instead_of=0)
-    return wallet_id
-
-
-def silent_event_without_request(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("TransferCompleted")
-    victim.put(wallet_id, index + 1, victim.copy(event, request_id="nobody"), instead_of=0)
-    return "nobody"
-
-
-def event_of_a_key_elsewhere(victim: Victim) -> str:
-    _, _, event = victim.event("FundsDeposited")
-    victim.ledger.books.elsewhere.append((WalletId("stranger"), victim.copy(event)))
-    return "FundsDeposited on stranger"
-
-
-def debit_without_credit(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("TransferCredited")
-    victim.put(wallet_id, index)
-    return str(event.request_id)
-
-
-def credit_without_debit(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("TransferDebited")
-    victim.put(wallet_id, index)
-    return str(event.request_id)
-
-
-def credit_of_another_amount(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("TransferCredited")
-    cent = Decimal("0.0001")
-    victim.put(wallet_id, index, replace(moved_up(event, cent), moved=event.moved + cent))
-    return str(event.request_id)
-
-
-def transfer_that_never_completed(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("TransferCompleted")
-    victim.put(wallet_id, index)
-    return str(event.request_id)
-
-
-def wrong_balance_told(victim: Victim) -> str:
-    index, exchange = victim.exchange(is_success)
-    body = answer_of(exchange).body
-    name = b'"balance":"' if b'"balance"' in body else b'"fromBalance":"'
-    victim.retell(index, Answer(201, body.replace(name, name + b"1")))
-    return exchange.request.operation.key
-
-
-def answer_of_another_key(victim: Victim) -> str:
-    index, exchange = victim.exchange()
-    _, other = victim.exchange(lambda each: each.request.operation.key != exchange.request.operation.key)
-    victim.retell(index, answer_of(other))
-    return exchange.request.operation.key
-
-
-def stale_order(victim: Victim) -> str:
-    shown = victim.ledger.books.shown
-    wallet_id = max(shown, key=lambda each: len(shown[each].events))
-    first, last = (Key(str(shown[wallet_id].events[index].request_id)) for index in (1, -1))
-    behind = [each for each in enumerate(victim.ledger.books.exchanges) if each[1].request.operation.key == last]
-    earliest = min(each.sent_at_seconds for each in victim.ledger.books.exchanges)
-    for index, _ in behind:
-        victim.retell(index, sent_at_seconds=earliest - 2, ended_at_seconds=earliest - 1)
-    assert first != last
-    return last
-
-
-def journal_against_versions(victim: Victim) -> str:
-    wallet_id, _, event = victim.event("FundsWithdrawn")
-    victim.ledger.books.places[event.event_id] = (0, 0)
-    return f"{wallet_id}: "
-
-
-def refusal_with_enough_money(victim: Victim) -> str:
-    """A withdrawal that was done is told as refused, and nothing else knows of it."""
-    wallet_id, index, event = victim.event("FundsWithdrawn")
-    victim.put(wallet_id, index)
-    had = victim.ledger.books.shown[wallet_id].events[index - 1].new_balance
-    refuse(victim, Key(str(event.request_id)), wallet_id, f"Wallet {wallet_id} holds {had:.4f}, too little.")
-    return str(event.request_id)
-
-
-def refusal_that_tells_another_balance(victim: Victim) -> str:
-    _, exchange = victim.exchange(lambda each: is_refused(each) and b"insufficient" in answer_of(each).body)
-    operation = exchange.request.operation
-    refuse(victim, operation.key, operation.wallet_id, "It holds 0.0001, too little.")
-    return operation.key
-
-
-def refusal_of_a_wallet_that_is_there(victim: Victim) -> str:
-    shown = victim.ledger.books.shown
-    known = min(each.ended_at_seconds for each in victim.ledger.books.exchanges if is_success(each))
-    _, exchange = victim.exchange(
-        lambda each: (
-            is_refused(each)
-            and b"insufficient" in answer_of(each).body
-            and each.sent_at_seconds > known
-            and len(shown[each.request.operation.wallet_id].events) > 0
-            and each.request.number > REQUESTS // 2
-        )
-    )
-    operation = exchange.request.operation
-    refuse(victim, operation.key, operation.wallet_id, "It is not there.", code="wallet_not_found")
-    return operation.key
-
-
-def refuse(victim: Victim, key: Key, wallet_id: WalletId, detail: str, code: str = "insufficient_funds") -> None:
-    status = 404 if code == "wallet_not_found" else 400
-    body = f'{{"status":{status},"code":"{code}","detail":"{detail}","requestId":"{key}"}}'.encode()
-    stored = victim.ledger.books.stored
-    stored[wallet_id, key] = replace(stored[wallet_id, key], status=status, response=body)
-    for index, exchange in enumerate(victim.ledger.books.exchanges):
-        if exchange.request.operation.key == key:
-            victim.retell(index, Answer(status, body))
-
-
-def refused_key_with_an_effect(victim: Victim) -> str:
-    _, exchange = victim.exchange(lambda each: is_refused(each) and each.request.operation.kind is Kind.WITHDRAW)
-    operation = exchange.request.operation
-    wallet_id, index, event = victim.event("FundsDeposited")
-    victim.put(wallet_id, index + 1, victim.copy(moved_up(event, event.moved), request_id=operation.key), instead_of=0)
-    return operation.key
-
-
-def refusal_that_was_not_kept(victim: Victim) -> str:
-    _, exchange = victim.exchange(is_refused)
-    operation = exchange.request.operation
-    del victim.ledger.books.stored[operation.wallet_id, operation.key]
-    return operation.key
-
-
-def outcome_without_request(victim: Victim) -> str:
-    (wallet_id, _), stored = next(iter(victim.ledger.books.stored.items()))
-    victim.ledger.books.stored[wallet_id, Key("nobody")] = stored
-    return "nobody"
-
-
-def server_error(victim: Victim) -> str:
-    index, exchange = victim.exchange()
-    victim.retell(index, Answer(500, SERVER_ERROR), *exchange.tries)
-    return exchange.request.operation.key
-
-
-def open_outcome(victim: Victim) -> str:
-    index, exchange = victim.exchange()
-    victim.retell(index, *exchange.tries[:-1], NoAnswer("no answer in time"))
-    return exchange.request.operation.key
-
-
-def repeated(victim: Victim) -> tuple[int, Exchange]:
-    keys = [each.request.operation.key for each in victim.ledger.books.exchanges]
-    return victim.exchange(lambda each: keys.count(each.request.operation.key) > 1)
-
-
-def replay_with_other_bytes(victim: Victim) -> str:
-    index, exchange = repeated(victim)
-    victim.retell(index, replace(answer_of(exchange), body=answer_of(exchange).body + b" "))
-    return exchange.request.operation.key
-
-
-def replay_with_another_status(victim: Victim) -> str:
-    index, exchange = repeated(victim)
-    victim.retell(index, replace(answer_of(exchange), status=409))
-    return exchange.request.operation.key
-
-
-def sum_that_was_off(victim: Victim) -> str:
-    moment = victim.draw.randrange(len(victim.ledger.sums))
-    victim.ledger.sums[moment] = Decimal("-0.0001")
-    return f"moment {moment + 1}: 0.0001 too little"
-
-
-def leak(victim: Victim) -> str:
-    index, exchange = victim.exchange()
-    secret = victim.draw.choice((b"Traceback (most recent call last)", b"http://owner:secret@host/", b"asyncpg.Error"))
-    victim.retell(index, Answer(503, b'{"detail": "%s"}' % secret), *exchange.tries)
-    return exchange.request.operation.key
-
-
-def wrong_total(victim: Victim) -> str:
-    wallet_id = victim.draw.choice(victim.ledger.books.wallet_ids)
-    totals = victim.ledger.books.totals
-    totals[wallet_id] = replace(totals[wallet_id], total_withdrawn=totals[wallet_id].total_withdrawn + 1)
-    return f"{wallet_id} totalWithdrawn"
-
-
-def balance_row_of_its_own(victim: Victim) -> str:
-    wallet_id = victim.draw.choice(victim.ledger.books.wallet_ids)
-    shown = victim.ledger.books.shown
-    shown[wallet_id] = replace(shown[wallet_id], balance=shown[wallet_id].balance + 1)
-    return f"{wallet_id}: the history ends at"
-
-
-def negative_balance(victim: Victim) -> str:
-    wallet_id, index, event = victim.event("FundsWithdrawn")
-    assert event.new_balance is not None
-    more = event.new_balance + 1
-    victim.put(wallet_id, index, replace(moved_up(event, -more), moved=event.moved - more))
-    return f"{wallet_id} had -"
-
-
-def credit_before_its_debit(victim: Victim) -> str:
-    _, _, event = victim.event("TransferCredited")
-    victim.ledger.books.places[event.event_id] = (0, 0)
-    return str(event.request_id)
-
-
-def wallet_made_twice(victim: Victim) -> str:
+def test_a_failed_transfer_whose_receiver_had_room_is_found() -> None:
+    ledger = a_transfer_to_the_rich(is_stepwise=True)
+    victim = Victim(ledger, random.Random(1))
     wallet_id, index, _ = victim.event("FundsDeposited")
-    _, _, made = victim.event("WalletCreated")
-    before = victim.ledger.books.shown[wallet_id].events[index]
-    victim.put(wallet_id, index + 1, victim.copy(made, new_balance=before.new_balance), instead_of=0)
-    return f"{wallet_id} was made by its versions"
-
-
-PLANTED: dict[Callable[[Victim], str], str] = {
-    lost_update: checks.NO_JUMPS,
-    double_apply: checks.ONE_EFFECT,
-    lost_event: checks.ONE_EFFECT,
-    event_without_request: checks.ONE_EFFECT,
-    silent_event_without_request: checker.EVENTS_MATCH,
-    event_of_a_key_elsewhere: checker.EVENTS_MATCH,
-    debit_without_credit: checks.ONE_EFFECT,
-    credit_without_debit: checks.ONE_EFFECT,
-    credit_of_another_amount: checks.ONE_EFFECT,
-    credit_before_its_debit: checker.EVENTS_MATCH,
-    transfer_that_never_completed: checker.EVENTS_MATCH,
-    wallet_made_twice: checker.EVENTS_MATCH,
-    wrong_balance_told: checker.ANSWERS_TRUE,
-    answer_of_another_key: checker.ANSWERS_TRUE,
-    stale_order: checker.ORDERED,
-    journal_against_versions: checker.ORDERED,
-    refusal_with_enough_money: checker.REFUSALS_DUE,
-    refusal_that_tells_another_balance: checker.REFUSALS_DUE,
-    refusal_of_a_wallet_that_is_there: checker.REFUSALS_DUE,
-    refused_key_with_an_effect: checks.ONE_EFFECT,
-    refusal_that_was_not_kept: checker.ANSWERS_STORED,
-    outcome_without_request: checker.ANSWERS_STORED,
-    server_error: "no server errors",
-    open_outcome: "every request was answered",
-    replay_with_other_bytes: checker.SAME_BYTES,
-    replay_with_another_status: "replays are identical",
-    sum_that_was_off: checker.CONSTANT,
-    leak: checker.NO_LEAKS,
-    wrong_total: checks.COUNTED,
-    balance_row_of_its_own: checks.NO_JUMPS,
-    negative_balance: checks.NO_NEGATIVES,
-}
+    while wallet_id != RICH:
+        wallet_id, index, _ = victim.event("FundsDeposited")
+    victim.put(wallet_id, index)
+    assert any("k-transfer" in fault for fault in faults_of(ledger)["refusals were due"])

@@ -10,8 +10,8 @@ from tests.support.rabbitmq import RabbitMQServer
 from tests.support.waiting import eventually, last
 
 AWAY_ANSWERS = 200
-FULL = ("set_disk_free_limit", "1000TB")
-ROOM = ("set_disk_free_limit", "1MB")
+FULL = ("set_disk_free_limit", str(10**15))
+ROOM = ("set_disk_free_limit", str(10**6))
 PUBLISHED = "select count(*) from journal where published_at is not null"
 OF_A_QUIET_API = {"201", "400", "404"}
 DRAINED_SECONDS_MAX = 60.0

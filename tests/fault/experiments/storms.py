@@ -1,4 +1,4 @@
-"""13: transfers between two wallets both ways, one hot wallet, and many first deposits into a new one."""
+"""13: transfers between two wallets both ways, a hot wallet, first deposits into a new one, a wallet that is held."""
 
 import asyncio
 import time
@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from tests.fault.laboratory import MODES, Laboratory
 from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
+from tests.support.relay import connected
+from tests.support.waiting import eventually
 
 STORM = 400
 WRITERS = 500
 FIRST_DEPOSITS = 50
 FAIR_SECONDS = 5.0
 """Far more than a request takes beside a hot wallet, far less than waiting behind all of its writers would."""
+PROBES = 20
+WAITING = 50
+HOLD = "select from wallets where wallet_id = $1 for update"
+WAITED_FOR = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 BALANCE = "select balance from wallets where wallet_id = $1"
 
 
@@ -24,10 +32,11 @@ async def storm(lab: Laboratory) -> None:
     apis = [await lab.start_api() for _ in range(2)]
     async with open_client(*(api.url for api in apis)) as client:
         await _transfer_both_ways(lab, client)
-        await asyncio.gather(_heat_one_wallet(client), _probe_others(lab, client))
+        await asyncio.gather(_heat_one_wallet(client), _probe_others(lab, client, beside="a hot wallet"))
         await _deposit_first(client)
+        await _hold_one_wallet(lab, client)
         assert set(client.seen) <= {201}, client.seen
-    assert await fetch_value(lab.database_url, BALANCE, "hot") == WRITERS
+    assert await fetch_value(lab.database_url, BALANCE, "hot") == WRITERS + WAITING
     assert await fetch_value(lab.database_url, BALANCE, "new") == FIRST_DEPOSITS
 
 
@@ -45,15 +54,35 @@ async def _heat_one_wallet(client: Client) -> None:
     await _post_all(client, [("/wallet/hot/deposit", {"amount": 1})] * WRITERS, "hot")
 
 
-async def _probe_others(lab: Laboratory, client: Client) -> None:
+async def _probe_others(lab: Laboratory, client: Client, *, beside: str) -> None:
     """Requests on other wallets meanwhile."""
     worst = 0.0
-    for number in range(20):
+    for number in range(PROBES):
         began = time.monotonic()
-        await client.post(f"/wallet/cold-{number}/deposit", {"amount": 1, "requestId": "probe"}, first_url=number)
+        body = {"amount": 1, "requestId": f"beside {beside}".replace(" ", "-")}
+        await client.post(f"/wallet/cold-{number}/deposit", body, first_url=number)
         worst = max(worst, time.monotonic() - began)
-    lab.note(f"beside the hot wallet the slowest of 20 requests took {worst * 1000:,.0f} ms")
+    lab.note(f"beside {beside} the slowest of {PROBES} requests took {worst * 1000:,.0f} ms")
     assert worst < FAIR_SECONDS, f"a request on another wallet took {worst:.1f} s"
+
+
+async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
+    """Someone outside holds a wallet's row, with many requests waiting for it: only these wait."""
+    async with connected(lab.database_url) as outside:
+        async with outside.transaction():
+            await outside.execute(HOLD, "hot")
+            waiting = asyncio.create_task(_post_all(client, [("/wallet/hot/deposit", {"amount": 1})] * WAITING, "held"))
+            await _wait_for_lock(lab)
+            await _probe_others(lab, client, beside="a held wallet")
+            assert not waiting.done(), "requests on a held wallet did not wait for it"
+        await waiting
+
+
+async def _wait_for_lock(lab: Laboratory) -> None:
+    async def is_waited_for() -> bool:
+        return bool(await fetch_value(lab.database_url, WAITED_FOR))
+
+    await eventually(is_waited_for)
 
 
 async def _deposit_first(client: Client) -> None:

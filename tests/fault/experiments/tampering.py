@@ -1,4 +1,4 @@
-"""16: someone changes the books behind our back: refused to the application, named by `wallet verify` where an owner."""
+"""16: someone changes the books behind our back: refused by triggers; done by an owner, named by `wallet verify`."""
 
 from typing import Final
 

@@ -1,0 +1,72 @@
+"""A right run in which one thing can be spoilt, so that all else follows from it as it would in wrong books."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from tests.fault.right_ledger import RightLedger
+from wallet.monkey.books import Event
+from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from wallet.monkey.operations import WalletId
+from wallet.monkey.outcomes import ZERO
+
+
+@dataclass
+class Victim:
+    """A right run, and what to spoil in it is drawn."""
+
+    ledger: RightLedger
+    draw: random.Random
+
+    def event(self, *event_types: str) -> tuple[WalletId, int, Event]:
+        """An event of one of these types, with its wallet and its index."""
+        shown = self.ledger.books.shown
+        every = [
+            (wallet_id, index, event) for wallet_id in shown for index, event in enumerate(shown[wallet_id].events)
+        ]
+        return self.draw.choice([each for each in every if each[2].type in event_types])
+
+    def put(self, wallet_id: WalletId, index: int, *events: Event, instead_of: int = 1, also: Decimal = ZERO) -> None:
+        """Other events in the place of some; every balance behind them follows, as does the wallet's."""
+        shown = self.ledger.books.shown[wallet_id]
+        gone = shown.events[index : index + instead_of]
+        shift = sum((each.moved for each in events), also) - sum(each.moved for each in gone)
+        behind = [moved_up(event, shift) for event in shown.events[index + instead_of :]]
+        changed = (*shown.events[:index], *events, *behind)
+        self.ledger.books.shown[wallet_id] = replace(shown, balance=shown.balance + shift, events=changed)
+
+    def copy(self, event: Event, **changes: object) -> Event:
+        """One more event, in a batch behind all others."""
+        places = self.ledger.books.places
+        again = replace(event, event_id=f"planted-{len(places)}", **changes)  # type: ignore[arg-type]
+        places[again.event_id] = (max(places.values())[0] + 1, 0)
+        return again
+
+    def exchange(self, fits: Callable[[Exchange], bool] = lambda _: True) -> tuple[int, Exchange]:
+        """A request that fits, with its index."""
+        return self.draw.choice([each for each in enumerate(self.ledger.books.exchanges) if fits(each[1])])
+
+    def retell(self, index: int, *tries: Answer | NoAnswer, **changes: float) -> None:
+        """Other tries of a request, or other times."""
+        exchanges = self.ledger.books.exchanges
+        assert isinstance(exchanges, list)
+        exchanges[index] = replace(exchanges[index], tries=tries or exchanges[index].tries, **changes)
+
+
+def moved_up(event: Event, shift: Decimal) -> Event:
+    assert event.new_balance is not None
+    return replace(event, new_balance=event.new_balance + shift)
+
+
+def is_success(exchange: Exchange) -> bool:
+    return exchange.answer is not None and exchange.answer.is_success
+
+
+def is_refused(exchange: Exchange) -> bool:
+    return not is_success(exchange)
+
+
+def answer_of(exchange: Exchange) -> Answer:
+    assert exchange.answer is not None
+    return exchange.answer
