@@ -14,6 +14,7 @@ from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import Loss, PostgresProxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
@@ -247,3 +248,17 @@ async def test_a_database_that_is_away_means_not_executed_and_then_it_goes_on(
         assert answer.status == 201
     assert await fetch_value(database_url, "select balance::text from wallets") == "2.0000"
     await assert_books_are_right(database_url)
+
+
+async def test_a_command_called_not_executed_while_its_lane_was_still_connecting_is_never_executed(
+    database_url: str,
+) -> None:
+    async with Proxy.to_server_of(database_url) as network:
+        async with running_ledger(network.url_of(database_url), deadline_seconds=0.5) as ledger:
+            network.silence()
+            with pytest.raises(NotExecuted):
+                await send(ledger, deposit("alice", 1, "late"))
+            network.speak()
+            await eventually(partial(try_once, ledger, deposit("alice", 2, "in time")))
+        assert await fetch_value(database_url, "select balance::text from wallets") == "2.0000"
+        await assert_books_are_right(database_url)

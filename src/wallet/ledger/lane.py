@@ -60,9 +60,12 @@ class Lane:
     async def process(self, batch: list[Request], *, mode: BatchMode, hold_back: HoldBack) -> None:
         """Bring every request of the batch to an end, or hand it to `hold_back`. Raises nothing of the world's."""
         attempt = 0
-        while waiting := [request for request in batch if not request.is_over]:
+        while waiting := _still_waiting(batch):
             try:
                 connection = await self._connected()
+                # Connecting can outlast a deadline, and whoever was told "not executed" meanwhile must not be now.
+                if not (waiting := _still_waiting(batch)):
+                    return None
                 started = time.monotonic()
                 result = await run_batch(connection, waiting, render=self._render, mode=mode, known=self._known)
             except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
@@ -135,6 +138,10 @@ class Lane:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _still_waiting(batch: list[Request]) -> list[Request]:
+    return [request for request in batch if not request.is_over]
 
 
 def _unexecuted(request: Request, why: str) -> Exception:
