@@ -20,6 +20,7 @@ from tests.fault.servers import Servers
 from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitMQServer, find_scripts
 from tests.support.reaper import Reaper
+from wallet.monkey.findings import count_of
 
 EXIT_CLEAN: Final = 0
 EXIT_BROKEN: Final = 1
@@ -106,7 +107,8 @@ def _own_servers() -> Iterator[Servers]:
 
 def _heading(experiments: Sequence[Experiment], minutes: float, seed: int) -> str:
     what = f"{len(experiments)} experiments in turn" if len(experiments) > 1 else f"“{experiments[0].name}”"
-    return f"chaos: {what}, {minutes:g} minutes, seed {seed}; on private servers, fsync on"
+    how_long = f"for {minutes:g} minutes" if minutes else "once"
+    return f"chaos: {what}, {how_long}, seed {seed}; on private servers, fsync on"
 
 
 def _tell(console: Console, run: Run, logs: Path) -> None:
@@ -132,7 +134,8 @@ def _tell(console: Console, run: Run, logs: Path) -> None:
 def _verdict(runs: Sequence[Run]) -> str:
     requests = sum(run.proof.request_count for run in runs if run.proof is not None)
     broken = [run for run in runs if not run.is_clean]
-    counts = f"{len(runs):,} runs of {len({run.experiment.number for run in runs})} experiments, {requests:,} requests"
+    kinds = len({run.experiment.number for run in runs})
+    counts = f"{count_of(len(runs), 'run')} of {count_of(kinds, 'experiment')}, {count_of(requests, 'request')}"
     if broken:
         which = ", ".join(f"{run.experiment.number} (seed {run.seed})" for run in broken)
         return f"broken: {which}; {counts}"

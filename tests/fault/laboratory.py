@@ -99,11 +99,14 @@ class Laboratory:
         concurrency: int = CONCURRENCY,
         wallet_count: int = WALLET_COUNT,
         count: int | None = None,
+        bulk_senders: int = 1,
     ) -> AsyncIterator[History]:
         """Random requests to every api for as long as the block runs, or `count` of them; see load.py."""
         plan = Plan(self.seed, f"{self.seed:x}-{len(self.histories) + 1}", wallet_count)
         to = urls or [api.url for api in self.apis]
-        async with load_on(to, self.database_url, plan, concurrency=concurrency, count=count) as history:
+        async with load_on(
+            to, self.database_url, plan, concurrency=concurrency, count=count, bulk_senders=bulk_senders
+        ) as history:
             self.histories.append(history)
             yield history
 

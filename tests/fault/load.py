@@ -13,14 +13,16 @@ from decimal import Decimal
 
 import asyncpg
 
+from tests.fault.bulk import send_bulk
 from tests.support.books import CONSERVATION
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, last
 from wallet.monkey.client import Client, open_client
 from wallet.monkey.exchanges import Exchange
 from wallet.monkey.operations import Plan
 from wallet.postgres.errors import DATABASE_ERRORS
 
 PATIENCE_SECONDS = 90.0
+BULK_SIZE = 20
 SAMPLE_SECONDS = 0.1
 CONNECT_SECONDS_MAX = 5.0
 
@@ -48,11 +50,18 @@ class History:
 
 @asynccontextmanager
 async def load_on(
-    urls: Sequence[str], database_url: str, plan: Plan, *, concurrency: int, count: int | None = None
+    urls: Sequence[str],
+    database_url: str,
+    plan: Plan,
+    *,
+    concurrency: int,
+    count: int | None = None,
+    bulk_senders: int = 0,
 ) -> AsyncIterator[History]:
     """Send for as long as the block runs, and no more than `count`; then wait for what is under way.
 
-    A plan's requests are sent in order of their numbers, each as soon as one of `concurrency` senders is free.
+    A plan's requests are sent in order of their numbers, each as soon as one of `concurrency` senders is free; of
+    these, `bulk_senders` send many at once.
     """
     history = History(plan)
     is_over = asyncio.Event()
@@ -61,7 +70,8 @@ async def load_on(
         open_client(*urls, concurrency=concurrency, patience_seconds=PATIENCE_SECONDS) as client,
         asyncio.TaskGroup() as tasks,
     ):
-        senders = [tasks.create_task(_send(client, history, numbers, is_over.is_set)) for _ in range(concurrency)]
+        sends = [_send_bulk] * bulk_senders + [_send] * (concurrency - bulk_senders)
+        senders = [tasks.create_task(send(client, history, numbers, is_over.is_set)) for send in sends]
         tasks.create_task(_sample(database_url, history, is_over))
         try:
             yield history
@@ -80,13 +90,22 @@ async def _send(client: Client, history: History, numbers: Iterator[int], is_ove
         history.exchanges.append(await client.send(history.plan.request(number)))
 
 
+async def _send_bulk(client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool]) -> None:
+    while not is_over():
+        requests = [history.plan.request(number) for number in itertools.islice(numbers, BULK_SIZE)]
+        if not requests:
+            return
+        history.sent_count += len(requests)
+        history.exchanges += await send_bulk(client, requests)
+
+
 async def _sample(database_url: str, history: History, is_over: asyncio.Event) -> None:
-    """Sum the books every so often, on a connection that is made again when a fault takes it."""
-    while not is_over.is_set():
+    """Sum the books every so often and at least once, on a connection that is made again when a fault takes it."""
+    while not (is_over.is_set() and history.sums):
         with suppress(*DATABASE_ERRORS):
             connection = await asyncpg.connect(database_url, timeout=CONNECT_SECONDS_MAX)
             try:
-                while not is_over.is_set():
+                while not (is_over.is_set() and history.sums):
                     history.sums.append(await connection.fetchval(CONSERVATION, timeout=CONNECT_SECONDS_MAX))
                     await _pause(is_over)
             finally:
@@ -95,5 +114,7 @@ async def _sample(database_url: str, history: History, is_over: asyncio.Event) -
 
 
 async def _pause(is_over: asyncio.Event) -> None:
+    if is_over.is_set():
+        await last(SAMPLE_SECONDS)
     with suppress(TimeoutError):
         await asyncio.wait_for(is_over.wait(), SAMPLE_SECONDS)

@@ -43,7 +43,9 @@ select o.batch_id from operations o
 where o.state = 'final' and not exists (select from journal j where j.batch_id = o.batch_id)
 """
 AUDIT = """
-select o.request_id from operations o
+select o.request_id, o.status, o.api_audit_id,
+    (select jsonb_agg(to_jsonb(a)) from api_audit a where a.api_audit_id = o.api_audit_id) as audited
+from operations o
 where not exists (
     select from api_audit a
     where a.bucket = o.bucket and a.api_audit_id = o.api_audit_id and a.request_id = o.request_id
@@ -70,15 +72,22 @@ async def assert_books_are_right(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         assert await connection.fetchval(CONSERVATION) == 0, "I1 conservation"
-        assert await connection.fetch(BALANCES) == [], "I2 balance"
-        assert await connection.fetch(VERSIONS, list(SIGNS), list(SIGNS.values())) == [], "I3 versions"
+        await _finds_nothing(connection, BALANCES, promise="I2 balance")
+        await _finds_nothing(connection, VERSIONS, list(SIGNS), list(SIGNS.values()), promise="I3 versions")
         assert await connection.fetchval("select count(*) from wallets where balance < 0 or version = 0") == 0, "I4"
-        assert await connection.fetch(OPERATIONS) == [], "I5 once"
+        await _finds_nothing(connection, OPERATIONS, promise="I5 once")
         assert await connection.fetchval("select count(*) from transfers where status = 'debited'") == 0, "I7"
-        assert await connection.fetch(JOURNAL) == [], "I9 log"
-        assert await connection.fetch(AUDIT) == [], "I10 audit"
+        await _finds_nothing(connection, JOURNAL, promise="I9 log")
+        await _finds_nothing(connection, AUDIT, promise="I10 audit")
     finally:
         await connection.close()
+
+
+async def _finds_nothing(
+    connection: "asyncpg.Connection[asyncpg.Record]", query: str, *arguments: object, promise: str
+) -> None:
+    rows = await connection.fetch(query, *arguments)
+    assert rows == [], f"{promise}: {len(rows)} rows, the first {dict(rows[0])}"
 
 
 async def fetch_value(database_url: str, query: str, *arguments: object) -> object:

@@ -68,12 +68,12 @@ class Client:
         """Send until the outcome is known or patience ends."""
         operation = request.operation
         sent_at_seconds = time.monotonic()
-        tries = await self._ask("POST", operation.path, operation.body())
+        tries = await self.ask("POST", operation.path, operation.body())
         return Exchange(request, tuple(tries), sent_at_seconds, time.monotonic())
 
     async def get(self, path_or_url: str) -> Page:
         """Read until there is an answer or patience ends. Raises Unreadable."""
-        tries = await self._ask("GET", path_or_url)
+        tries = await self.ask("GET", path_or_url)
         match tries[-1]:
             case NoAnswer(reason=reason):
                 raise Unreadable(f"GET {path_or_url}: {reason}")
@@ -87,8 +87,8 @@ class Client:
                 except ValueError as error:
                     raise Unreadable(f"GET {path_or_url} was answered with what is not JSON: {error}") from error
 
-    async def _ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[Answer | NoAnswer]:
-        """All tries, of which the last is definite unless a limit was reached."""
+    async def ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[Answer | NoAnswer]:
+        """Ask until the outcome is known: all tries, of which the last is definite unless a limit was reached."""
         deadline_seconds = time.monotonic() + self._patience_seconds
         tries: list[Answer | NoAnswer] = []
         for pause_seconds in _pauses():

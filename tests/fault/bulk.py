@@ -1,0 +1,66 @@
+"""Bulk requests of a load: many of a plan's requests in one, each told apart again in the history."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from wallet.monkey.client import Client
+from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from wallet.monkey.operations import Operation, Request
+
+PATH = "/operations"
+SUCCESS = 200
+
+
+class Result(msgspec.Struct):
+    """One operation's part of the answer, its body in the very bytes."""
+
+    status: int
+    body: msgspec.Raw
+
+
+class Results(msgspec.Struct):
+    """The answer of an independent bulk request."""
+
+    results: list[Result]
+
+
+async def send_bulk(client: Client, requests: Sequence[Request]) -> list[Exchange]:
+    """Send them as one, until the answer is known; whatever is then still open for one of them, it asks for alone."""
+    sent_at_seconds = time.monotonic()
+    tries = [_apart(attempt, len(requests)) for attempt in await client.ask("POST", PATH, _body(requests))]
+    answered_at_seconds = time.monotonic()
+    exchanges: list[Exchange] = []
+    for request, *own in zip(requests, *tries, strict=True):
+        exchange = Exchange(request, tuple(own), sent_at_seconds, answered_at_seconds)
+        if exchange.answer is None:
+            alone = await client.send(request)
+            exchange = Exchange(request, (*own, *alone.tries), sent_at_seconds, alone.ended_at_seconds)
+        exchanges.append(exchange)
+    return exchanges
+
+
+def _apart(attempt: Answer | NoAnswer, count: int) -> list[Answer | NoAnswer]:
+    """What one try of the whole says of each of its requests."""
+    if isinstance(attempt, NoAnswer) or attempt.status != SUCCESS:
+        return [attempt] * count
+    return [Answer(result.status, bytes(result.body)) for result in _decode(attempt.body).results]
+
+
+def _body(requests: Sequence[Request]) -> bytes:
+    return _encode({"mode": "independent", "operations": [_operation(request.operation) for request in requests]})
+
+
+def _operation(operation: Operation) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "type": operation.kind,
+        "walletId": operation.wallet_id,
+        "amount": operation.amount,
+        "requestId": operation.key,
+    }
+    return fields if operation.to_wallet_id is None else fields | {"toWalletId": operation.to_wallet_id}
+
+
+_decode = msgspec.json.Decoder(Results).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
