@@ -116,8 +116,10 @@ def _expect_address(name: str, url: SecretStr | None, schemes: tuple[str, ...]) 
     if not text.startswith(schemes):
         raise ValueError(f"{name} must be an address like {shape}")
     try:
-        parts = urlsplit(text)
-        _ = parts.port
+        # PostgreSQL's address may name several hosts: after a failover another of them takes the writes.
+        hosts = urlsplit(text).netloc.rpartition("@")[2]
+        for host in hosts.split(",") if name == "DATABASE_URL" else [hosts]:
+            _ = urlsplit(f"//{host}").port
     except ValueError:
         # Not chained: the parser quotes what it can't read, which may be a piece of the password.
         raise ValueError(f"{name} can't be read; it must be an address like {shape}") from None

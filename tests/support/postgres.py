@@ -91,29 +91,29 @@ class PostgresServer:
         if migrated and not run_apart(self._exists(TEMPLATE)):
             run_apart(self._make_template())
         database = f"wallet_{next(self._numbers)}"
-        run_apart(self._execute(f"create database {database} template {template}"))
+        run_apart(self.execute(f"create database {database} template {template}"))
         return self.url(database)
 
     def copy_database(self, url: str) -> str:
         """Makes a copy of a database that nobody is connected to, and returns its address."""
         database = f"wallet_{next(self._numbers)}"
-        run_apart(self._execute(f"create database {database} template {urlsplit(url).path[1:]}"))
+        run_apart(self.execute(f"create database {database} template {urlsplit(url).path[1:]}"))
         return self.url(database)
 
     def drop_database(self, url: str) -> None:
         """Drops a database, ending what is still connected to it."""
-        run_apart(self._execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)"))
+        run_apart(self.execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)"))
 
     async def _make_template(self) -> None:
-        await self._execute(f"create database {TEMPLATE} template template0")
+        await self.execute(f"create database {TEMPLATE} template template0")
         await migrate(self.url(TEMPLATE))
         # A template that anyone is connected to can't be cloned, so nobody may be.
-        await self._execute(f"alter database {TEMPLATE} with allow_connections false is_template true")
+        await self.execute(f"alter database {TEMPLATE} with allow_connections false is_template true")
 
     async def _exists(self, database: str) -> bool:
-        return bool(await self._execute(f"select from pg_database where datname = '{database}'") == "SELECT 1")
+        return bool(await self.execute(f"select from pg_database where datname = '{database}'") == "SELECT 1")
 
-    async def _execute(self, statement: str) -> str:
+    async def execute(self, statement: str) -> str:
         connection = await asyncpg.connect(self.url("postgres"))
         try:
             return await connection.execute(statement)

@@ -16,7 +16,8 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from pathlib import Path
+from typing import Final, NoReturn
 
 import typer
 
@@ -132,6 +133,11 @@ async def running(*children: Child) -> AsyncIterator[None]:
     finally:
         await asyncio.gather(*(child.stop() for child in children))
         await asyncio.gather(*tasks)
+
+
+def become(program: Path, arguments: Sequence[str], *, environment: Mapping[str, str]) -> NoReturn:
+    """Go on as another program, `environment` added to ours: its signals, streams and exit code are then ours."""
+    os.execve(program, [program.name, *arguments], {**os.environ, **environment})  # noqa: S606 - no shell
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""Which database a command is about: the one that the settings name, else that of a running `wallet up`."""
+"""Which database a command is about: the one that the settings name, else DB_NAME of a running `wallet up`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ class NoDatabase(Exception):
 
 def find_database(settings: Settings, data_dir: Path) -> str:
     """The address, password included. Raises NoDatabase."""
-    dsn = settings.dsn if settings.has_database else running_dsn(data_dir)
+    dsn = settings.dsn if settings.has_database else running_dsn(data_dir, settings.db_name)
     if dsn is None:
         raise NoDatabase(
             f"No database is named, and no `wallet up` runs on {data_dir}/: set DATABASE_URL or DB_HOST, "

@@ -23,6 +23,7 @@ from wallet.cli.children import CannotStart
 from wallet.cli.contracts import contracts
 from wallet.cli.dlq import dlq
 from wallet.cli.monkey import monkey
+from wallet.cli.postgres import postgres
 from wallet.cli.prune import prune
 from wallet.cli.rebuild import rebuild
 from wallet.cli.verify import verify
@@ -116,7 +117,7 @@ def migrate_command() -> None:
     """Bring the database's tables to this version. Safe to run again, and by several at once."""
     settings = _settings_with_database()
     try:
-        applied = asyncio.run(migrate(settings.dsn))
+        applied = asyncio.run(migrate(settings.dsn, tell=typer.echo))
     except MigrationError as error:
         _give_up(str(error))
     except DATABASE_ERRORS as error:
@@ -140,6 +141,8 @@ app.command()(chaos)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(prune)
+# What stands behind the program is the program's, options too.
+app.command(context_settings={"allow_interspersed_args": False})(postgres)
 app.add_typer(dlq, name="dlq")
 
 

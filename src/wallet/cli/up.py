@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.error import URLError
+from urllib.parse import quote, urlsplit
 from urllib.request import urlopen
 
 import typer
@@ -35,7 +36,7 @@ async def run_up(
     """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
     port = _expect_free_port(host, port)
     async with AsyncExitStack() as stack:
-        dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir))
+        dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir, settings))
         await _migrate(dsn)
         children = [
             Child([*arguments, "--quiet"], name=arguments[0], environment={"DATABASE_URL": dsn})
@@ -55,7 +56,7 @@ async def run_up(
 
 
 @asynccontextmanager
-async def _embedded(data_dir: Path) -> AsyncIterator[str]:
+async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
     try:
         server = EmbeddedPostgres(data_dir, tell=typer.echo)
         await asyncio.to_thread(server.start)
@@ -64,14 +65,15 @@ async def _embedded(data_dir: Path) -> AsyncIterator[str]:
     except OSError as error:
         raise CannotStart(f"--data {data_dir} can't be used: {error.strerror or error}.") from error
     try:
-        yield server.dsn
+        # Another name is that of a database that was restored beside the first.
+        yield urlsplit(server.dsn)._replace(path=f"/{quote(settings.db_name, safe='')}").geturl()
     finally:
         await asyncio.to_thread(server.stop)
 
 
 async def _migrate(dsn: str) -> None:
     try:
-        for name in await migrate(dsn):
+        for name in await migrate(dsn, tell=typer.echo):
             typer.echo(f"applied migration {name}")
         await _expect_durable_commits(dsn)
     except MigrationError as error:

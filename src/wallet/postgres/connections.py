@@ -1,8 +1,14 @@
-"""Connections and pools whose every wait has an end, below a request's deadline."""
+"""Connections and pools whose every wait has an end, below a request's deadline.
 
-from collections.abc import AsyncIterator, Mapping
+An address may name several hosts, `postgresql://user:password@a:5432,b:5432/wallet`: every connection goes to the one
+that takes writes, so that after a failover it is found without a restart.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -14,6 +20,8 @@ if TYPE_CHECKING:
     AnyConnection = Connection | PooledConnection
 
 CONNECT_SECONDS: Final = 3.0
+# How long a host may be silent before the next is asked as well: a dead machine refuses nothing.
+HEAD_START_SECONDS: Final = 0.25
 STATEMENT_SECONDS: Final = 5.0
 # The client gives up later than the server, so that the server's own error arrives where the network lives.
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
@@ -45,7 +53,7 @@ async def connect(
 
     Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
     """
-    return await asyncpg.connect(
+    return await _connect_to_any(
         dsn,
         timeout=CONNECT_SECONDS,
         command_timeout=statement_seconds + (COMMAND_SECONDS - STATEMENT_SECONDS),
@@ -66,12 +74,56 @@ async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncI
         target_session_attrs=SessionAttribute.read_write,
         server_settings=_session_settings(application_name, LOCK_MS, STATEMENT_SECONDS),
         reset=_keep_session,
+        connect=_connect_to_any,
     )
     await pool
     try:
         yield pool
     finally:
         pool.terminate()
+
+
+async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection":
+    """Connect to the first of the hosts that has what the options ask for; raises one of the hosts' errors."""
+    assert dsn is not None, "the pool was made with an address"
+    addresses = _addresses_of(dsn)
+    if len(addresses) == 1:
+        return await asyncpg.connect(dsn, **options)
+    waiting, errors = list(addresses), list[BaseException]()
+    running = set[asyncio.Task["Connection"]]()
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.create_task(asyncpg.connect(waiting.pop(0), **options)))
+            head_start = HEAD_START_SECONDS if waiting else None
+            done, _ = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                running.remove(attempt)
+                error = attempt.exception()
+                if error is None:
+                    return attempt.result()
+                errors.append(error)
+    finally:
+        for attempt in running:
+            attempt.add_done_callback(_drop)
+            attempt.cancel()
+    # What a server said (a wrong password, no such database) can be mended; that another is away is no news then.
+    raise next((error for error in errors if isinstance(error, asyncpg.PostgresError)), errors[-1])
+
+
+def _addresses_of(dsn: str) -> Sequence[str]:
+    """The address of each host that it names."""
+    parts = urlsplit(dsn)
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [dsn]
+    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+
+
+def _drop(attempt: "asyncio.Task[Connection]") -> None:
+    """An attempt that came too late."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
 
 
 def _session_settings(application_name: str, lock_ms: int, statement_seconds: float) -> dict[str, str]:

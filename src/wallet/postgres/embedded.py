@@ -247,7 +247,7 @@ class EmbeddedPostgres:
         while self._server.poll() is None and time.monotonic() < deadline:
             with suppress(FileNotFoundError):
                 lines = self._pid_file.read_text().split()
-                if lines[:1] == [str(self._server.pid)] and lines[-1] == "ready":
+                if lines[:1] == [str(self._server.pid)] and lines[-1] in ("ready", "standby"):
                     return None
             time.sleep(POLL_SECONDS)
         with self.log.open("rb") as log:

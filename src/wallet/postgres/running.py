@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from wallet.postgres.embedded import DATABASE, USER
 from wallet.postgres.unprivileged import stand_in_of
@@ -10,12 +11,12 @@ PORT_LINE = 3
 """Where postmaster.pid, whose lines have fixed meanings, holds the port."""
 
 
-def running_dsn(data_dir: Path) -> str | None:
-    """The address of the server on this data directory; None where none runs, or none that we may know of."""
+def running_dsn(data_dir: Path, database: str = DATABASE) -> str | None:
+    """The address of a database on this data directory's server; None where none runs, or none that we may know of."""
     asked = data_dir.resolve()
     for directory in (asked, stand_in_of(asked)):
         with suppress(OSError, IndexError):
             lines = (directory / "pgdata" / "postmaster.pid").read_text().splitlines()
             password = (directory / "password").read_text()
-            return f"postgresql://{USER}:{password}@127.0.0.1:{lines[PORT_LINE]}/{DATABASE}"
+            return f"postgresql://{USER}:{password}@127.0.0.1:{lines[PORT_LINE]}/{quote(database, safe='')}"
     return None

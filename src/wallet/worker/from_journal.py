@@ -5,6 +5,7 @@
   its lease and goes on finds another token: its transaction is rolled back.
 - The checkpoint moves in the transaction of the effects. After a crash the journal is read from there again.
 - A message at fault gets its dead letter first, then the checkpoint moves past it.
+- A lease is as old as its connection: with a new one it is taken again, and the checkpoint read again.
 - While nothing comes, the journal is looked at every 5 to 200 ms.
 """
 
@@ -49,6 +50,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Lease:
+    connection: "Connection"
     token: int
     position: int
     renewed_at: float
@@ -68,7 +70,10 @@ class FromJournal:
     async def take_turn(self) -> bool:
         """Handle what the journal holds beyond the checkpoint, or wait a moment."""
         connection = await self._database.connection()
-        lease = self._lease or await self._take_lease(connection)
+        lease = self._lease
+        if lease is None or lease.connection is not connection:
+            # A new connection may lead to another server, promoted meanwhile, whose checkpoint is an earlier one.
+            lease = await self._take_lease(connection)
         if lease is None:
             await unless_stopped(asyncio.sleep(STANDBY_SECONDS), self._stop)
             return True
@@ -96,10 +101,11 @@ class FromJournal:
             _log.info("journal_lease_given_up", holder=self._holder)
 
     async def _take_lease(self, connection: "Connection") -> _Lease | None:
+        self._lease = None
         row = await connection.fetchrow(_TAKE_LEASE, self._holder, LEASE)
         if row is None:
             return None
-        self._lease = _Lease(row["token"], row["position"], time.monotonic())
+        self._lease = _Lease(connection, row["token"], row["position"], time.monotonic())
         _log.info("journal_lease_taken", holder=self._holder, token=row["token"], position=row["position"])
         return self._lease
 
@@ -135,10 +141,10 @@ class LeftBehind(FromJournal):
             if row is None:
                 return False
             self._until = int(row["until"])
-        if self._lease is None or self._lease.position < self._until:
+        connection, lease = await self._database.connection(), self._lease
+        if lease is None or lease.connection is not connection or lease.position < self._until:
             return await super().take_turn()
-        connection = await self._database.connection()
-        await connection.execute(_FORGET_HOLDER, self._lease.token)
+        await connection.execute(_FORGET_HOLDER, lease.token)
         _log.info("journal_left_behind_handled", until=self._until)
         self._lease = None
         return False

@@ -1,11 +1,17 @@
-"""Plain SQL migrations, applied in order of their number, each once and never edited afterwards."""
+"""Plain SQL migrations, applied in order of their number, each once and never edited afterwards.
 
+Beside a running system: whoever wants a lock that excludes others makes everyone who comes later wait behind it. So a
+migration waits only a moment for its locks, gives them all back when it can't have one, and tries again.
+"""
+
+import asyncio
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
@@ -23,11 +29,24 @@ _CREATE_MIGRATIONS_TABLE = """
         constraint schema_migrations_pkey primary key (version)
     )
 """
+# Whoever waits behind us gives up after the 500 ms of `LOCK_MS`; this leaves them time to go on.
+_WAIT_A_MOMENT: Final = "set local lock_timeout = '200ms'"
+LOCK_PAUSE_SECONDS: Final = 0.5
+LOCK_ATTEMPTS_MAX: Final = 90
+# For whoever waits for another `wallet migrate`: nobody waits behind them.
+TURN_MS: Final = 600_000
+# A migration may take long, where it holds no lock that others need.
+STATEMENT_SECONDS: Final = 24 * 3600.0
+
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
 class MigrationError(Exception):
     """The database's migrations are not this version's; the message says which and what to do."""
+
+
+class MigrationHeld(MigrationError):
+    """A migration did not get its locks in all the time that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +76,19 @@ def read_migrations() -> list[Migration]:
     return found
 
 
-async def migrate(dsn: str) -> list[str]:
+async def migrate(dsn: str, tell: Callable[[str], None] = lambda line: None) -> list[str]:
     """Bring the database to this version; returns the names of the migrations applied now.
 
     Safe when several processes do it at once: they queue for the same table lock. Each migration is one
-    transaction. Raises MigrationError where an applied one differs from its file.
+    transaction. Raises MigrationError where an applied one differs from its file, or MigrationHeld where others hold
+    what it must lock; `tell` hears that it waits for that.
     """
-    connection = await connect(dsn, application_name="wallet migrate")
+    connection = await connect(
+        dsn, application_name="wallet migrate", lock_ms=TURN_MS, statement_seconds=STATEMENT_SECONDS
+    )
     try:
-        await connection.execute("set lock_timeout = '60s'; set statement_timeout = 0")
         await _create_migrations_table(connection)
-        return [migration.full_name for migration in read_migrations() if await _apply(connection, migration)]
+        return [each.full_name for each in read_migrations() if await _apply_when_free(connection, each, tell)]
     finally:
         await connection.close()
 
@@ -87,6 +108,23 @@ async def _create_migrations_table(connection: "AnyConnection") -> None:
         await connection.execute(_CREATE_MIGRATIONS_TABLE)
 
 
+async def _apply_when_free(connection: "AnyConnection", migration: Migration, tell: Callable[[str], None]) -> bool:
+    for attempts_left in reversed(range(LOCK_ATTEMPTS_MAX)):
+        try:
+            return await _apply(connection, migration)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            if attempts_left == 0:
+                raise MigrationHeld(
+                    f"Migration {migration.full_name} did not get its locks in {LOCK_ATTEMPTS_MAX} attempts; nothing "
+                    "of it was applied. A dump, `wallet verify` or a forgotten session holds them: pg_stat_activity "
+                    "names it. Run this again when it has ended."
+                ) from error
+            if attempts_left == LOCK_ATTEMPTS_MAX - 1:
+                tell(f"{migration.full_name} waits for what it must lock; others go on meanwhile")
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
+    raise AssertionError("the last attempt returns or raises")
+
+
 async def _apply(connection: "AnyConnection", migration: Migration) -> bool:
     async with connection.transaction():
         await connection.execute("lock table schema_migrations in exclusive mode")
@@ -98,6 +136,7 @@ async def _apply(connection: "AnyConnection", migration: Migration) -> bool:
                     "Restore the file and write a new migration instead."
                 )
             return False
+        await connection.execute(_WAIT_A_MOMENT)
         await connection.execute(migration.sql)
         await connection.execute(
             "insert into schema_migrations (version, name, checksum) values ($1, $2, $3)",

@@ -1,0 +1,51 @@
+"""PostgreSQL's own programs (psql, pg_dump, …), and what tells them which database, without an argument to be seen."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from wallet.postgres.unprivileged import PACKAGE
+
+_VARIABLES: Final = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+    "passfile": "PGPASSFILE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+"""The environment variable that libpq reads for each part of an address."""
+
+
+def find_program(name: str) -> Path | None:
+    """Where a program is: beside the embedded server, else on the PATH."""
+    spec = importlib.util.find_spec(PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    found = shutil.which(name, path=":".join(f"{place}/pginstall/bin" for place in places)) or shutil.which(name)
+    return None if found is None else Path(found)
+
+
+def environment_of(dsn: str) -> dict[str, str]:
+    """The variables that lead a program to an address: of several hosts, to the one that takes writes."""
+    parts = urlsplit(dsn)
+    login, _, places = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    hosts = [urlsplit(f"//{place}") for place in places.split(",")]
+    said = {
+        "host": ",".join(host.hostname or "" for host in hosts),
+        "port": ",".join(str(host.port or "") for host in hosts),
+        "user": unquote(user),
+        "password": unquote(password),
+        "dbname": unquote(parts.path.removeprefix("/")),
+        "target_session_attrs": "read-write" if len(hosts) > 1 else "",
+    }
+    said |= {"dbname" if name == "database" else name: value for name, value in parse_qsl(parts.query)}
+    return {variable: said[name] for name, variable in _VARIABLES.items() if said.get(name)}

@@ -1,0 +1,24 @@
+"""The version before the present one, taken from git: its programs must work on the present schema."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkout import ROOT
+
+COMMIT = "9069cf3d5860aeb3d376bc668c3f881b714de620"
+"""The last one before the newest migration. Who adds a migration names the commit before it here."""
+
+
+def unpack_previous_version(directory: Path) -> Path:
+    """Put its `src` into the directory and return it; skips the test where git does not have it."""
+    archive = subprocess.run(["git", "archive", COMMIT, "src"], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode != 0:
+        reason = archive.stderr.decode(errors="replace").strip()
+        pytest.skip(f"the previous version needs the history of a full clone: {reason}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(directory, filter="data")
+    return directory / "src"
