@@ -12,12 +12,13 @@ from wallet.api.audit_buffer import open_audit_buffer
 from wallet.api.metrics import Metrics
 from wallet.api.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.swagger import SwaggerMissing
+from wallet.auditor.auditor import run_auditor
 from wallet.ledger.ledger import LANE_COUNT, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay
 from wallet.settings import Settings
-from wallet.worker.process import run_worker
+from wallet.worker.process import run_worker as handle_events
 
 __all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
 
@@ -60,6 +61,17 @@ async def run_api(
                 telling.cancel()
                 ledger.stop()
                 await running
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
+    """Handle events, and audit the books beside it, until `stop`. Raises nothing but InvalidBrokerAddress."""
+    auditing = asyncio.create_task(run_auditor(settings.dsn, stop), name="auditor")
+    try:
+        await handle_events(settings, stop)
+    finally:
+        if not stop.is_set():
+            auditing.cancel()
+        await asyncio.wait({auditing})
 
 
 def openapi_document() -> dict[str, Any]:

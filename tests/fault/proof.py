@@ -16,6 +16,7 @@ from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.processes import WalletProcess
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
+from wallet.auditor.state import decode_state
 from wallet.monkey.exchanges import Answer
 from wallet.monkey.findings import Check, check_of, count_of
 
@@ -81,6 +82,7 @@ async def prove(
         checks += check_history(await read_evidence(database_url, history), history.sums)
     await assert_books_are_right(database_url)
     checks.append(await _verify(database_url, heads))
+    checks.append(await _audit(database_url))
     checks.append(check_of("processes stay small", count_of(len(running), "process", "processes"), map(_size, running)))
     return Proof(checks, sum(len(history.exchanges) for history in histories), tries_of(histories))
 
@@ -104,6 +106,14 @@ async def _verify(database_url: str, heads: Path | None) -> Check:
         if finding.first is not None
     ]
     return check_of("wallet verify", count_of(len(proof.findings), "check"), faults)
+
+
+async def _audit(database_url: str) -> Check:
+    """The auditor looked on all the while: what it has on record would be a false alarm, as all is right."""
+    state = decode_state(str(await fetch_value(database_url, "select state::text from auditor")))
+    faults = [f"{name}: {fault.table}: {fault.row}: found {fault.found}" for name, fault in state.faults.items()]
+    seen = "has not looked yet" if state.looked is None else f"looked up to position {state.looked.head.position:,}"
+    return check_of("the auditor saw no fault", seen, faults)
 
 
 def _size(process: WalletProcess) -> str | None:

@@ -19,7 +19,7 @@ from wallet.relay.heads import FILENAME, export_head
 from wallet.verification import journal as journal_module
 from wallet.verification import snapshot as snapshot_module
 from wallet.verification.checks import Check
-from wallet.verification.snapshot import SQL, NotMigrated, open_snapshot
+from wallet.verification.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot
 from wallet.verification.verify import Proof
 
 
@@ -84,7 +84,7 @@ def warnings_of(proof: Proof) -> list[str]:
 
 async def test_writers_go_on_while_the_snapshot_is_open_and_it_does_not_see_them(books_url: str) -> None:
     async with open_snapshot(books_url) as snapshot, running_ledger(books_url, deadline_seconds=3) as ledger:
-        first = await snapshot.rows(SQL.histories)
+        first = await snapshot.rows(SQL.histories, *ALL_BUCKETS)
         answers = [
             await send(ledger, command)
             for command in (deposit("alice", 5), withdraw("dora", 5), transfer("alice", "bob", 5), deposit("new", 1))
@@ -93,7 +93,7 @@ async def test_writers_go_on_while_the_snapshot_is_open_and_it_does_not_see_them
         async with connected(books_url) as connection:
             await connection.execute("set lock_timeout = '1s'; update wallet_stats set total_withdrawn = 0")
             assert await connection.fetchval("select count(*) from events") == len(first) + 8
-        assert len(await snapshot.rows(SQL.histories)) == len(first)
+        assert len(await snapshot.rows(SQL.histories, *ALL_BUCKETS)) == len(first)
 
 
 async def test_batches_that_wait_for_the_relay_are_told_of_but_are_no_fault(books_url: str) -> None:

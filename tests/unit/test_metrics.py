@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import values
 
+from wallet.api.audit_example import AUDITED
+from wallet.api.audit_schemas import AuditResponse
 from wallet.api.metrics import DIRECTORY_VARIABLE, Metrics, forget_process
 
 
@@ -66,3 +69,16 @@ def test_one_process_alone_keeps_no_files(tmp_path: Path) -> None:
     assert "wallet_ledger_queue_depth 2.0" in lines_of(alone)
     assert any(line.startswith("process_resident_memory_bytes") for line in lines_of(alone))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) -> None:
+    report = msgspec.convert(AUDITED, AuditResponse)
+    processes = [Metrics(process_number=number) for number in (1, 2, 3)]
+    for metrics in processes:
+        metrics.show_audit(report)
+        lines = lines_of(metrics)
+        assert 'wallet_audit_faults{check="balance",invariant="I2"} 1.0' in lines
+        assert "wallet_audit_look_age_seconds 2.125" in lines
+        assert "wallet_audit_status 2.0" in lines
+    processes[0].show_audit(None)
+    assert not any(line.startswith("wallet_audit_status") for line in lines_of(processes[0]))

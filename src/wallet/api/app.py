@@ -6,6 +6,7 @@ import falcon
 import falcon.asgi
 
 from wallet.api.audit_buffer import AuditBuffer
+from wallet.api.audits import AuditPage, Audits
 from wallet.api.bulk import Operations
 from wallet.api.edge import Edge
 from wallet.api.exchange import exchange_of
@@ -49,7 +50,9 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(Health(pool)))
-    app.add_route("/metrics", MetricsPage(metrics))
+    audits = Audits(pool)
+    app.add_route("/audit", AuditPage(audits))
+    app.add_route("/metrics", MetricsPage(metrics, audits))
     app.add_route("/openapi.json", Document(document()))
     if settings.enable_swagger:
         assets = load_assets()

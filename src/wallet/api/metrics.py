@@ -2,7 +2,8 @@
 
 Where several processes share a port, each writes its numbers to a file that the others read, and any of them answers a
 scrape for all: counts are sums over every process that has run, the queue's depth over those that run. What the
-library can only tell of one process (`process_…`, `python_gc_…`) is left out there.
+library can only tell of one process (`process_…`, `python_gc_…`) is left out there. What the auditor found is read from
+the database by the process that is asked, see audit_metrics.py.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.values import MultiProcessValue
+
+from wallet.api.audit_metrics import AuditCollector
+from wallet.api.audit_schemas import AuditResponse
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -70,6 +74,8 @@ class Metrics:
         self._queue_depth = Gauge(
             "wallet_ledger_queue_depth", "Commands waiting for a batch.", registry=own, multiprocess_mode="livesum"
         )
+        self._audit = AuditCollector()
+        self._registry.register(self._audit)
         self._ask_queue_depth = queue_depth
         processes = Gauge(
             "wallet_api_processes", "Processes that serve this port.", registry=own, multiprocess_mode="livesum"
@@ -85,6 +91,10 @@ class Metrics:
         if child is None:
             child = self._request_seconds[key] = self._requests.labels(*key)
         child.observe(seconds)
+
+    def show_audit(self, report: AuditResponse | None) -> None:
+        """Show the auditor's report at the next scrape, or that there is none."""
+        self._audit.report = report
 
     def count_audit_losses(self, count: int) -> None:
         """Count audit rows that will never be written."""

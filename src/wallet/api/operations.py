@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from wallet.api.audit_example import AUDIT_DESCRIPTION, AUDITED
+from wallet.api.audit_schemas import AuditResponse
 from wallet.api.examples import (
     BULK_DONE,
     BULK_EXAMPLES,
@@ -266,6 +268,18 @@ _OPERATING: Final = (
         success="They can.",
         response=ReadyResponse,
         codes=(Code.NOT_READY, *_ANY),
+    ),
+    Operation(
+        method="get",
+        path="/audit",
+        operation_id="getAudit",
+        tag="operating",
+        summary="Are the books right?",
+        description=AUDIT_DESCRIPTION,
+        success="What the auditor has found, good or bad.",
+        response=AuditResponse,
+        response_example=AUDITED,
+        codes=(Code.UNAVAILABLE, *_ANY),
     ),
     Operation(
         method="get",

@@ -1,5 +1,6 @@
 """The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -7,12 +8,17 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from wallet.api.audits import Audits
 from wallet.api.health import Health
 from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.api.metrics import Metrics
 from wallet.api.problems import Code, FieldError, Refused
 from wallet.api.schemas import JSON, AliveResponse, ReadyResponse
 from wallet.api.swagger import Asset, page_headers
+from wallet.queries.reading import ReadFailed
+
+AUDIT_SECONDS_MAX: Final = 2.0
+"""A scrape waits no longer for the database; what the processes counted themselves is told without it."""
 
 
 class Alive:
@@ -49,11 +55,17 @@ class Ready:
 class MetricsPage:
     """GET /metrics"""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, audits: Audits) -> None:
         self._metrics = metrics
+        self._audits = audits
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Everything Prometheus scrapes."""
+        try:
+            async with asyncio.timeout(AUDIT_SECONDS_MAX):
+                self._metrics.show_audit(await self._audits.report())
+        except (ReadFailed, TimeoutError):
+            self._metrics.show_audit(None)
         resp.data = self._metrics.render()
         resp.content_type = METRICS_CONTENT_TYPE
 

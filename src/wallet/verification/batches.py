@@ -35,7 +35,7 @@ class BatchProof:
         self.digests.looked_at += 1
         self.payloads.looked_at += len(events)
         self.outcomes.looked_at += len(operations)
-        payloads = [_read_payload(event["payload"]) for event in events]
+        payloads = [read_payload(event["payload"]) for event in events]
         for event, payload in zip(events, payloads, strict=True):
             self._prove_payload(event, payload)
         if [event["ordinal"] for event in events] != list(range(batch["event_count"])):
@@ -148,7 +148,8 @@ def _name_of_operation(operation: "Record") -> str:
     return f"wallet {operation['wallet_id']}, request {operation['request_id']}"
 
 
-def _read_payload(text: str) -> Any:
+def read_payload(text: str) -> Any:
+    """An event's payload; None where it can't be read."""
     try:
         return _decode_payload(text)
     except (msgspec.DecodeError, RecursionError):

@@ -81,3 +81,16 @@ class Observer(Protocol):
 
     def end(self, done: Pass) -> None:
         """The reading ended."""
+
+
+class Unwatched:
+    """Nobody watches."""
+
+    def begin(self, title: str, unit: str, total: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, count: int) -> None:
+        """Nothing to show."""
+
+    def end(self, done: Pass) -> None:
+        """Nothing to show."""

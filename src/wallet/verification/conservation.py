@@ -1,5 +1,6 @@
 """I1: no money is made or lost; also counts the events, so that the longer readings know how long they will be."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from wallet.domain.money import ZERO, add, format_money, subtract
@@ -9,26 +10,47 @@ from wallet.verification.snapshot import SQL, Snapshot
 
 async def prove_conservation(snapshot: Snapshot) -> list[Finding]:
     """Compare two sums over all wallets and all events."""
-    finding = Finding(Check.CONSERVATION, "event")
-    sums: dict[str, Decimal] = {}
-    for row in await snapshot.rows(SQL.sums_by_type):
-        sums[row["type"]] = row["amount"]
-        finding.looked_at += row["event_count"]
+    return [(await read_totals(snapshot)).judge()]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The two sums: of the events, by their type, and of the balances."""
+
+    amounts: dict[str, Decimal]
+    event_count: int
+    balances: Decimal
+    wallet_count: int
+
+    def judge(self) -> Finding:
+        """Whether they agree."""
+        finding = Finding(Check.CONSERVATION, "event", looked_at=self.event_count)
+
+        def total(event_type: str) -> Decimal:
+            return self.amounts.get(event_type, ZERO)
+
+        in_flight = subtract(total("TransferDebited"), add(total("TransferCredited"), total("TransferCompensated")))
+        came_in = subtract(total("FundsDeposited"), total("FundsWithdrawn"))
+        difference = subtract(add(self.balances, in_flight), came_in)
+        if difference:
+            too = f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
+            finding.blame(
+                "wallets, events",
+                f"the sums over {counted(self.wallet_count, 'wallet')} and {counted(self.event_count, 'event')}",
+                expected=f"deposits − withdrawals = {format_money(came_in)}",
+                found=f"balances {format_money(self.balances)} + in flight {format_money(in_flight)}: {too}",
+            )
+        return finding
+
+
+async def read_totals(snapshot: Snapshot) -> Totals:
+    """Both sums."""
+    rows = await snapshot.rows(SQL.sums_by_type)
     wallets = await snapshot.row(SQL.sum_of_balances)
     assert wallets is not None
-
-    def total(event_type: str) -> Decimal:
-        return sums.get(event_type, ZERO)
-
-    in_flight = subtract(total("TransferDebited"), add(total("TransferCredited"), total("TransferCompensated")))
-    came_in = subtract(total("FundsDeposited"), total("FundsWithdrawn"))
-    difference = subtract(add(wallets["balance"], in_flight), came_in)
-    if difference:
-        too = f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
-        finding.blame(
-            "wallets, events",
-            f"the sums over {counted(wallets['wallet_count'], 'wallet')} and {counted(finding.looked_at, 'event')}",
-            expected=f"deposits − withdrawals = {format_money(came_in)}",
-            found=f"balances {format_money(wallets['balance'])} + in flight {format_money(in_flight)}: {too}",
-        )
-    return [finding]
+    return Totals(
+        {row["type"]: row["amount"] for row in rows},
+        sum(row["event_count"] for row in rows),
+        wallets["balance"],
+        wallets["wallet_count"],
+    )

@@ -13,23 +13,25 @@ from wallet.domain.events import SIGNS
 from wallet.domain.money import ZERO, format_money
 from wallet.domain.wallet import evolve_balance
 from wallet.verification.checks import Check, Finding
-from wallet.verification.snapshot import SQL, Snapshot
+from wallet.verification.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 
 if TYPE_CHECKING:
     from wallet.verification.checks import Observer
 
 
-async def prove_histories(snapshot: Snapshot, observer: "Observer") -> list[Finding]:
+async def prove_histories(snapshot: Snapshot, observer: "Observer", buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
     """Walk through all events, wallet by wallet: one sort on the server, one row at a time here."""
-    walk = _Walk()
-    async for rows in snapshot.stream(SQL.histories):
+    walk = HistoryWalk()
+    async for rows in snapshot.stream(SQL.histories, *buckets):
         walk.take(rows)
         observer.advance(len(rows))
     walk.finish()
-    return [walk.balances, walk.versions, walk.overdrafts]
+    return walk.findings
 
 
-class _Walk:
+class HistoryWalk:
+    """Wallet by wallet through their events."""
+
     def __init__(self) -> None:
         self.balances = Finding(Check.BALANCES, "wallet")
         self.versions = Finding(Check.VERSIONS, "event")
@@ -44,6 +46,20 @@ class _Walk:
         self._folded = ZERO
         self._currency: str | None = None
         self._occurred_at: datetime | None = None
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far."""
+        return [self.balances, self.versions, self.overdrafts]
+
+    def go_to(self, row: Any, *, version: int, balance: Decimal, occurred_at: datetime | None) -> None:
+        """Go to an event of the row's wallet without proving what lies before it; the row is as `take` has it."""
+        if (row[0], row[1]) != self._key:
+            self.finish()
+            self._key = row[0], row[1]
+            self._begin()
+        self._row, self._currency = row, row[10]
+        self._version, self._balance, self._folded, self._occurred_at = version, balance, balance, occurred_at
 
     def take(self, rows: Iterable[Any]) -> None:
         """The next rows, in the order of wallet and version."""

@@ -33,45 +33,77 @@ _BIGINT_MIN: Final = -(2**63)
 
 async def prove_journal(snapshot: Snapshot, observer: "Observer") -> list[Finding]:
     """Walk along the chain, and prove each batch on the way."""
-    chain, batches = _Chain(), BatchProof()
-    async for page in _pages(snapshot, SQL.sealed_batches, "position"):
+    walk = JournalWalk(observer)
+    await walk.follow(snapshot)
+    await walk.end(snapshot)
+    return walk.findings
+
+
+class JournalWalk:
+    """A walk along the chain, from a row that was proved before; without one from the beginning."""
+
+    def __init__(self, observer: "Observer", position: int = 0, chain: bytes = GENESIS) -> None:
+        self.chain = Chain(position, chain)
+        self._batches = BatchProof()
+        self._observer = observer
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far."""
+        return [self.chain.finding, self._batches.digests, self._batches.payloads, self._batches.outcomes]
+
+    async def follow(self, snapshot: Snapshot, events_max: int | None = None) -> bool:
+        """Prove the sealed batches up to the last, or until so many events were read; whether it was the last."""
+        count = 0
+        async for page in pages(snapshot, self.chain.position):
+            events = await self._prove(snapshot, page)
+            count += len(events)
+            if events_max is not None and count >= events_max:
+                return False
+        return True
+
+    async def end(self, snapshot: Snapshot) -> None:
+        """Hold the last row against the head, and prove what is not sealed yet; warns of what waits."""
+        self.chain.end_at(await snapshot.row(SQL.head))
+        overdue_count = 0
+        async for page in _pages(snapshot, SQL.unsealed_batches, "seq", _BIGINT_MIN):
+            overdue_count += sum(made_at(batch) < snapshot.taken_at - OVERDUE for batch in page)
+            await prove_batches(snapshot, page, self._batches, self._observer)
+        if overdue_count:
+            self.chain.finding.warnings.append(
+                f"{counted(overdue_count, 'batch')} waited for more than {_MINUTES} minutes to be sealed: "
+                "is a relay running?"
+            )
+        await _warn_of_unpublished(snapshot, self.chain.finding)
+
+    async def _prove(self, snapshot: Snapshot, page: "Sequence[Record]") -> "Sequence[Record]":
         for batch in page:
-            chain.follow(batch)
-        await _prove_batches(snapshot, page, batches, observer)
-    chain.end_at(await snapshot.row(SQL.head))
-    overdue_count = 0
-    async for page in _pages(snapshot, SQL.unsealed_batches, "seq"):
-        overdue_count += sum(_made_at(batch) < snapshot.taken_at - OVERDUE for batch in page)
-        await _prove_batches(snapshot, page, batches, observer)
-    if overdue_count:
-        chain.finding.warnings.append(
-            f"{counted(overdue_count, 'batch')} waited for more than {_MINUTES} minutes to be sealed: "
-            "is a relay running?"
-        )
-    await _warn_of_unpublished(snapshot, chain.finding)
-    return [chain.finding, batches.digests, batches.payloads, batches.outcomes]
+            self.chain.follow(batch)
+        return await prove_batches(snapshot, page, self._batches, self._observer)
 
 
-class _Chain:
-    def __init__(self) -> None:
+class Chain:
+    """Sealed rows in order, each held against the one before."""
+
+    def __init__(self, position: int, chain: bytes) -> None:
         self.finding = Finding(Check.POSITIONS, "position")
-        self._position = 0
-        self._chain = GENESIS
+        self.position = position
+        self.value = chain
 
     def follow(self, batch: "Record") -> None:
-        """The next sealed row; each is held against the row before it, so one wrong row is one fault."""
+        """The next sealed row; a wrong one is one fault, as the next is held against what it says."""
         self.finding.looked_at += 1
         position, chain = batch["position"], batch["chain"]
-        if position != self._position + 1:
-            self._blame(name_of_batch(batch), f"position {self._position + 1}", f"position {position}")
-        elif chain != (follows := chain_of(self._chain, position, batch["digest"])):
+        if position != self.position + 1:
+            self._blame(name_of_batch(batch), f"position {self.position + 1}", f"position {position}")
+        elif chain != (follows := chain_of(self.value, position, batch["digest"])):
             expected = f"chain {follows.hex()}, from the one before, the position and the digest"
             self._blame(name_of_batch(batch), expected, f"chain {chain.hex()}")
-        self._position, self._chain = position, chain
+        self.position, self.value = position, chain
 
     def end_at(self, head: "Record | None") -> None:
         """Compare the last row with journal_head."""
-        last = f"position {self._position}, chain {self._chain.hex()}"
+        last = f"position {self.position}, chain {self.value.hex()}"
         found = "no row" if head is None else f"position {head['position']}, chain {head['chain'].hex()}"
         if found != last:
             self.finding.blame("journal_head", "its only row", expected=f"{last}, the journal's last", found=found)
@@ -80,9 +112,13 @@ class _Chain:
         self.finding.blame("journal", row, expected=expected, found=found)
 
 
-async def _pages(snapshot: Snapshot, statement: str, key: str) -> "AsyncIterator[Sequence[Record]]":
+def pages(snapshot: Snapshot, after_position: int) -> "AsyncIterator[Sequence[Record]]":
+    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none."""
+    return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN)
+
+
+async def _pages(snapshot: Snapshot, statement: str, key: str, last: int) -> "AsyncIterator[Sequence[Record]]":
     """The batches in order of the key, as many at a time as have EVENTS_READ events, and at least one."""
-    last = _BIGINT_MIN
     while batches := await snapshot.rows(statement, last, BATCHES_READ):
         sizes = accumulate(batch["event_count"] for batch in batches)
         within = sum(1 for _ in takewhile(lambda size: size <= EVENTS_READ, sizes))
@@ -91,16 +127,21 @@ async def _pages(snapshot: Snapshot, statement: str, key: str) -> "AsyncIterator
         last = page[-1][key]
 
 
-async def _prove_batches(snapshot: Snapshot, page: "Sequence[Record]", proof: BatchProof, observer: "Observer") -> None:
+async def prove_batches(
+    snapshot: Snapshot, page: "Sequence[Record]", proof: BatchProof, observer: "Observer"
+) -> "Sequence[Record]":
+    """Hold each batch against its events and operations; returns the events."""
     batch_ids = [batch["batch_id"] for batch in page]
     events, operations = defaultdict(list), defaultdict(list)
-    for event in await snapshot.rows(SQL.events_of_batches, batch_ids):
+    read = await snapshot.rows(SQL.events_of_batches, batch_ids)
+    for event in read:
         events[event["batch_id"]].append(event)
     for operation in await snapshot.rows(SQL.operations_of_batches, batch_ids):
         operations[operation["batch_id"]].append(operation)
     for batch in page:
         proof.prove(batch, events[batch["batch_id"]], operations[batch["batch_id"]])
-    observer.advance(sum(map(len, events.values())))
+    observer.advance(len(read))
+    return read
 
 
 async def _warn_of_unpublished(snapshot: Snapshot, finding: Finding) -> None:
@@ -112,6 +153,6 @@ async def _warn_of_unpublished(snapshot: Snapshot, finding: Finding) -> None:
         )
 
 
-def _made_at(batch: "Record") -> datetime:
+def made_at(batch: "Record") -> datetime:
     """An unsealed row has no time of its own; its id, a UUIDv7, begins with the milliseconds of its making."""
     return _EPOCH + timedelta(milliseconds=min(batch["batch_id"].int >> 80, _MS_MAX))

@@ -8,8 +8,9 @@ keeps the rows of that moment until it ends.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from wallet.domain.identifiers import BUCKET_COUNT
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
@@ -26,6 +27,16 @@ SQL: Final = load_statements("wallet.verification", "verification.sql")
 STATEMENT_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 2.0
 ROWS_FETCHED: Final = 2_000
+
+
+class Buckets(NamedTuple):
+    """The wallets that a proof is made of, from bucket to bucket; both belong to it."""
+
+    first: int
+    last: int
+
+
+ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
 
 
 class NotMigrated(Exception):
@@ -62,9 +73,16 @@ async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
         missing = await missing_migrations(connection)
         if missing:
             raise NotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(SQL.read_at_length)
-            yield Snapshot(connection, await connection.fetchval(SQL.read_clock))
+        async with snapshot_on(connection) as snapshot:
+            yield snapshot
     finally:
         with suppress(*DATABASE_ERRORS):
             await connection.close(timeout=CLOSE_SECONDS)
+
+
+@asynccontextmanager
+async def snapshot_on(connection: "Connection") -> AsyncIterator[Snapshot]:
+    """A snapshot on a connection that has no transaction open."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(SQL.read_at_length)
+        yield Snapshot(connection, await connection.fetchval(SQL.read_clock))

@@ -3,23 +3,23 @@
 from typing import TYPE_CHECKING
 
 from wallet.verification.checks import Check, Finding
-from wallet.verification.snapshot import SQL, Snapshot
+from wallet.verification.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 
 if TYPE_CHECKING:
     from asyncpg import Record
 
 
-async def prove_no_strays(snapshot: Snapshot) -> list[Finding]:
+async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
     """Two anti-joins."""
     finding = Finding(Check.STRAYS, "row")
-    counts = await snapshot.row(SQL.counts)
+    counts = await snapshot.row(SQL.counts, *buckets)
     assert counts is not None
     finding.looked_at = counts["event_count"] + counts["operation_count"]
-    event = await snapshot.row(SQL.stray_events)
+    event = await snapshot.row(SQL.stray_events, *buckets)
     if event is not None:
         name = f"wallet {event['wallet_id']}, version {event['version']}, event {event['event_id']}"
         _blame(finding, "events", name, event)
-    operation = await snapshot.row(SQL.stray_operations)
+    operation = await snapshot.row(SQL.stray_operations, *buckets)
     if operation is not None:
         name = f"wallet {operation['wallet_id']}, request {operation['request_id']}"
         _blame(finding, "operations", name, operation)

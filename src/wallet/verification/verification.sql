@@ -1,5 +1,7 @@
 -- What a proof of the books reads, all in one snapshot. Each statement either gives a stream of rows that Python holds
 -- against the domain's own functions, or the first row that breaks a promise, with the number of such rows beside it.
+-- Where a statement says `bucket between`, a proof may be made of some buckets alone; each side of a join says it for
+-- itself, as the planner would not conclude it.
 
 -- name: read_at_length
 -- Rows are taken through portals, which never run in parallel and are always read to their end, so the planner is
@@ -30,9 +32,43 @@ select bucket, wallet_id, e.version, e.type, e.amount, e.balance_after,
     case when e.type = 'WalletCreated' then e.payload ->> 'currency' end as created_currency,
     w.version as wallet_version, w.balance, w.currency,
     w.last_event_at is not distinct from e.occurred_at as is_last_event_at
-from events e
-full join wallets w using (bucket, wallet_id)
+from (
+    select bucket, wallet_id, version, type, amount, balance_after, occurred_at, payload
+    from events
+    where bucket between $1 and $2
+) as e
+full join (
+    select bucket, wallet_id, version, balance, currency, last_event_at
+    from wallets
+    where bucket between $1 and $2
+) as w using (bucket, wallet_id)
 order by bucket, wallet_id, e.version
+
+-- name: wallets_around
+-- What surrounds events that were read by their batch: the event before, the wallet's last one and its row.
+select k.bucket, k.wallet_id, b.balance_after as balance_before, b.occurred_at as before_at,
+    l.version as last_version, l.balance_after as last_balance,
+    case when l.occurred_at between '0001-01-02Z' and '9999-12-30Z' then l.occurred_at end as last_at,
+    w.version as wallet_version, w.balance, w.currency,
+    w.last_event_at is not distinct from l.occurred_at as is_last_event_at
+from unnest($1::smallint[], $2::text[], $3::bigint[]) as k (bucket, wallet_id, version)
+left join lateral (
+    select e.balance_after,
+        case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at
+    from events e
+    where e.bucket = k.bucket and e.wallet_id = k.wallet_id and e.version between k.version - 1 and k.version - 1
+    order by e.version
+    limit 1
+) as b on true
+left join lateral (
+    select e.version, e.balance_after, e.occurred_at
+    from events e
+    where e.bucket = k.bucket and e.wallet_id = k.wallet_id
+    order by e.version desc
+    limit 1
+) as l on true
+left join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
+order by k.bucket, k.wallet_id
 
 -- name: sealed_batches
 select j.batch_id, j.position, j.event_count, j.digest, j.chain
@@ -73,22 +109,24 @@ where j.position is not null and j.published_at is null and j.sealed_at < $1
 
 -- name: counts
 select
-    (select count(*) from events) as event_count,
-    (select count(*) from operations) as operation_count,
-    (select count(*) from transfers) as transfer_count,
-    (select count(*) from transfer_credits) as credit_count
+    (select count(*) from events where bucket between $1 and $2) as event_count,
+    (select count(*) from operations where bucket between $1 and $2) as operation_count
+
+-- name: transfer_count
+select count(*)
+from transfers
 
 -- name: stray_events
 select count(*) over () as fault_count, e.wallet_id, e.version, e.event_id, e.batch_id
 from events e
-where not exists (select from journal j where j.batch_id = e.batch_id)
+where e.bucket between $1 and $2 and not exists (select from journal j where j.batch_id = e.batch_id)
 order by e.batch_id, e.ordinal
 limit 1
 
 -- name: stray_operations
 select count(*) over () as fault_count, o.wallet_id, o.request_id, o.batch_id
 from operations o
-where not exists (select from journal j where j.batch_id = o.batch_id)
+where o.bucket between $1 and $2 and not exists (select from journal j where j.batch_id = o.batch_id)
 order by o.batch_id, o.wallet_id, o.request_id
 limit 1
 
@@ -181,8 +219,11 @@ from journal j
 -- name: effects_without_events
 select count(*) over () as fault_count, p.event_id, p.processed_at
 from processed_events p
-where p.status = 'success'
-    and not exists (select from events e where e.bucket = p.bucket and e.event_id = p.event_id)
+where p.status = 'success' and p.bucket between $1 and $2
+    and not exists (
+        select from events e
+        where e.bucket between $1 and $2 and e.bucket = p.bucket and e.event_id = p.event_id
+    )
 order by p.processed_at, p.event_id
 limit 1
 
@@ -190,7 +231,8 @@ limit 1
 select count(*) over () as fault_count, e.wallet_id, e.version, p.event_id, p.error_message
 from processed_events p
 join events e on e.bucket = p.bucket and e.event_id = p.event_id
-where p.status = 'failed' and not exists (select from dead_letters d where d.event_id = p.event_id)
+where p.status = 'failed' and p.bucket between $1 and $2 and e.bucket between $1 and $2
+    and not exists (select from dead_letters d where d.event_id = p.event_id)
 order by e.occurred_at, p.event_id
 limit 1
 
@@ -198,15 +240,18 @@ limit 1
 select count(*) over () as event_count, e.wallet_id, e.version, j.position
 from events e
 join journal j using (batch_id)
-where j.published_at < $1
-    and not exists (select from processed_events p where p.bucket = e.bucket and p.event_id = e.event_id)
+where j.published_at < $3 and e.bucket between $1 and $2
+    and not exists (
+        select from processed_events p
+        where p.bucket between $1 and $2 and p.bucket = e.bucket and p.event_id = e.event_id
+    )
     and not exists (select from dead_letters d where d.event_id = e.event_id)
 order by j.position, e.ordinal
 limit 1
 
 -- name: inbox_counts
 select
-    (select count(*) from processed_events) as processed_count,
+    (select count(*) from processed_events where bucket between $1 and $2) as processed_count,
     (select count(*) from dead_letters where state = 'open') as open_letter_count
 
 -- name: processed_activity

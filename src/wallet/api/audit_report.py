@@ -1,0 +1,145 @@
+"""From what the auditor stored to what `GET /audit` answers."""
+
+from decimal import Decimal
+from typing import Final
+
+from wallet.api.audit_schemas import (
+    AuditCheck,
+    AuditConservation,
+    AuditFault,
+    AuditFullPass,
+    AuditIncremental,
+    AuditJournal,
+    AuditResponse,
+    AuditStatus,
+    AuditTransfers,
+    AuditUnderWay,
+    AuditWarning,
+    AuditWorker,
+)
+from wallet.api.audit_warnings import duration_of, lag_seconds_of, seconds_since, warnings_of
+from wallet.api.reads import format_time
+from wallet.auditor.full_pass import progress_of
+from wallet.auditor.reading import Reading
+from wallet.auditor.state import Passing, StoredFault, Sums
+from wallet.domain.money import format_money
+from wallet.verification.checks import Check
+
+_PROGRESS_MIN: Final = 0.05
+"""Before that, how long a pass will take is a guess: then the last one says."""
+
+_REBUILD: Final = (
+    "The log itself is whole: `wallet rebuild` makes statistics and alerts anew from it. Then find out why."
+)
+_THINK: Final = (
+    "Run `wallet verify` for the whole picture, keep a dump, find out who could write. Do not repair by hand: "
+    "corrections are new deposits, withdrawals or transfers."
+)
+_CURES: Final = {
+    Check.PROJECTIONS: _REBUILD,
+    Check.HEADS: "The journal has lost, or rewritten, what was in it. Compare it with backups and exported heads. "
+    + _THINK,
+    Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
+}
+
+
+def report_of(reading: Reading) -> AuditResponse:
+    """The whole answer."""
+    looked = reading.state.looked
+    faults = [_fault(Check[name], fault) for name, fault in reading.state.faults.items() if name in Check.__members__]
+    warnings = warnings_of(reading)
+    sums = Sums() if looked is None else looked.sums
+    positions = reading.state.faults.get(Check.POSITIONS.name)
+    transfer = reading.stuck_transfer
+    return AuditResponse(
+        status=_status(faults, warnings),
+        summary=_summary(faults, warnings),
+        checked_at=format_time(reading.now),
+        faults=faults,
+        warnings=warnings,
+        checks=[_check(check, reading) for check in Check],
+        conservation=AuditConservation(*map(_money, (sums.deposits, sums.withdrawals, sums.balances, sums.in_flight))),
+        journal=AuditJournal(reading.head_position, 0 if positions is None else positions.count),
+        transfers=AuditTransfers(reading.stuck_count, transfer and f"wallet {transfer[0]}, transfer {transfer[1]}"),
+        oldest_unpublished_seconds=seconds_since(reading.unpublished_at, reading.now),
+        worker=AuditWorker(0, 0.0) if looked is None else AuditWorker(looked.lag.event_count, lag_seconds_of(looked)),
+        dead_letters_open=reading.open_letter_count,
+        incremental=_incremental(reading),
+        full_pass=_full_pass(reading),
+    )
+
+
+def _status(faults: list[AuditFault], warnings: list[AuditWarning]) -> AuditStatus:
+    if faults:
+        return "broken"
+    return "behind" if warnings else "clean"
+
+
+def _summary(faults: list[AuditFault], warnings: list[AuditWarning]) -> str:
+    if faults:
+        names = ", ".join(f"{fault.invariant} {fault.check}" for fault in faults)
+        return f"A promise is broken: {names}. Each fault names its first row."
+    if warnings:
+        return "No promise is broken, but something is behind: " + ", ".join(each.name for each in warnings) + "."
+    return "Every promise holds, and nothing is behind."
+
+
+def _fault(check: Check, fault: StoredFault) -> AuditFault:
+    return AuditFault(
+        check=check.title,
+        invariant=check.invariant,
+        table=fault.table,
+        row=fault.row,
+        expected=fault.expected,
+        found=fault.found,
+        count=fault.count,
+        found_at=format_time(fault.found_at),
+        detail=f"Broken: {check.promise}. {_CURES.get(check, _THINK)}",
+    )
+
+
+def _check(check: Check, reading: Reading) -> AuditCheck:
+    fault = reading.state.faults.get(check.name)
+    passed = reading.state.passed
+    tally = None if passed is None else passed.tallies.get(check.name)
+    return AuditCheck(
+        name=check.title,
+        invariant=check.invariant,
+        promise=check.promise,
+        status="broken" if fault else "clean" if tally else "unproved",
+        looked_at=0 if tally is None else tally.looked_at,
+        faults=0 if fault is None else fault.count,
+    )
+
+
+def _incremental(reading: Reading) -> AuditIncremental:
+    looked = reading.state.looked
+    if looked is None:
+        return AuditIncremental(None, None, 0, reading.head_position)
+    return AuditIncremental(
+        seconds_since(looked.taken_at, reading.now),
+        round(looked.seconds, 3),
+        looked.head.position,
+        max(0, reading.head_position - looked.head.position),
+    )
+
+
+def _full_pass(reading: Reading) -> AuditFullPass:
+    passed, passing = reading.state.passed, reading.state.passing
+    duration = None if passed is None else duration_of(passed)
+    return AuditFullPass(
+        None if passed is None else seconds_since(passed.begun_at, reading.now),
+        duration,
+        None if passing is None else _under_way(passing, reading, duration),
+    )
+
+
+def _under_way(passing: Passing, reading: Reading, last: float | None) -> AuditUnderWay:
+    age = seconds_since(passing.begun_at, reading.now)
+    progress = round(progress_of(passing, reading.head_position), 3)
+    expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last
+    return AuditUnderWay(age, progress, expected)
+
+
+def _money(amount: Decimal) -> str:
+    return f"-{format_money(-amount)}" if amount.is_signed() else format_money(amount)

@@ -1,0 +1,121 @@
+-- name: take_lease
+update auditor
+set holder = $1, token = token + 1, lease_until = now() + $2::interval
+where only_row and (lease_until < now() or holder = $1)
+returning token, state::text as state
+
+-- name: save_state
+-- Prolongs the lease; no row for a holder whose token is no longer the last.
+update auditor
+set state = $2::jsonb, lease_until = now() + $3::interval
+where only_row and token = $1
+returning token
+
+-- name: give_up_lease
+update auditor
+set holder = null, lease_until = '-infinity'
+where only_row and token = $1
+
+-- name: read_state
+-- What the auditor stored, and beside it what can be asked at any time: each by an index, and bounded.
+select clock_timestamp() as now, a.state::text as state,
+    h.position as head_position, u.oldest_at as unpublished_at, s.oldest_at as unsealed_at,
+    t.stuck_count, t.transfer_id, t.from_wallet_id, t.updated_at as stuck_since,
+    (select count(*) from dead_letters d where d.state = 'open') as open_letter_count
+from (values (true)) as always (only_row)
+left join auditor a using (only_row)
+left join journal_head h using (only_row)
+cross join lateral (
+    select min(e.occurred_at) as oldest_at
+    from events e
+    where e.batch_id = (
+        select j.batch_id
+        from journal j
+        where j.position is not null and j.published_at is null and j.event_count > 0
+        order by j.position
+        limit 1
+    )
+) as u
+cross join lateral (
+    select min(e.occurred_at) as oldest_at
+    from events e
+    where e.batch_id = (
+        select j.batch_id
+        from journal j
+        where j.position is null and j.event_count > 0
+        order by j.seq
+        limit 1
+    )
+) as s
+cross join lateral (
+    select count(*) as stuck_count, (array_agg(f.transfer_id))[1] as transfer_id,
+        (array_agg(f.from_wallet_id))[1] as from_wallet_id, min(f.updated_at) as updated_at
+    from (
+        select t.transfer_id, t.from_wallet_id, t.updated_at
+        from transfers t
+        where t.status = 'debited' and t.updated_at < clock_timestamp() - $1::interval
+        order by t.updated_at
+        limit 1000
+    ) as f
+) as t
+
+-- name: anchor
+select j.position, j.chain
+from journal j
+where j.position = $1
+
+-- name: last_sealed
+select j.position, j.chain
+from journal j
+where j.position is not null
+order by j.position desc
+limit 1
+
+-- name: unsealed_sums
+-- Of the events that are committed and have no place yet; null where there are too many batches ($1) to ask.
+select e.type, sum(e.amount) as amount
+from (select j.batch_id from journal j where j.position is null order by j.seq limit $1) as j
+join events e using (batch_id)
+group by e.type
+
+-- name: unsealed_count
+select count(*) from (select from journal j where j.position is null order by j.seq limit $1) as j
+
+-- name: in_flight
+-- What unfinished transfers say: debited, and the receiver has it not yet.
+select coalesce(sum(t.amount), 0) as amount
+from transfers t
+where t.status = 'debited' and not exists (
+    select from transfer_credits c
+    where c.bucket = wallet_bucket(t.to_wallet_id) and c.to_wallet_id = t.to_wallet_id
+        and c.transfer_id = t.transfer_id and c.outcome = 'credited'
+)
+
+-- name: unprocessed
+-- The next batches after a position, with how many of their events had no effect yet and no dead letter.
+select j.position, j.published_at is not null as is_published, u.event_count, u.oldest_at
+from (
+    select position, batch_id, published_at
+    from journal
+    where position > $1
+    order by position
+    limit $2
+) as j
+cross join lateral (
+    select count(*) as event_count, min(e.occurred_at) as oldest_at
+    from events e
+    where e.batch_id = j.batch_id
+        and not exists (select from processed_events p where p.bucket = e.bucket and p.event_id = e.event_id)
+        and not exists (select from dead_letters d where d.event_id = e.event_id)
+) as u
+order by j.position
+
+-- name: published_beyond
+select coalesce(sum(event_count), 0) as event_count
+from (
+    select j.event_count
+    from journal j
+    where j.position > $1 and j.published_at is not null
+    order by j.position
+    limit $2
+) as j

@@ -1,0 +1,175 @@
+"""`GET /audit` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from tests.support.api import RunningApi, running_api
+from tests.support.auditor import hand_auditor
+from tests.support.postgres import PostgresServer
+from tests.support.verification import as_owner
+from tests.support.waiting import eventually
+from tests.support.written_books import LAST_POSITION, seal_all
+from wallet.api.audit_schemas import AuditResponse
+
+
+async def audit_of(api: RunningApi) -> dict[str, Any]:
+    answer = await api.get("/audit")
+    assert answer.status == 200
+    msgspec.json.decode(answer.body, type=AuditResponse)
+    found: dict[str, Any] = msgspec.json.decode(answer.body)
+    return found
+
+
+async def status_becomes(api: RunningApi, status: str) -> dict[str, Any]:
+    async def is_so() -> dict[str, Any]:
+        found = await audit_of(api)
+        assert found["status"] == status, found
+        return found
+
+    return await eventually(is_so)
+
+
+async def metrics_of(api: RunningApi) -> dict[str, float]:
+    lines = (await api.get("/metrics")).body.decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("wallet_") and "{" not in line)
+    return {name: float(value) for name, value in pairs}
+
+
+async def test_books_that_nobody_has_looked_at_are_behind_and_say_who_should(books_url: str) -> None:
+    async with running_api(books_url) as api:
+        found = await audit_of(api)
+        assert found["status"] == "behind"
+        assert [warning["name"] for warning in found["warnings"]][:2] == ["auditor", "fullPass"]
+        assert "Is a worker running?" in found["warnings"][0]["detail"]
+        assert found["incremental"]["ageSeconds"] is None
+        assert {check["status"] for check in found["checks"]} == {"unproved"}
+        assert (await metrics_of(api))["wallet_audit_look_age_seconds"] == float("inf")
+
+
+async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
+    await seal_all(books_url)
+    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        found = await status_becomes(api, "clean")
+        metrics = await metrics_of(api)
+    assert found["faults"] == found["warnings"] == []
+    assert {check["status"] for check in found["checks"]} == {"clean"}
+    money = found["conservation"]
+    assert money["withdrawals"] == "12032.0000"
+    assert money["inFlight"] == "0.0000"
+    assert found["journal"] == {"positions": LAST_POSITION + 2, "gaps": 0}
+    assert found["incremental"]["position"] == LAST_POSITION + 2
+    assert found["incremental"]["behindBatches"] == 0
+    assert found["fullPass"]["durationSeconds"] > 0
+    assert found["fullPass"]["underWay"] is None
+    assert metrics["wallet_audit_status"] == 0
+    assert metrics["wallet_audit_look_age_seconds"] < 60
+    assert metrics["wallet_money_in_flight"] == 0
+
+
+async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics(books_url: str) -> None:
+    await seal_all(books_url)
+    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+        async with as_owner(books_url) as connection:
+            await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
+        await auditor.settle()
+        found = await status_becomes(api, "broken")
+        text = (await api.get("/metrics")).body.decode()
+    faults = {fault["check"]: fault for fault in found["faults"]}
+    assert faults.keys() == {"conservation", "balance"}
+    assert faults["balance"]["row"] == "wallet alice"
+    assert faults["balance"]["expected"].startswith("balance 35.0000")
+    assert "wallet verify" in faults["balance"]["detail"]
+    assert 'wallet_audit_faults{check="balance",invariant="I2"} 1.0' in text
+    assert 'wallet_audit_faults{check="versions",invariant="I3"} 0.0' in text
+    assert "wallet_audit_status 2.0" in text
+
+
+async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> None:
+    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute(
+                """update events set occurred_at = now() - interval '90 seconds' where wallet_id = 'frank';
+                update transfers set status = 'debited', updated_at = now() - interval '61 seconds'
+                where request_id = 't2';
+                insert into dead_letters (body, body_sha256, headers, kind, error, attempts, history, created_at,
+                    updated_at) values ('x', 'x', '{}', 'failed', 'test', 3, '[]', now(), now())"""
+            )
+        found = await status_becomes(api, "behind")
+        metrics = await metrics_of(api)
+    details = {warning["name"]: warning["detail"] for warning in found["warnings"]}
+    assert details.keys() == {"relay", "transfers", "deadLetters"}
+    assert "Is a relay running" in details["relay"]
+    assert "of wallet alice" in details["transfers"]
+    assert "wallet dlq" in details["deadLetters"]
+    assert found["transfers"]["stuck"] == metrics["wallet_transfers_stuck"] == 1
+    assert found["deadLettersOpen"] == metrics["wallet_dead_letters_open"] == 1
+    assert found["oldestUnpublishedSeconds"] >= 90
+    assert metrics["wallet_oldest_unpublished_seconds"] >= 90
+
+
+async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -> None:
+    await seal_all(books_url)
+    async with running_api(books_url) as api:
+        async with hand_auditor(books_url) as auditor:
+            await auditor.settle()
+        await status_becomes(api, "clean")
+        async with as_owner(books_url) as connection:
+            for field, ago in (("looked,taken_at", "95 seconds"), ("due_at", "20 minutes")):
+                await connection.execute(
+                    f"update auditor set state = jsonb_set(state, '{{{field}}}', to_jsonb(now() - interval '{ago}'))"
+                )
+        found = await status_becomes(api, "behind")
+        assert found["incremental"]["ageSeconds"] >= 95
+        assert [warning["name"] for warning in found["warnings"]] == ["auditor", "fullPass"]
+        assert "Nobody has looked for 9" in found["warnings"][0]["detail"]
+        assert "should have gone on 120" in found["warnings"][1]["detail"]
+
+
+async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: str) -> None:
+    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute(
+                "update events set occurred_at = now() - interval '2 hours' where wallet_id = 'frank' and version = 1"
+            )
+        await seal_all(books_url)
+        await auditor.look()
+
+        async def is_told() -> bool:
+            found = await audit_of(api)
+            assert found["worker"]["lagEvents"] == 2
+            assert found["worker"]["lagSeconds"] >= 7200
+            details = {warning["name"]: warning["detail"] for warning in found["warnings"]}
+            assert details["worker"].startswith("2 published events had no effect yet")
+            return True
+
+        await eventually(is_told)
+
+
+async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
+    own_postgres_server: PostgresServer,
+) -> None:
+    url = own_postgres_server.create_database()
+    async with running_api(url) as api:
+        await status_becomes(api, "behind")
+        assert "wallet_audit_status" in await metrics_of(api)
+        await asyncio.to_thread(own_postgres_server.stop)
+
+        async def is_away() -> bool:
+            answer = await api.get("/audit")
+            assert answer.status == 503
+            assert answer.json["code"] == "unavailable"
+            assert "wallet_audit_status" not in await metrics_of(api)
+            return True
+
+        await eventually(is_away)
+
+
+async def test_a_database_of_an_earlier_version_is_a_503_and_metrics_go_on(empty_database_url: str) -> None:
+    async with running_api(empty_database_url) as api:
+        assert (await api.get("/audit")).status == 503
+        assert "wallet_api_processes" in await metrics_of(api)

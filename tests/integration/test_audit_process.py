@@ -1,0 +1,67 @@
+"""The auditor in a real worker: it looks, it tells, it ends with the worker, and it starts anew when told to."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from tests.support.processes import Processes, WalletProcess
+from tests.support.relay import connected
+from tests.support.verification import as_owner
+from tests.support.waiting import eventually
+
+SOON = 30.0
+
+
+def audit_of(api: WalletProcess) -> dict[str, Any]:
+    answer = httpx.get(f"{api.url}/audit", trust_env=False, timeout=5)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_url: str, processes: Processes) -> None:
+    settings = {"DATABASE_URL": books_url, "RABBITMQ_URL": "", "LOG_LEVEL": "debug"}
+    api = await asyncio.to_thread(lambda: processes.start_api(**settings))
+    await asyncio.to_thread(lambda: processes.start_relay(**settings))
+    worker = await asyncio.to_thread(lambda: processes.start_worker(**settings))
+
+    async def has_status(status: str) -> dict[str, Any]:
+        found = await asyncio.to_thread(audit_of, api)
+        assert found["status"] == status, found["summary"]
+        return found
+
+    clean = await eventually(lambda: has_status("clean"), within=SOON, every=0.3)
+    assert clean["incremental"]["ageSeconds"] < 10
+    url = f"{api.url}/wallet/alice/deposit"
+    assert (await asyncio.to_thread(lambda: httpx.post(url, json={"amount": 1}, trust_env=False))).status_code == 201
+    async with as_owner(books_url) as connection:
+        await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
+    # The next look finds it, or, if it came between the two, the next pass: it begins again every half minute.
+    broken = await eventually(lambda: has_status("broken"), within=60, every=0.3)
+    assert "wallet alice" in {fault["row"] for fault in broken["faults"]}
+    assert await asyncio.to_thread(worker.stop, within=6) == 0
+    async with connected(books_url) as connection:
+        assert await connection.fetchval("select holder from auditor") is None
+    assert "audit_fault" in worker.logs()
+
+
+async def test_a_state_that_was_reset_by_hand_is_begun_anew(books_url: str, processes: Processes) -> None:
+    settings = {"DATABASE_URL": books_url, "RABBITMQ_URL": "", "LOG_LEVEL": "debug"}
+    await asyncio.to_thread(lambda: processes.start_worker(**settings))
+    async with connected(books_url) as connection:
+
+        async def has_looked() -> bool:
+            return bool(await connection.fetchval("select state -> 'looked' ->> 'taken_at' from auditor"))
+
+        await eventually(has_looked, within=SOON)
+        reset = "update auditor set state = '{}', token = token + 1, lease_until = '-infinity' returning token"
+        token = await connection.fetchval(reset)
+
+        async def is_taken_again() -> bool:
+            row = await connection.fetchrow("select token, holder from auditor")
+            assert row is not None
+            return bool(row["token"] > token and row["holder"])
+
+        await eventually(is_taken_again, within=SOON)
+        await eventually(has_looked, within=SOON)

@@ -1,0 +1,64 @@
+"""The auditor's looks and passes: clean books stay clean, and whatever was changed is on record within one of them."""
+
+import pytest
+
+from tests.support.auditor import hand_auditor
+from tests.support.ledger import deposit, running_ledger, send
+from tests.support.written_books import LAST_POSITION, seal_all
+from wallet.auditor import auditor as auditor_module
+from wallet.verification.checks import Check
+
+
+async def test_untouched_books_are_clean_in_every_look_and_pass(books_url: str) -> None:
+    async with hand_auditor(books_url) as auditor:
+        for _ in range(3):
+            await auditor.settle()
+            assert auditor.faults == {}
+        passed, looked = auditor.state.passed, auditor.state.looked
+    assert passed is not None
+    assert looked is not None
+    assert passed.tallies.keys() == {check.name for check in Check}
+    assert passed.tallies["VERSIONS"].looked_at == passed.tallies["CONSERVATION"].looked_at > 100
+    assert passed.tallies["DIGESTS"].looked_at == LAST_POSITION + 2
+    assert looked.head.position == LAST_POSITION
+    assert looked.lag.position == LAST_POSITION
+    assert looked.lag.event_count == 0
+    assert looked.in_flight == 0
+
+
+async def test_an_empty_database_is_clean_too(database_url: str) -> None:
+    async with hand_auditor(database_url) as auditor:
+        await auditor.settle()
+        await auditor.settle()
+        assert auditor.faults == {}
+        assert auditor.state.looked is not None
+
+
+async def test_books_that_nobody_uses_are_passed_over_at_leisure(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditor_module, "REST", 0.0)
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        assert await auditor.pass_on() > 0
+        await auditor.pass_over()
+        async with running_ledger(books_url) as ledger:
+            await send(ledger, deposit("alice", 1))
+        await seal_all(books_url)
+        await auditor.look()
+        assert await auditor.pass_on() == 0
+
+
+async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hand_auditor(books_url) as auditor:
+        await auditor.pass_over()
+        slices = auditor.state.passed and auditor.state.passed.slices
+        assert auditor.state.width == 64
+        monkeypatch.setattr("wallet.auditor.full_pass.SLICE_SECONDS_MIN", 0.0)
+        monkeypatch.setattr("wallet.auditor.full_pass.SLICE_SECONDS_MAX", 0.0)
+        await auditor.pass_over()
+        assert auditor.state.width == 32
+        assert auditor.faults == {}
+        assert slices == 4 + 7

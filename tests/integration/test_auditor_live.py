@@ -1,0 +1,261 @@
+"""The auditor as it runs: beside a system at work, past crashes, outages and zombies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support.auditor import hand_auditor
+from tests.support.ledger import deposit, running_ledger, send
+from tests.support.live_load import load_on
+from tests.support.postgres import PostgresServer
+from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.verification import as_owner
+from tests.support.waiting import eventually
+from tests.support.worker import running_worker
+from wallet.auditor import auditor as auditor_module
+from wallet.auditor import look as look_module
+from wallet.auditor import tenure as tenure_module
+from wallet.auditor.auditor import run_auditor
+from wallet.auditor.state import State, decode_state
+from wallet.auditor.tenure import LeaseLost, Tenure
+from wallet.postgres.connections import connect
+from wallet.postgres.migrations import migrate
+from wallet.verification import journal as journal_module
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a test would wait for comes soon."""
+    for name, seconds in (("LOOK_SECONDS", 0.05), ("FIRST_LOOK_SECONDS", 0.02), ("STANDBY_SECONDS", 0.05)):
+        monkeypatch.setattr(auditor_module, name, seconds)
+    monkeypatch.setattr(auditor_module, "PASS_SECONDS", 0.1)
+    monkeypatch.setattr(auditor_module, "REST", 0.5)
+    monkeypatch.setattr(auditor_module, "REST_IDLE", 0.5)
+
+
+@asynccontextmanager
+async def running_auditor(database_url: str) -> AsyncIterator[asyncio.Event]:
+    """An auditor, asked to stop at the end; it must do so at once."""
+    stop = asyncio.Event()
+    auditing = asyncio.create_task(run_auditor(database_url, stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        async with asyncio.timeout(5):
+            await auditing
+
+
+async def row_of(database_url: str) -> tuple[dict[str, Any], State]:
+    async with connected(database_url) as connection:
+        row = await connection.fetchrow("select holder, token, lease_until, state::text as state from auditor")
+    assert row is not None
+    return dict(row), decode_state(row["state"])
+
+
+async def state_of(database_url: str) -> State:
+    return (await row_of(database_url))[1]
+
+
+async def has_passed_since(database_url: str, begun: Any = None) -> bool:
+    passed = (await state_of(database_url)).passed
+    return passed is not None and (begun is None or passed.begun_at > begun)
+
+
+async def test_a_system_at_work_gives_no_false_alarm_without_a_broker(
+    database_url: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await check_no_false_alarm(database_url, None, tmp_path, seed, monkeypatch)
+
+
+async def test_a_system_at_work_gives_no_false_alarm_with_rabbitmq(
+    database_url: str, rabbitmq_url: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await check_no_false_alarm(database_url, rabbitmq_url, tmp_path, seed, monkeypatch)
+
+
+async def check_no_false_alarm(
+    database_url: str, rabbitmq_url: str | None, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "BATCHES_READ", 7)
+    monkeypatch.setattr(look_module, "EVENTS_MAX", 50)
+    async with (
+        running_ledger(database_url) as whole,
+        running_ledger(database_url, is_stepwise=True) as stepwise,
+        running_relay(relay_settings(database_url, rabbitmq_url, tmp_path)),
+        running_worker(database_url, rabbitmq_url),
+        running_auditor(database_url),
+    ):
+        async with load_on(whole, stepwise, seed=seed):
+            passes = set()
+
+            async def has_proved_much() -> bool:
+                state = await state_of(database_url)
+                assert state.faults == {}
+                if state.passed is not None and state.passed.tallies["VERSIONS"].looked_at:
+                    passes.add(state.passed.begun_at)
+                return len(passes) >= 5 and state.looked is not None and state.looked.head.position > 300
+
+            await eventually(has_proved_much, within=90)
+        last = max(passes)
+
+        async def is_quiet() -> bool:
+            state = await state_of(database_url)
+            assert state.faults == {}
+            looked = state.looked
+            assert looked is not None
+            assert looked.is_caught_up
+            assert looked.lag.event_count == 0
+            assert looked.lag.position == looked.head.position
+            return await has_passed_since(database_url, last)
+
+        await eventually(is_quiet, within=30)
+
+
+async def test_a_fault_made_beside_live_load_is_red_at_once(database_url: str, tmp_path: Path, seed: int) -> None:
+    async with (
+        running_ledger(database_url) as ledger,
+        running_relay(relay_settings(database_url, None, tmp_path)),
+        running_auditor(database_url),
+        load_on(ledger, seed=seed, callers=4),
+    ):
+        await send(ledger, deposit("mallory", 1))
+        async with as_owner(database_url) as connection:
+            await connection.execute("update wallets set balance = balance + 1 where wallet_id = 'mallory'")
+
+        async def is_red() -> bool:
+            return "BALANCES" in (await state_of(database_url)).faults
+
+        await eventually(is_red)
+
+
+async def test_one_auditor_is_active_and_another_takes_over_at_its_stop(books_url: str) -> None:
+    async with running_auditor(books_url):
+        await eventually(lambda: has_passed_since(books_url))
+        first, _ = await row_of(books_url)
+        async with running_auditor(books_url) as stop:
+            before = await state_of(books_url)
+            assert before.passed is not None
+            begun = before.passed.begun_at
+            await eventually(lambda: has_passed_since(books_url, begun))
+            assert (await row_of(books_url))[0]["token"] == first["token"]
+            stop.set()
+    released, kept = await row_of(books_url)
+    assert released["holder"] is None
+    assert kept.passed is not None
+    async with running_auditor(books_url):
+
+        async def is_taken() -> bool:
+            row, _ = await row_of(books_url)
+            return bool(row["token"] > first["token"] and row["holder"])
+
+        await eventually(is_taken)
+
+
+async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(books_url: str) -> None:
+    async with connected(books_url) as connection:
+        await connection.execute(
+            "update auditor set holder = 'killed', token = 7, lease_until = now() + interval '1 second'"
+        )
+    async with running_auditor(books_url):
+
+        async def is_taken() -> bool:
+            return bool((await row_of(books_url))[0]["token"] == 8)
+
+        await eventually(is_taken)
+        await eventually(lambda: has_passed_since(books_url))
+
+
+async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        connection = await connect(books_url, application_name="test")
+        monkeypatch.setattr(tenure_module, "LEASE", tenure_module.LEASE * 0)
+        await auditor.look()
+        other = await Tenure.take(connection, "another")
+        assert other is not None
+        before, _ = await row_of(books_url)
+        for step in (auditor.look, auditor.pass_on):
+            with pytest.raises(LeaseLost):
+                await step()
+        assert (await row_of(books_url))[0] == before
+        await connection.close()
+
+
+async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: str) -> None:
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
+        await auditor.pass_on()
+        await auditor.pass_on()
+        before = auditor.state
+    async with hand_auditor(books_url) as auditor:
+        assert msgspec.to_builtins(auditor.state) == msgspec.to_builtins(before)
+        assert auditor.state.passing is not None
+        assert auditor.state.faults
+        await auditor.pass_over()
+        passed = auditor.state.passed
+    assert passed is not None
+    assert before.passing is not None
+    assert passed.begun_at == before.passing.begun_at
+
+
+async def test_a_state_that_nobody_can_read_is_begun_anew(books_url: str) -> None:
+    async with connected(books_url) as connection:
+        await connection.execute("""update auditor set state = '{"looked": 7}'""")
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        assert auditor.faults == {}
+
+
+async def test_a_pass_that_cannot_go_on_does_not_hinder_the_looks(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+    monkeypatch.setattr(auditor_module, "prove_slice", fail)
+    before = (await state_of(books_url)).looked
+    assert before is not None
+    async with running_auditor(books_url):
+
+        async def has_looked_again() -> bool:
+            looked = (await state_of(books_url)).looked
+            return looked is not None and looked.taken_at > before.taken_at
+
+        await eventually(has_looked_again)
+
+
+async def test_an_outage_of_the_database_is_waited_for(own_postgres_server: PostgresServer) -> None:
+    url = own_postgres_server.create_database()
+    async with running_auditor(url):
+        await eventually(lambda: has_passed_since(url))
+        before = (await state_of(url)).passed
+        assert before is not None
+        await asyncio.to_thread(own_postgres_server.kill)
+        await asyncio.to_thread(own_postgres_server.start)
+        await eventually(lambda: has_passed_since(url, before.begun_at), within=40, every=0.2)
+
+
+async def test_an_auditor_without_a_database_stops_at_once(own_postgres_server: PostgresServer) -> None:
+    url = own_postgres_server.create_database()
+    async with running_auditor(url) as stop:
+        await eventually(lambda: has_passed_since(url))
+        await asyncio.to_thread(own_postgres_server.stop)
+        stop.set()
+
+
+async def test_a_database_of_an_earlier_version_is_waited_for(empty_database_url: str) -> None:
+    async with running_auditor(empty_database_url):
+        await migrate(empty_database_url)
+        await eventually(lambda: has_passed_since(empty_database_url), within=20)

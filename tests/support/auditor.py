@@ -1,0 +1,68 @@
+"""An auditor under the test's control: look by look, slice by slice."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tests.support.relay import connected
+from wallet.auditor.auditor import look_once, pass_on_once
+from wallet.auditor.state import State, StoredFault
+from wallet.auditor.tenure import Tenure, new_holder
+from wallet.postgres.connections import ROWS_BY_KEY, connect
+from wallet.verification.checks import Check
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Connection
+
+
+class HandAuditor:
+    """Holds the lease, and does only what it is asked to."""
+
+    def __init__(self, tenure: Tenure, looking: "Connection", passing: "Connection") -> None:
+        self._tenure = tenure
+        self._looking = looking
+        self._passing = passing
+
+    @property
+    def state(self) -> State:
+        """What it knows."""
+        return self._tenure.state
+
+    @property
+    def faults(self) -> dict[Check, StoredFault]:
+        """What it has on record."""
+        return {Check[name]: fault for name, fault in self.state.faults.items()}
+
+    async def look(self) -> None:
+        """Look until nothing is left to look at."""
+        while not await look_once(self._looking, self._tenure):
+            pass
+
+    async def pass_on(self) -> float:
+        """One slice; for how many seconds it would rest from it."""
+        return await pass_on_once(self._passing, self._tenure)
+
+    async def pass_over(self) -> None:
+        """A whole pass from its beginning, or what is left of one."""
+        await self.pass_on()
+        while self.state.passing is not None:
+            await self.pass_on()
+
+    async def settle(self) -> None:
+        """A pass, and the first look after it."""
+        await self.pass_over()
+        await self.look()
+
+
+@asynccontextmanager
+async def hand_auditor(database_url: str) -> AsyncIterator[HandAuditor]:
+    """An auditor that has taken the lease, and gives it up at the end."""
+    looking = await connect(database_url, application_name="test auditor", settings=ROWS_BY_KEY)
+    async with connected(database_url) as passing:
+        try:
+            tenure = await Tenure.take(looking, new_holder())
+            assert tenure is not None, "another auditor holds the lease"
+            yield HandAuditor(tenure, looking, passing)
+            await tenure.give_up(looking)
+        finally:
+            await looking.close()
