@@ -35,17 +35,11 @@ class History:
     exchanges: list[Exchange] = field(default_factory=list)
     sums: list[Decimal] = field(default_factory=list)
     """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
-    sent_count: int = 0
 
     async def more_answers(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
         """Wait until so many more requests came to their end."""
         wanted = len(self.exchanges) + count
         await eventually(lambda: len(self.exchanges) >= wanted, within=within)
-
-    async def more_sent(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
-        """Wait until so many more requests were sent; their answers may never come."""
-        wanted = self.sent_count + count
-        await eventually(lambda: self.sent_count >= wanted, within=within)
 
 
 @asynccontextmanager
@@ -86,7 +80,6 @@ async def _send(client: Client, history: History, numbers: Iterator[int], is_ove
         number = next(numbers, None)
         if number is None:
             return
-        history.sent_count += 1
         history.exchanges.append(await client.send(history.plan.request(number)))
 
 
@@ -95,7 +88,6 @@ async def _send_bulk(client: Client, history: History, numbers: Iterator[int], i
         requests = [history.plan.request(number) for number in itertools.islice(numbers, BULK_SIZE)]
         if not requests:
             return
-        history.sent_count += len(requests)
         history.exchanges += await send_bulk(client, requests)
 
 

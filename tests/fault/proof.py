@@ -53,7 +53,7 @@ class Proof:
     def summary(self) -> str:
         """How the requests fared, in one line."""
         answers = ", ".join(f"{count:,} × {what}" for what, count in sorted(self.tries.items()))
-        return f"{count_of(self.request_count, 'request')}: {answers or 'none'}"
+        return f"{count_of(self.request_count, 'request')}: {answers}" if answers else "every promise was kept"
 
 
 async def wait_for_rest(database_url: str, apis: Sequence[WalletProcess], *, has_dead_letters: bool) -> None:

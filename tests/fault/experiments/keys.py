@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from tests.fault.laboratory import MODES, Laboratory
+from tests.fault.laboratory import Laboratory
 from tests.support.books import fetch_value
 from tests.support.client import Reply, open_client
 
@@ -13,7 +13,7 @@ EFFECTS = "select count(*) from events where payload ->> 'requestId' = $1 and ty
 
 async def send_one_key_a_thousand_times(lab: Laboratory) -> None:
     """A deposit, then a transfer: one effect each, one answer in the same bytes; 422 for every other request."""
-    lab.settings["TRANSFER_MODE"] = lab.draw.choice(MODES)
+    lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
     apis = [await lab.start_api() for _ in range(3)]

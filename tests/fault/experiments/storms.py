@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from tests.fault.laboratory import MODES, Laboratory
+from tests.fault.laboratory import Laboratory
 from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
 from tests.support.relay import connected
@@ -26,7 +26,7 @@ BALANCE = "select balance from wallets where wallet_id = $1"
 
 async def storm(lab: Laboratory) -> None:
     """No deadlock and no 5xx reaches a client, no balance is off, and nobody waits behind somebody else's wallet."""
-    lab.settings["TRANSFER_MODE"] = lab.draw.choice(MODES)
+    lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
     apis = [await lab.start_api() for _ in range(2)]
