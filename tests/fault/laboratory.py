@@ -110,9 +110,9 @@ class Laboratory:
             self.histories.append(history)
             yield history
 
-    def kill_at(self, failpoint: str, *, once_in: int) -> str:
-        """A failpoint that kills at one of its first so many passes."""
-        spec = f"{failpoint}=kill@{self.draw.randint(1, once_in)}"
+    def fail_at(self, failpoint: str, mode: str, *, once_in: int) -> str:
+        """A failpoint that acts at one of its first so many passes."""
+        spec = f"{failpoint}={mode}@{self.draw.randint(1, once_in)}"
         self.note(spec)
         return spec
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.support.ports import free_port
 from tests.support.reaper import Reaper
@@ -19,7 +20,7 @@ from tests.support.sessions import family_of, kill_session, wait_until_ended
 from tests.support.waiting import eventually_blocking
 
 FAILPOINTS = "WALLET_FAILPOINTS"
-"""A process with one of these may end before it is ready: it is killed where it was told to be."""
+"""A process with one of these may end or freeze before it is ready: where it was told to."""
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
@@ -45,6 +46,11 @@ class WalletProcess:
     def exit_code(self) -> int | None:
         """What it ended with, or None while it runs."""
         return self._process.poll()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it was stopped by SIGSTOP, as by a failpoint, and waits for SIGCONT."""
+        return self.exit_code is None and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def output(self) -> str:
         """What it printed so far, to stdout and stderr."""
@@ -91,7 +97,7 @@ class Processes:
     def start_api(self, **settings: str) -> WalletProcess:
         """Starts `wallet api` on PORT, or a free one, and waits until /readyz answers 200."""
         process = self.start("api", settings=settings)
-        self.wait_until(process, lambda: _is_ready(process.url), may_end=FAILPOINTS in settings)
+        self.wait_until(process, lambda: process.is_frozen or _is_ready(process.url), may_end=FAILPOINTS in settings)
         return process
 
     def start_relay(self, **settings: str) -> WalletProcess:

@@ -1,22 +1,33 @@
-"""1: the api is killed between any two steps of a commit; clients retry their keys."""
+"""1: the api is killed between any two steps of a commit, or freezes there with its locks; clients retry their keys."""
+
+import signal
 
 from tests.fault.laboratory import Laboratory
+from tests.support.waiting import eventually
 
 STEPS = ("ledger.before_begin", "ledger.after_lock", "ledger.before_commit", "ledger.after_commit")
 BATCHES_MAX = 40
+FROZEN_SECONDS_MAX = 30.0
+ANSWERS_BESIDE_FROZEN = 20
+"""Few, as sender after sender comes to wait for the frozen one."""
 
 
 async def kill_the_api_between_steps(lab: Laboratory) -> None:
-    """SIGKILL before BEGIN, after the lock, before COMMIT, and after it before the answer; each under load."""
+    """SIGKILL before BEGIN, after the lock, before COMMIT, between COMMIT and answer; then one freezes, and wakes."""
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
     await lab.start_api()
-    api = await lab.start_api(WALLET_FAILPOINTS=lab.kill_at(STEPS[0], once_in=BATCHES_MAX))
+    api = await lab.start_api(WALLET_FAILPOINTS=lab.fail_at(STEPS[0], "kill", once_in=BATCHES_MAX))
     async with lab.load() as history:
         for step in STEPS[1:]:
             await lab.ended(api)
-            api = await lab.start_again(api, WALLET_FAILPOINTS=lab.kill_at(step, once_in=BATCHES_MAX))
+            api = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=BATCHES_MAX))
         await lab.ended(api)
-        await lab.start_again(api)
+        step = lab.draw.choice(STEPS)
+        frozen = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "stop", once_in=BATCHES_MAX))
+        await eventually(lambda: frozen.is_frozen, within=FROZEN_SECONDS_MAX)
+        # PostgreSQL ends the session that sits on its locks; until then only requests on these wallets wait.
+        await history.more_answers(ANSWERS_BESIDE_FROZEN)
+        frozen.send_signal(signal.SIGCONT)
         await history.more_answers(100)

@@ -15,7 +15,7 @@ async def kill_the_relay_between_steps(lab: Laboratory) -> None:
     await lab.start_worker()
     async with lab.load(concurrency=8) as history:
         for step in STEPS:
-            relay = await lab.start_relay(WALLET_FAILPOINTS=lab.kill_at(step, once_in=ROUNDS_MAX))
+            relay = await lab.start_relay(WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=ROUNDS_MAX))
             await lab.ended(relay)
         zombie = await lab.start_relay()
         await eventually(lambda: "lease_taken" in zombie.logs(), within=LEASE_SECONDS_MAX)

@@ -24,11 +24,11 @@ async def kill_the_driver_between_steps(lab: Laboratory) -> None:
     await lab.start_relay()
     await lab.start_worker()
     await lab.start_api()
-    api = await lab.start_api(WALLET_FAILPOINTS=lab.kill_at(STEPS[0], once_in=STEPS_MAX))
+    api = await lab.start_api(WALLET_FAILPOINTS=lab.fail_at(STEPS[0], "kill", once_in=STEPS_MAX))
     async with lab.load(wallet_count=8) as history:
         for step in STEPS[1:]:
             await lab.ended(api)
-            api = await lab.start_again(api, WALLET_FAILPOINTS=lab.kill_at(step, once_in=STEPS_MAX))
+            api = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=STEPS_MAX))
         await lab.ended(api)
         await history.more_answers(50)
     dying = await lab.start_again(api, WALLET_FAILPOINTS=f"{lab.draw.choice(STEPS[:2])}=kill@{ORPHANS // 2}")

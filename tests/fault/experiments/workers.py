@@ -16,11 +16,11 @@ async def kill_the_worker_between_steps(lab: Laboratory) -> None:
             # The checkpoint moves with the effects: there is no acknowledgement. Who stands by takes over.
             for _ in range(TIMES):
                 await lab.ended(
-                    await lab.start_worker(WALLET_FAILPOINTS=lab.kill_at(BEFORE_COMMIT, once_in=GROUPS_MAX))
+                    await lab.start_worker(WALLET_FAILPOINTS=lab.fail_at(BEFORE_COMMIT, "kill", once_in=GROUPS_MAX))
                 )
         else:
             for step in (BEFORE_COMMIT, BEFORE_ACK) * TIMES:
-                await lab.ended(await lab.start_worker(WALLET_FAILPOINTS=lab.kill_at(step, once_in=GROUPS_MAX)))
+                await lab.ended(await lab.start_worker(WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=GROUPS_MAX)))
                 await lab.start_worker()
         await lab.start_worker()
         await history.more_answers(50)
