@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EVENTS = """
 select e.wallet_id, e.event_id, e.type, e.occurred_at, e.amount, e.balance_after, e.transfer_id,
-    e.payload ->> 'requestId' as request_id, j.seq, e.ordinal
+    e.payload ->> 'requestId' as request_id, j.seq, j.position, e.ordinal
 from events e left join journal j using (batch_id)
 where e.wallet_id = any($1) or e.payload ->> 'requestId' = any($2)
 order by e.wallet_id, e.version
@@ -52,6 +52,8 @@ class Books(Evidence):
 
     places: dict[str, Place] = field(default_factory=dict)
     """By event id; an event that stands in no batch has none."""
+    sealed: dict[str, Place] = field(default_factory=dict)
+    """The same by the position that the relay gave the batch: the order in which everyone else sees the events."""
     stored: dict[tuple[WalletId, Key], Stored] = field(default_factory=dict)
     elsewhere: list[tuple[WalletId, Event]] = field(default_factory=list)
     """Events of the run's keys on wallets that the run does not know."""
@@ -76,6 +78,7 @@ async def read_evidence(database_url: str, history: History) -> Books:
     books.shown.update({row[0]: Shown(row["balance"], books.shown[row[0]].events) for row in balances})
     books.elsewhere.extend((wallet_id, event) for wallet_id, rows in by_wallet.items() for event in rows)
     books.places.update({str(row["event_id"]): (row["seq"], row["ordinal"]) for row in events if row["seq"]})
+    books.sealed.update({str(row["event_id"]): (row["position"], row["ordinal"]) for row in events if row["position"]})
     books.totals.update(dict.fromkeys(wallet_ids, Totals()))
     books.totals.update({row["wallet_id"]: Totals(*tuple(row)[1:]) for row in totals})
     books.stored.update({(row[0], row[1]): Stored(*tuple(row)[2:]) for row in operations})

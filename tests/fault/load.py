@@ -18,7 +18,7 @@ from tests.support.books import CONSERVATION
 from tests.support.waiting import eventually, last
 from wallet.monkey.client import Client, open_client
 from wallet.monkey.exchanges import Exchange
-from wallet.monkey.operations import Plan
+from wallet.monkey.operations import Key, Plan
 from wallet.postgres.errors import DATABASE_ERRORS
 
 PATIENCE_SECONDS = 90.0
@@ -35,6 +35,8 @@ class History:
     exchanges: list[Exchange] = field(default_factory=list)
     sums: list[Decimal] = field(default_factory=list)
     """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
+    bulk_keys: set[Key] = field(default_factory=set)
+    """What was sent in a bulk request: those have one audit row for all of their operations."""
 
     async def more_answers(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
         """Wait until so many more requests came to their end."""
@@ -88,6 +90,7 @@ async def _send_bulk(client: Client, history: History, numbers: Iterator[int], i
         requests = [history.plan.request(number) for number in itertools.islice(numbers, BULK_SIZE)]
         if not requests:
             return
+        history.bulk_keys.update(request.operation.key for request in requests)
         history.exchanges += await send_bulk(client, requests)
 
 

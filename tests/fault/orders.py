@@ -82,6 +82,13 @@ def wrong_orders(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
                     f"{wallet_id}: {one.type}, key {one.request_id}, has a lower version than {other.type}, "
                     f"key {other.request_id}, and stands behind it in the journal"
                 )
+        sealed = [event for event in wallet.events if event.event_id in books.sealed]
+        for one, other in pairwise(sealed):
+            if books.sealed[one.event_id] >= books.sealed[other.event_id]:
+                yield (
+                    f"{wallet_id}: {one.type}, key {one.request_id}, has a lower version than {other.type}, "
+                    f"key {other.request_id}, and was sealed behind it"
+                )
     yield from _wrong_times(sent, books)
 
 

@@ -1,28 +1,34 @@
 """What must be true after every experiment, whatever it broke: I1 to I12, and a report of what was looked at."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import httpx
 import psutil
 
 from tests.fault.checker import check_history
 from tests.fault.evidence import read_evidence
 from tests.fault.load import History
+from tests.fault.orders import fields_of
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.processes import WalletProcess
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
 from wallet.auditor.state import decode_state
-from wallet.monkey.exchanges import Answer
+from wallet.monkey.exchanges import Answer, NoAnswer
 from wallet.monkey.findings import Check, check_of, count_of
 
 REST_SECONDS_MAX = 60.0
 MEMORY_BYTES_MAX = 500_000_000
 DESCRIPTORS_MAX = 500
+AUDITED = """
+select wallet_id, request_id, count(*), count(*) filter (where status < 500)
+from api_audit where method = 'POST' group by wallet_id, request_id
+"""
 SESSIONS_LEFT_OPEN = """
 select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'
 """
@@ -80,7 +86,8 @@ async def prove(
     checks: list[Check] = []
     for history in histories:
         checks += check_history(await read_evidence(database_url, history), history.sums)
-    await assert_books_are_right(database_url)
+    checks.append(await _audited(database_url, histories))
+    checks.append(await _books(database_url))
     checks.append(await _verify(database_url, heads))
     checks.append(await _audit(database_url))
     checks.append(check_of("processes stay small", count_of(len(running), "process", "processes"), map(_size, running)))
@@ -95,6 +102,48 @@ def tries_of(histories: Sequence[History]) -> Counter[str]:
         for exchange in history.exchanges
         for attempt in exchange.tries
     )
+
+
+async def _books(database_url: str) -> Check:
+    """The invariants as tests hold them; one that fails must not hide what the other checks found."""
+    faults = []
+    try:
+        await assert_books_are_right(database_url)
+    except AssertionError as error:
+        faults.append(f"{error} is broken")
+    return check_of("the books are right", "I1 to I5, I7, I9, I10", faults)
+
+
+async def _audited(database_url: str, histories: Sequence[History]) -> Check:
+    """I10 and I12: each answer has its audit row, replays too; what was said not to be executed never was decided."""
+    tries: defaultdict[tuple[str, str], list[Answer | NoAnswer]] = defaultdict(list)
+    for history in histories:
+        for exchange in history.exchanges:
+            if exchange.request.operation.key not in history.bulk_keys:
+                tries[exchange.request.operation.wallet_id, exchange.request.operation.key] += exchange.tries
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = {(row[0], row[1]): (row[2], row[3]) for row in await connection.fetch(AUDITED)}
+    finally:
+        await connection.close()
+    faults = []
+    for key, attempts in tries.items():
+        answered = sum(isinstance(attempt, Answer) and attempt.is_definite for attempt in attempts)
+        left_open = sum(map(_leaves_open, attempts))
+        count, decided = rows.get(key, (0, 0))
+        if not (answered <= decided <= answered + left_open and count <= len(attempts)):
+            faults.append(
+                f"{key[1]} was tried {len(attempts)} times, answered {answered} times, left open {left_open} times; "
+                f"it has {count} audit rows, {decided} of them of a decision"
+            )
+    return check_of("answers are audited", count_of(len(tries), "key"), faults)
+
+
+def _leaves_open(attempt: Answer | NoAnswer) -> bool:
+    """Whether a client can't know if its request was decided; a 503 mostly says that it was not."""
+    if isinstance(attempt, NoAnswer):
+        return True
+    return not attempt.is_definite and fields_of(attempt).get("code") == "outcome_unknown"
 
 
 async def _verify(database_url: str, heads: Path | None) -> Check:

@@ -70,4 +70,5 @@ def _reason(failure: BaseException) -> str:
     """The first cause, in a line."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
-    return f"{type(failure).__name__}: {failure}".splitlines()[0]
+    [*_, place] = traceback.extract_tb(failure.__traceback__)
+    return f"{type(failure).__name__}: {str(failure) or place.line}".splitlines()[0]

@@ -1,6 +1,6 @@
 """A client that sends with the same key until the outcome is known.
 
-What leaves an outcome open is asked again, with back-off: no answer, 429, 503, other server errors. Every try, the
+What leaves an outcome open is asked again, with back-off: no answer, 408, 429, 503, other server errors. Every try, the
 retries of one request, and the reads have their limits; a request that reaches its limit stays unknown.
 """
 

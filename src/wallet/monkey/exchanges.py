@@ -5,6 +5,7 @@ from typing import Final
 
 from wallet.monkey.operations import Request
 
+REQUEST_TIMEOUT: Final = 408
 TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR_FIRST: Final = 500
 UNAVAILABLE: Final = 503
@@ -21,8 +22,8 @@ class Answer:
 
     @property
     def is_definite(self) -> bool:
-        """Whether it tells the request's outcome. A server error leaves it open; 429 and 503 ask to come again."""
-        return self.status < SERVER_ERROR_FIRST and self.status != TOO_MANY_REQUESTS
+        """Whether it tells the request's outcome. A server error leaves it open; 408, 429 and 503 ask to come again."""
+        return self.status < SERVER_ERROR_FIRST and self.status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
 
     @property
     def is_server_error(self) -> bool:

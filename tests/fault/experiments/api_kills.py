@@ -3,10 +3,11 @@
 import signal
 
 from tests.fault.laboratory import Laboratory
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, last
 
 STEPS = ("ledger.before_begin", "ledger.after_lock", "ledger.before_commit", "ledger.after_commit")
 BATCHES_MAX = 40
+BEFORE_COMMIT_MS = 200
 FROZEN_SECONDS_MAX = 30.0
 ANSWERS_BESIDE_FROZEN = 20
 """Few, as sender after sender comes to wait for the frozen one."""
@@ -24,8 +25,18 @@ async def kill_the_api_between_steps(lab: Laboratory) -> None:
             await lab.ended(api)
             api = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=BATCHES_MAX))
         await lab.ended(api)
+        # And from outside, while every batch waits just before its COMMIT: nobody may have been answered yet.
+        waits = f"ledger.before_commit=delay:{BEFORE_COMMIT_MS}"
+        api = await lab.start_again(api, WALLET_FAILPOINTS=waits)
+        for _ in range(3):
+            await last(lab.draw.uniform(0.5, 2) * BEFORE_COMMIT_MS / 1000)
+            await lab.kill(api)
+            api = await lab.start_api(PORT=str(api.port), WALLET_FAILPOINTS=waits)
+        await lab.kill(api)
         step = lab.draw.choice(STEPS)
-        frozen = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "stop", once_in=BATCHES_MAX))
+        frozen = await lab.start_api(
+            PORT=str(api.port), WALLET_FAILPOINTS=lab.fail_at(step, "stop", once_in=BATCHES_MAX)
+        )
         await eventually(lambda: frozen.is_frozen, within=FROZEN_SECONDS_MAX)
         # PostgreSQL ends the session that sits on its locks; until then only requests on these wallets wait.
         await history.more_answers(ANSWERS_BESIDE_FROZEN)

@@ -31,7 +31,8 @@ async def vanish(lab: Laboratory) -> None:
         await history.more_answers(100)
     effects = await fetch_value(lab.database_url, EFFECTS)
     lab.note(f"{effects} of {VANISHING} requests whose client had vanished took effect; {HALF_OPEN} sockets half open")
-    assert effects, "not one request outlived its client"
+    assert isinstance(effects, int)
+    assert effects > VANISHING / 2, f"only {effects} of {VANISHING} requests outlived their client"
     async with open_client(api.url) as client:
         posts = [client.post("/wallet/vanished/deposit", _body(number)) for number in range(VANISHING)]
         assert {reply.status for reply in await asyncio.gather(*posts)} == {201}

@@ -9,6 +9,7 @@ from tests.fault.laboratory import Laboratory
 from tests.support.client import Client, open_client
 from tests.support.postgres_proxy import Loss, PostgresProxy, with_probability
 from tests.support.proxy import Proxy
+from tests.support.proxy_link import Network
 from tests.support.waiting import last
 
 CUT_PROBABILITY = 0.1
@@ -20,6 +21,8 @@ GRACE_SECONDS = 1.5
 SLOW_SECONDS = 0.1
 """Each way, so 200 ms for each statement of a batch."""
 SILENT_PROBES = 12
+FORSAKEN_SECONDS_MAX = 25.0
+"""A few times what a lane waits for an answer before it takes a new connection."""
 
 
 async def cut_commits(lab: Laboratory) -> None:
@@ -46,6 +49,7 @@ async def cut_commits(lab: Laboratory) -> None:
 async def silence_and_slow_the_network(lab: Laboratory) -> None:
     """Every request is answered by its deadline, and all is well again when the network is."""
     lab.settings["REQUEST_DEADLINE_SECONDS"] = f"{DEADLINE_SECONDS:g}"
+    lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
     async with Proxy.to_server_of(lab.database_url) as network:
@@ -65,6 +69,10 @@ async def silence_and_slow_the_network(lab: Laboratory) -> None:
             network.cut()
             network.speak()
             await history.more_answers(50)
+            # The connections that are open now are never heard of again; new ones live.
+            network.silence()
+            network.network = Network()
+            await history.more_answers(50, within=FORSAKEN_SECONDS_MAX)
         seen = lab.tries()
         assert set(seen) <= HONEST, f"a client saw more than latency and 503: {seen}"
         await lab.stop_apis()

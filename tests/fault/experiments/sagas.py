@@ -15,6 +15,9 @@ STEPS = ("saga.after_debit", "saga.after_credit", "ledger.after_commit", "ledger
 STEPS_MAX = 20
 ORPHANS = 60
 RECOVERY_SECONDS_MAX = 30.0
+ARRIVED = """
+select count(*) from transfers where from_wallet_id = 'orphans' and request_id like $1 and status = 'completed'
+"""
 UNFINISHED = "select count(*) from transfers where status = 'debited'"
 
 
@@ -31,27 +34,37 @@ async def kill_the_driver_between_steps(lab: Laboratory) -> None:
             api = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=STEPS_MAX))
         await lab.ended(api)
         await history.more_answers(50)
-    dying = await lab.start_again(api, WALLET_FAILPOINTS=f"{lab.draw.choice(STEPS[:2])}=kill@{ORPHANS // 2}")
-    await _orphan_transfers(dying)
+    for step in STEPS[:2]:
+        await lab.kill(api)
+        api = await _lose_drivers(lab, api, step)
+
+
+async def _lose_drivers(lab: Laboratory, api: WalletProcess, step: str) -> WalletProcess:
+    """Transfers of which the receiver knows nothing yet, or all: who ends them can't tell which."""
+    dying = await lab.start_api(PORT=str(api.port), WALLET_FAILPOINTS=f"{step}=kill@{ORPHANS // 2}")
+    await _orphan_transfers(dying, step.replace(".", "-"))
     await lab.ended(dying)
     left = await fetch_value(lab.database_url, UNFINISHED)
-    lab.note(f"{left} transfers lost their driver and their client")
+    lab.note(f"{left} transfers lost their driver and their client: {step}")
     assert left, "the driver died without leaving a transfer behind"
-    await lab.start_again(dying)
+    api = await lab.start_again(dying)
 
     async def all_ended() -> bool:
         return await fetch_value(lab.database_url, UNFINISHED) == 0
 
     await eventually(all_ended, within=RECOVERY_SECONDS_MAX)
+    arrived = await fetch_value(lab.database_url, ARRIVED, f"{step.replace('.', '-')}-%")
+    assert arrived == ORPHANS, f"{arrived} of {ORPHANS} transfers, none of which could be refused, arrived"
+    return api
 
 
-async def _orphan_transfers(api: WalletProcess) -> None:
+async def _orphan_transfers(api: WalletProcess, name: str) -> None:
     async with open_client(api.url) as client:
-        await client.post("/wallet/orphans/deposit", {"amount": ORPHANS, "requestId": "orphans"})
-        await asyncio.gather(*(_ask_once(client, api, number) for number in range(ORPHANS)))
+        await client.post("/wallet/orphans/deposit", {"amount": ORPHANS, "requestId": name})
+        await asyncio.gather(*(_ask_once(client, api, f"{name}-{number}") for number in range(ORPHANS)))
 
 
-async def _ask_once(client: Client, api: WalletProcess, number: int) -> None:
-    body = {"amount": 1, "toWalletId": f"orphan-{number % 7}", "requestId": f"orphan-{number}"}
+async def _ask_once(client: Client, api: WalletProcess, key: str) -> None:
+    body = {"amount": 1, "toWalletId": f"orphan-{key[-1]}", "requestId": key}
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         await client.post_once("/wallet/orphans/transfer", body, url=api.url)
