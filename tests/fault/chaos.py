@@ -48,7 +48,7 @@ def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path) -> int
         with _own_servers() as servers:
             for each in _in_turn(experiments, servers, seconds=minutes * SECONDS_A_MINUTE, seed=seed):
                 runs.append(each)
-                _tell(console, each, logs)
+                _tell(console, each, logs, minutes=minutes if len(experiments) == 1 else 0)
     except KeyboardInterrupt:
         console.print("ended; everything it had started is gone")
         if all(each.is_clean for each in runs):
@@ -111,7 +111,7 @@ def _heading(experiments: Sequence[Experiment], minutes: float, seed: int) -> st
     return f"chaos: {what}, {how_long}, seed {seed}; on private servers, fsync on"
 
 
-def _tell(console: Console, run: Run, logs: Path) -> None:
+def _tell(console: Console, run: Run, logs: Path, *, minutes: float) -> None:
     mark, style = ("✓", "green") if run.is_clean else ("✗", "bold red")
     summary = "failed" if run.proof is None else run.proof.summary()
     number, name = run.experiment.number, run.experiment.name
@@ -127,7 +127,7 @@ def _tell(console: Console, run: Run, logs: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(run.report())
         console.print(f"      what its processes said: {kept}")
-        console.print(f"      repeat it: ./wallet chaos --minutes 0 --seed {run.seed} --only {number}")
+        console.print(f"      repeat it: ./wallet chaos --minutes {minutes:g} --seed {run.seed} --only {number}")
     sys.stdout.flush()
 
 

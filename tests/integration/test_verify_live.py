@@ -1,8 +1,8 @@
 """Verify beside a system at work: no false alarm, and nobody waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,13 +13,16 @@ from tests.support.ledger import deposit, running_ledger, send, transfer, withdr
 from tests.support.live_load import load_on
 from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import faults_of, proof_of
+from tests.support.waiting import eventually
 from tests.support.worker import fetch, running_worker, until
 from tests.support.written_books import LAST_POSITION
+from wallet.postgres.connections import connect
+from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.relay.heads import FILENAME, export_head
 from wallet.verification import journal as journal_module
 from wallet.verification import snapshot as snapshot_module
 from wallet.verification.checks import Check
-from wallet.verification.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot
+from wallet.verification.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot, snapshot_on
 from wallet.verification.verify import Proof
 
 
@@ -157,3 +160,24 @@ async def test_a_transfer_under_way_is_no_fault_until_it_is_stuck(books_url: str
 async def test_a_database_without_our_tables_is_not_proved(empty_database_url: str) -> None:
     with pytest.raises(NotMigrated, match="run `wallet migrate`"):
         await proof_of(empty_database_url)
+
+
+async def test_a_proof_whose_process_was_killed_ends_on_the_server_too(database_url: str) -> None:
+    connection = await connect(database_url, application_name="killed", statement_seconds=60)
+    async with connected(database_url) as observer:
+        running = "select count(*) from pg_stat_activity where application_name = 'killed' and state = 'active'"
+
+        async def sleep_in_a_snapshot() -> None:
+            with suppress(*DATABASE_ERRORS):
+                async with snapshot_on(connection) as snapshot:
+                    await snapshot.rows("select pg_sleep(60)")
+
+        sleeping = asyncio.create_task(sleep_in_a_snapshot())
+        await eventually(lambda: observer.fetchval(running))
+        connection.terminate()
+        await sleeping
+        await eventually(lambda: is_zero(observer.fetchval(running)))
+
+
+async def is_zero(counting: Awaitable[int]) -> bool:
+    return await counting == 0

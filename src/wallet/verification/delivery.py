@@ -17,6 +17,13 @@ async def prove_delivery(
     counts = await snapshot.row(SQL.inbox_counts, *buckets)
     assert counts is not None
     finding.looked_at = counts["processed_count"]
+    async with snapshot.joining_whole_tables():
+        await _prove_effects(snapshot, finding, buckets)
+        await _warn(snapshot, finding, buckets, counts["open_letter_count"] if warns_of_letters else 0)
+    return [finding]
+
+
+async def _prove_effects(snapshot: Snapshot, finding: Finding, buckets: Buckets) -> None:
     row = await snapshot.row(SQL.effects_without_events, *buckets)
     if row is not None:
         expected, name = "an event in the log", f"event {row['event_id']}"
@@ -30,8 +37,6 @@ async def prove_delivery(
             found=f"none; the error was {row['error_message']}",
             count=row["fault_count"],
         )
-    await _warn(snapshot, finding, buckets, counts["open_letter_count"] if warns_of_letters else 0)
-    return [finding]
 
 
 async def _warn(snapshot: Snapshot, finding: Finding, buckets: Buckets, open_letter_count: int) -> None:

@@ -58,6 +58,17 @@ class Snapshot:
         """The first row of a statement, if it gives any."""
         return await self._connection.fetchrow(statement, *arguments)
 
+    @asynccontextmanager
+    async def joining_whole_tables(self) -> AsyncIterator[None]:
+        """For joins on columns without an index, which only hashing or sorting both sides can do.
+
+        On tables that nobody has analyzed, as after a restore, the planner thinks a loop of look-ups cheaper: hours.
+        """
+        await self._connection.execute(SQL.refuse_loops)
+        yield
+        # Not where a statement failed: then the transaction is over, and the setting with it.
+        await self._connection.execute(SQL.allow_loops)
+
     async def stream(self, statement: str, *arguments: object) -> "AsyncIterator[Sequence[Record]]":
         """The rows of a statement that gives many, some thousand at a time."""
         cursor = await self._connection.cursor(statement, *arguments)

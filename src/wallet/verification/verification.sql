@@ -6,10 +6,18 @@
 -- name: read_at_length
 -- Rows are taken through portals, which never run in parallel and are always read to their end, so the planner is
 -- told not to plan for either. Sorts beyond work_mem go to temporary files: memory stays bounded, the server's too.
+-- A proof whose process was killed must not go on: its snapshot would hold back vacuum.
 set local cursor_tuple_fraction = 1;
 set local max_parallel_workers_per_gather = 0;
 set local work_mem = '64MB';
-set local idle_in_transaction_session_timeout = '60s'
+set local idle_in_transaction_session_timeout = '60s';
+set local client_connection_check_interval = '2s'
+
+-- name: refuse_loops
+set local enable_nestloop = off
+
+-- name: allow_loops
+set local enable_nestloop = on
 
 -- name: read_clock
 select clock_timestamp()

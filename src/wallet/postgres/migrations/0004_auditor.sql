@@ -11,3 +11,6 @@ create table auditor (
     constraint auditor_only_row check (only_row)
 );
 insert into auditor default values;
+
+-- Whether an event has a dead letter, in one look-up for each event that had no effect yet.
+create index dead_letters_event on dead_letters (event_id) where event_id is not null;
