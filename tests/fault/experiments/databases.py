@@ -10,6 +10,7 @@ from tests.support.broker import message_count
 from tests.support.process_faults import suspend
 from tests.support.processes import WalletProcess
 from tests.support.waiting import eventually, last
+from tests.support.worker import fetch
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 ANSWERS_BETWEEN = 150
@@ -22,6 +23,18 @@ select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and application_name like 'wallet%' and pid <> pg_backend_pid()
 order by random() limit 1
 """
+FILL = """
+create function refuse_rows() returns trigger language plpgsql as $$
+begin
+    raise exception 'no room' using errcode = 'disk_full';
+end
+$$
+"""
+FILL_AT = (
+    "create trigger refuse_rows before insert or update on wallet_stats for each row execute function refuse_rows()"
+)
+ROOM = "drop trigger refuse_rows on wallet_stats"
+FULL_PAUSES = 2
 
 
 async def restart_postgres(lab: Laboratory) -> None:
@@ -55,8 +68,28 @@ async def take_the_database_from_the_worker(lab: Laboratory) -> None:
         await last(lab.seconds / 10)
         await asyncio.to_thread(lab.postgres.start)
         lab.note(f"PostgreSQL was gone ({goes.__name__}) while {BACKLOG} requests' events waited")
+    await _fill_the_database(lab, worker)
     assert await message_count(lab.rabbitmq_url, DEAD_LETTER_QUEUE) == 0
     assert await fetch_value(lab.database_url, "select count(*) from dead_letters") == 0
+
+
+async def _fill_the_database(lab: Laboratory, worker: WalletProcess) -> None:
+    """It is there, and has no room for the effects: a dead letter could be stored, and must not be."""
+    await fetch(lab.database_url, FILL)
+    await fetch(lab.database_url, FILL_AT)
+    paused = worker.logs().count("worker_paused")
+    async with lab.load(concurrency=8, count=BACKLOG):
+        pass
+
+    async def has_paused() -> bool:
+        letters = await fetch_value(lab.database_url, "select count(*) from dead_letters")
+        assert letters == 0, f"{letters} dead letters while the database had no room"
+        return _has_paused(worker, paused + FULL_PAUSES)
+
+    await eventually(has_paused, within=PAUSED_SECONDS_MAX)
+    await fetch(lab.database_url, ROOM)
+    await lab.at_rest()
+    lab.note(f"PostgreSQL had no room while {BACKLOG} requests' events came")
 
 
 def _has_paused(worker: WalletProcess, times: int) -> bool:

@@ -76,9 +76,13 @@ def _poison() -> list[Message]:
 
 
 async def _open_letters(lab: Laboratory, count: int) -> None:
+    """So many are open, and as many messages lie in the broker's queue of them."""
+
     async def are_open() -> bool:
         found = await fetch_value(lab.database_url, OPEN)
         assert found == count, f"{found} dead letters are open"
+        messages = await message_count(str(lab.rabbitmq_url), DEAD_LETTER_QUEUE)
+        assert messages == count, f"{messages} messages lie in the dead-letter queue, {count} letters are open"
         return True
 
     await eventually(are_open, within=30, every=0.1)

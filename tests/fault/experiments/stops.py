@@ -1,8 +1,12 @@
 """14: SIGTERM of every process under load, one after the other."""
 
+import asyncio
 from collections import Counter
 
 from tests.fault.laboratory import Laboratory
+from tests.support.client import Reply, open_client
+from tests.support.relay import connected
+from tests.support.waiting import last
 from tests.support.worker import fetch
 from wallet.monkey.exchanges import Answer
 
@@ -15,6 +19,9 @@ NEVER_READ = {
     "connection lost",
     "connection closed without an answer",
 }
+HELD = "/wallet/held/deposit"
+UNDER_WAY = 20
+HELD_SECONDS = 1.0
 DECIDED = "select wallet_id, request_id, count(*) from api_audit where method = 'POST' group by 1, 2"
 
 
@@ -43,6 +50,30 @@ async def stop_everything_in_turn(lab: Laboratory) -> None:
     assert set(reasons) <= NEVER_READ, f"a stop was seen by a client: {reasons}"
     lab.note("sent again: " + ", ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items())))
     await _every_decision_was_answered(lab)
+    await _stop_with_requests_under_way(lab)
+
+
+async def _stop_with_requests_under_way(lab: Laboratory) -> None:
+    """What an api has read when it is asked to stop is done and answered; a held wallet makes sure that some is."""
+    api = lab.apis[0]
+    async with open_client(api.url) as client, connected(lab.database_url) as outside:
+        await client.post(HELD, {"amount": 1, "requestId": "held"})
+        async with outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'held' for update")
+            asked = [
+                asyncio.create_task(client.post_once(HELD, {"amount": 1, "requestId": f"held-{number}"}, url=api.url))
+                for number in range(UNDER_WAY)
+            ]
+            await last(HELD_SECONDS)
+            stopping = asyncio.create_task(lab.stop(api))
+            await last(HELD_SECONDS)
+            early = [task for task in asked if task.done()]
+        replies = await asyncio.gather(*asked, return_exceptions=True)
+        await stopping
+    seen = Counter(reply.status if isinstance(reply, Reply) else repr(reply) for reply in replies)
+    assert not early, f"a stop broke off requests under way: {seen}"
+    assert seen == {201: UNDER_WAY}, f"a stop broke off requests under way: {seen}"
+    await lab.start_api(PORT=str(api.port))
 
 
 async def _every_decision_was_answered(lab: Laboratory) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from tests.fault.laboratory import Laboratory
 from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
 from tests.support.relay import connected
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, last
 
 STORM = 400
 WRITERS = 500
@@ -17,6 +18,8 @@ FAIR_SECONDS = 5.0
 """Far more than a request takes beside a hot wallet, far less than waiting behind all of its writers would."""
 PROBES = 20
 WAITING = 50
+MORE_HELD = ("held-1", "held-2", "held-3")
+APART_SECONDS = 0.1
 HOLD = "select from wallets where wallet_id = $1 for update"
 WAITED_FOR = """
 select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
@@ -69,13 +72,23 @@ async def _probe_others(lab: Laboratory, client: Client, *, beside: str) -> None
 async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
     """Someone outside holds a wallet's row, with many requests waiting for it: only these wait."""
     async with connected(lab.database_url) as outside:
+        for wallet_id in MORE_HELD:
+            await client.post(f"/wallet/{wallet_id}/deposit", {"amount": 1, "requestId": "first"})
         async with outside.transaction():
+            for wallet_id in MORE_HELD:
+                await outside.execute(HOLD, wallet_id)
             await outside.execute(HOLD, "hot")
             waiting = asyncio.create_task(_post_all(client, [("/wallet/hot/deposit", {"amount": 1})] * WAITING, "held"))
             await _wait_for_lock(lab)
+            more = []
+            for wallet_id in MORE_HELD:
+                # One after the other, so that no two are of one batch: as many batches wait as an api has lanes.
+                posts = _post_all(client, [(f"/wallet/{wallet_id}/deposit", {"amount": 1})] * 2, "held")
+                more.append(asyncio.create_task(posts))
+                await last(APART_SECONDS)
             await _probe_others(lab, client, beside="a held wallet")
             assert not waiting.done(), "requests on a held wallet did not wait for it"
-        await waiting
+        await asyncio.gather(waiting, *more)
 
 
 async def _wait_for_lock(lab: Laboratory) -> None:
@@ -98,4 +111,6 @@ async def _post_all(
         client.post(path, {**body, "requestId": f"{name}-{number}"}, first_url=number)
         for number, (path, body) in enumerate(requests)
     ]
-    return [reply.json() for reply in await asyncio.gather(*posts)]
+    replies = await asyncio.gather(*posts)
+    assert {reply.status for reply in replies} == {201}, f"{name}: {Counter(reply.status for reply in replies)}"
+    return [reply.json() for reply in replies]

@@ -10,6 +10,7 @@ from tests.support.worker import fetch
 from wallet.verification.checks import Check
 
 REQUESTS = 150
+APPEND_ONLY: Final = ("events", "operations", "transfers", "transfer_credits", "api_audit", "journal")
 PICK: Final = "select wallet_id, version from events where type = 'FundsDeposited' order by md5(event_id::text || $1)"
 A_DEPOSIT: Final = "(wallet_id, version) = ($1, $2)"
 FORGE: Final = f"""
@@ -24,6 +25,19 @@ TAMPERINGS: Final = {
     "an operation deleted": (
         f"delete from operations where batch_id = (select batch_id from events where {A_DEPOSIT})",
         Check.OUTCOMES,
+    ),
+    "an answer changed": (
+        f"update operations set response = 'x' where batch_id = (select batch_id from events where {A_DEPOSIT})",
+        Check.DIGESTS,
+    ),
+    "a payload changed": (f"update events set payload = payload || '{{\"tip\": 1}}' where {A_DEPOSIT}", Check.DIGESTS),
+    "a time changed": (
+        f"update events set occurred_at = occurred_at + interval '1 us' where {A_DEPOSIT}",
+        Check.DIGESTS,
+    ),
+    "a chain changed": (
+        f"update journal set chain = digest where batch_id = (select batch_id from events where {A_DEPOSIT})",
+        Check.POSITIONS,
     ),
     "a balance changed": (
         "update wallets set balance = balance + 1 where wallet_id = $1 and $2::bigint is not null",
@@ -57,6 +71,8 @@ async def tamper_with_the_books(lab: Laboratory) -> None:
         assert first.row, f"{name}: no row is named"
         lab.note(f"{name}: {check.invariant} {check.title}: {first.table}: {first.row}")
         lab.postgres.drop_database(copy)
+    for table in APPEND_ONLY:
+        await _is_refused(lab.database_url, f"{table} emptied", f"truncate {table}")
     await _cut_the_tail(lab)
 
 
