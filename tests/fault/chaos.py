@@ -118,9 +118,10 @@ def _tell(console: Console, run: Run, logs: Path, *, minutes: float) -> None:
     console.print(
         f"{mark} {number:>2}  {name:<{NAME_WIDTH}}  seed {run.seed:<10}  {run.seconds:6.1f} s  {summary}", style=style
     )
-    for note in run.notes:
-        console.print(f"      · {note}", style="dim")
-    if not run.is_clean:
+    if run.is_clean:
+        for note in run.notes:
+            console.print(f"      · {note}", style="dim")
+    else:
         for line in run.lines():
             console.print(f"      {line}")
         kept = logs / f"experiment-{number}-seed-{run.seed}.log"

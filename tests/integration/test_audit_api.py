@@ -1,16 +1,20 @@
 """`GET /audit` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests.support.api import RunningApi, running_api
 from tests.support.auditor import hand_auditor
 from tests.support.postgres import PostgresServer
+from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
-from tests.support.written_books import LAST_POSITION, seal_all
+from tests.support.written_books import LAST_POSITION, process_all, seal_all
+from wallet.api import audits as audits_module
 from wallet.api.audit_schemas import AuditResponse
 
 
@@ -129,6 +133,36 @@ async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -
         assert "should have gone on 120" in found["warnings"][1]["detail"]
 
 
+async def test_a_full_pass_that_is_old_is_told_though_its_next_slice_is_not_overdue(books_url: str) -> None:
+    await seal_all(books_url)
+    async with running_api(books_url) as api:
+        async with hand_auditor(books_url) as auditor:
+            await auditor.settle()
+        await status_becomes(api, "clean")
+        async with as_owner(books_url) as connection:
+            await connection.execute(
+                """update auditor set state = jsonb_set(jsonb_set(state,
+                '{passed,begun_at}', to_jsonb(now() - interval '1000 seconds')),
+                '{passed,ended_at}', to_jsonb(now() - interval '999 seconds'))"""
+            )
+        found = await status_becomes(api, "behind")
+    assert [warning["name"] for warning in found["warnings"]] == ["fullPass"]
+    assert "began 100" in found["warnings"][0]["detail"]
+
+
+async def test_callers_share_one_read_of_a_silent_database_and_its_failure(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits_module, "CACHED_SECONDS", 0.0)
+    async with Proxy.to_server_of(books_url) as proxy, running_api(proxy.url_of(books_url)) as api:
+        assert (await api.get("/audit")).status == 200
+        proxy.silence()
+        begun = time.monotonic()
+        answers = await asyncio.gather(*(api.get("/audit") for _ in range(10)))
+        assert {answer.status for answer in answers} == {503}
+        assert time.monotonic() - begun < audits_module.READ_SECONDS_MAX + 1
+
+
 async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: str) -> None:
     async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
         await auditor.settle()
@@ -145,6 +179,35 @@ async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: 
             assert found["worker"]["lagSeconds"] >= 7200
             details = {warning["name"]: warning["detail"] for warning in found["warnings"]}
             assert details["worker"].startswith("2 published events had no effect yet")
+            return True
+
+        await eventually(is_told)
+
+
+async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever_asks(books_url: str) -> None:
+    async with running_api(books_url) as api:
+        async with hand_auditor(books_url) as auditor:
+            await seal_all(books_url)
+            await process_all(books_url)
+            await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute(
+                """delete from processed_events where event_id in (
+                    select event_id from events join journal using (batch_id) order by position desc, ordinal limit 2);
+                update worker_checkpoint set position = 0;
+                update auditor set state = jsonb_set(jsonb_set(state, '{looked,lag,position}', '1'),
+                    '{looked,taken_at}', to_jsonb(now() - interval '95 seconds'));
+                update events set occurred_at = occurred_at - interval '1 hour'"""
+            )
+
+        async def is_told() -> bool:
+            found = await audit_of(api)
+            assert found["worker"]["lagEvents"] == 2
+            assert found["worker"]["lagSeconds"] >= 3600
+            assert [warning["name"] for warning in found["warnings"]] == ["auditor", "worker"]
+            metrics = await metrics_of(api)
+            assert metrics["wallet_worker_lag_events"] == 2
+            assert metrics["wallet_worker_lag_seconds"] >= 3600
             return True
 
         await eventually(is_told)

@@ -1,11 +1,15 @@
 """The auditor's looks and passes: clean books stay clean, and whatever was changed is on record within one of them."""
 
+import msgspec
 import pytest
 
 from tests.support.auditor import hand_auditor
+from tests.support.books import fetch_value
 from tests.support.ledger import deposit, running_ledger, send
+from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.auditor import auditor as auditor_module
+from wallet.auditor.state import Lag, StoredFault
 from wallet.verification.checks import Check
 
 
@@ -49,6 +53,50 @@ async def test_books_that_nobody_uses_are_passed_over_at_leisure(
         assert await auditor.pass_on() == 0
 
 
+async def test_a_slow_slice_does_not_put_the_pass_to_sleep(books_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditor_module, "REST", 1e9)
+    async with hand_auditor(books_url) as auditor:
+        assert await auditor.pass_on() == auditor_module.REST_SECONDS_MAX == 60
+
+
+async def test_one_event_without_effect_is_a_lag_of_one_however_much_was_processed_after_it(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.auditor.lag.BATCHES_READ", 7)
+    async with hand_auditor(books_url) as auditor, as_owner(books_url) as connection:
+        await auditor.settle()
+        await connection.execute(
+            """delete from processed_events where event_id =
+            (select event_id from events where wallet_id = 'alice' and version = 3)"""
+        )
+        looked = auditor.state.looked
+        assert looked is not None
+        auditor.state.looked = msgspec.structs.replace(looked, lag=Lag())
+        await auditor.look()
+        assert auditor.state.looked.lag.event_count == 1
+
+
+async def test_what_a_newer_version_left_does_not_wedge_the_pass(books_url: str) -> None:
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        await auditor.pass_on()
+        assert auditor.state.passing is not None
+        auditor.state.passing.stage = "later"
+        now = auditor.state.passing.begun_at
+        auditor.state.faults["LATER"] = StoredFault("table", "row", "this", "that", 1, now, now)
+        await auditor.pass_over()
+        assert auditor.state.faults.keys() == {"LATER"}
+
+
+async def test_a_warning_shortens_the_rest_on_idle_books(books_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditor_module, "REST", 0.0)
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        assert auditor.state.passed is not None
+        auditor.state.passed.tallies["DELIVERY"].warnings = ["waits"]
+        assert await auditor.pass_on() == 0
+
+
 async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,4 +109,20 @@ async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
         await auditor.pass_over()
         assert auditor.state.width == 32
         assert auditor.faults == {}
-        assert slices == 4 + 7
+        assert slices == 5
+
+
+async def test_a_slice_of_wallets_has_as_many_buckets_as_hold_so_many_events(
+    books_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_count = await fetch_value(books_url, "select count(*) from events")
+    assert isinstance(event_count, int)
+    monkeypatch.setattr("wallet.auditor.full_pass.EVENTS_READ", event_count // 16)
+    async with hand_auditor(books_url) as auditor:
+        await auditor.pass_on()
+        assert auditor.state.passing is not None
+        assert (auditor.state.passing.stage, auditor.state.width) == (
+            "wallets",
+            64 * (event_count // 16) // event_count,
+        )
+        assert auditor.state.width < 5

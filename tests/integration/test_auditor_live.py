@@ -34,6 +34,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("LOOK_SECONDS", 0.05), ("FIRST_LOOK_SECONDS", 0.02), ("STANDBY_SECONDS", 0.05)):
         monkeypatch.setattr(auditor_module, name, seconds)
     monkeypatch.setattr(auditor_module, "PASS_SECONDS", 0.1)
+    monkeypatch.setattr(look_module, "WEIGH_SECONDS", 0.0)
+    monkeypatch.setattr(look_module, "WEIGH_REST", 1.0)
     monkeypatch.setattr(auditor_module, "REST", 0.5)
     monkeypatch.setattr(auditor_module, "REST_IDLE", 0.5)
 

@@ -101,6 +101,19 @@ async def test_money_in_flight_that_no_transfer_accounts_for_is_red_at_the_next_
     assert fault.found.startswith("in flight 0.0000")
 
 
+async def test_a_quiet_wallets_changed_balance_is_red_by_looks_alone(books_url: str) -> None:
+    async with hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'bob'")
+        auditor.state.weighed = None
+        await auditor.look()
+        fault = auditor.faults[Check.CONSERVATION]
+        assert fault.table == "wallets, events"
+        assert fault.expected != fault.found
+        assert auditor.is_pass_wanted
+
+
 async def test_a_fault_that_was_mended_is_struck_by_a_whole_pass_and_not_before(books_url: str) -> None:
     async with hand_auditor(books_url) as auditor:
         await auditor.settle()

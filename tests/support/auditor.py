@@ -33,6 +33,11 @@ class HandAuditor:
         """What it has on record."""
         return {Check[name]: fault for name, fault in self.state.faults.items()}
 
+    @property
+    def is_pass_wanted(self) -> bool:
+        """Whether a look has asked the pass to go on at once."""
+        return self._tenure.pass_wanted.is_set()
+
     async def look(self) -> None:
         """Look until nothing is left to look at."""
         while not await look_once(self._looking, self._tenure):

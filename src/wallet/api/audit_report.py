@@ -17,7 +17,7 @@ from wallet.api.audit_schemas import (
     AuditWarning,
     AuditWorker,
 )
-from wallet.api.audit_warnings import duration_of, lag_seconds_of, seconds_since, warnings_of
+from wallet.api.audit_warnings import duration_of, seconds_since, warnings_of
 from wallet.api.reads import format_time
 from wallet.auditor.full_pass import progress_of
 from wallet.auditor.reading import Reading
@@ -37,7 +37,7 @@ _THINK: Final = (
 )
 _CURES: Final = {
     Check.PROJECTIONS: _REBUILD,
-    Check.HEADS: "The journal has lost, or rewritten, what was in it. Compare it with backups and exported heads. "
+    Check.HEADS: "The auditor itself had seen this position: the journal lost or rewrote it. Compare it with backups. "
     + _THINK,
     Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
 }
@@ -62,7 +62,7 @@ def report_of(reading: Reading) -> AuditResponse:
         journal=AuditJournal(reading.head_position, 0 if positions is None else positions.count),
         transfers=AuditTransfers(reading.stuck_count, transfer and f"wallet {transfer[0]}, transfer {transfer[1]}"),
         oldest_unpublished_seconds=seconds_since(reading.unpublished_at, reading.now),
-        worker=AuditWorker(0, 0.0) if looked is None else AuditWorker(looked.lag.event_count, lag_seconds_of(looked)),
+        worker=AuditWorker(reading.lag.event_count, round(reading.lag_seconds, 3)),
         dead_letters_open=reading.open_letter_count,
         incremental=_incremental(reading),
         full_pass=_full_pass(reading),
@@ -138,7 +138,8 @@ def _under_way(passing: Passing, reading: Reading, last: float | None) -> AuditU
     age = seconds_since(passing.begun_at, reading.now)
     progress = round(progress_of(passing, reading.head_position), 3)
     expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last
-    return AuditUnderWay(age, progress, expected)
+    # What it takes now is not known, where it takes longer than that already.
+    return AuditUnderWay(age, progress, expected if expected is not None and expected > age else None)
 
 
 def _money(amount: Decimal) -> str:

@@ -5,13 +5,15 @@ from typing import Final
 
 from wallet.api.audit_schemas import AuditWarning
 from wallet.api.health import BACKLOG_SECONDS_MAX
-from wallet.auditor.reading import Reading
-from wallet.auditor.state import Looked, Passed
+from wallet.auditor.reading import LOOK_OLD, Reading
+from wallet.auditor.state import Passed
 
-LOOK_SECONDS_MAX: Final = 40.0
-"""A look comes every 5 seconds, and after a crash another auditor takes over within 25."""
+LOOK_SECONDS_MAX: Final = LOOK_OLD.total_seconds()
 SLICE_OVERDUE_SECONDS_MAX: Final = 900.0
 """A slice of the full pass is missed so long after it was due: more than one takes on very large books."""
+PASS_SECONDS_MAX: Final = 900.0
+PASS_DURATIONS_MAX: Final = 3.0
+"""A pass is old beyond both: 15 minutes, and three times what the last one took and this one has planned so far."""
 LAG_SECONDS_MAX: Final = 30.0
 
 
@@ -38,11 +40,6 @@ def seconds_since(moment: datetime | None, now: datetime) -> float:
     return 0.0 if moment is None else max(0.0, round((now - moment).total_seconds(), 3))
 
 
-def lag_seconds_of(looked: Looked) -> float:
-    """How long the oldest event without effect had waited at the last look."""
-    return seconds_since(looked.lag.oldest_at, looked.taken_at)
-
-
 def _of_the_auditor(reading: Reading) -> list[AuditWarning]:
     looked = reading.state.looked
     cure = "Is a worker running? If so, `audit_paused` or `audit_failed` in worker.log says why it can't look."
@@ -62,9 +59,9 @@ def _of_the_auditor(reading: Reading) -> list[AuditWarning]:
 def _of_the_full_pass(reading: Reading) -> list[AuditWarning]:
     passed = reading.state.passed
     if passed is None:
-        detail = "No full pass has come to its end yet, so what is older than the looks is unproved. Wait for it."
-        return [AuditWarning("fullPass", detail)]
+        return [_of_the_first_pass(reading)]
     found = []
+    age = seconds_since(passed.begun_at, reading.now)
     overdue = seconds_since(reading.state.due_at, reading.now)
     if overdue > SLICE_OVERDUE_SECONDS_MAX:
         detail = (
@@ -72,9 +69,29 @@ def _of_the_full_pass(reading: Reading) -> list[AuditWarning]:
             "`audit_paused` or `audit_failed` in worker.log says why it does not; `wallet verify` proves all now."
         )
         found.append(AuditWarning("fullPass", detail))
+    elif age > max(PASS_SECONDS_MAX, PASS_DURATIONS_MAX * (duration_of(passed) + _planned_seconds(reading))):
+        detail = f"The last full pass began {age:.0f} s ago, far longer than one takes. {_SLOW}"
+        found.append(AuditWarning("fullPass", detail))
     delivery = passed.tallies.get("DELIVERY")
     texts = [] if delivery is None else delivery.warnings
     return [*found, *(AuditWarning("worker", f"At the last full pass {text}") for text in texts)]
+
+
+_SLOW: Final = "`audit_paused` or `audit_failed` in worker.log says what holds it up; `wallet verify` proves all now."
+
+
+def _of_the_first_pass(reading: Reading) -> AuditWarning:
+    detail = "No full pass has come to its end yet, so what is older than the looks is unproved. "
+    passing = reading.state.passing
+    age = 0.0 if passing is None else seconds_since(passing.begun_at, reading.now)
+    if age > max(PASS_SECONDS_MAX, PASS_DURATIONS_MAX * _planned_seconds(reading)):
+        return AuditWarning("fullPass", f"{detail}It began {age:.0f} s ago. {_SLOW}")
+    return AuditWarning("fullPass", detail + "Wait for it.")
+
+
+def _planned_seconds(reading: Reading) -> float:
+    """What the slices of the pass under way took, with their rests: time well spent, however long."""
+    return 0.0 if reading.state.passing is None else reading.state.passing.planned_seconds
 
 
 def duration_of(passed: Passed) -> float:
@@ -94,12 +111,11 @@ def _of_the_relay(reading: Reading) -> list[AuditWarning]:
 
 
 def _of_the_worker(reading: Reading) -> list[AuditWarning]:
-    looked = reading.state.looked
-    if looked is None or lag_seconds_of(looked) <= LAG_SECONDS_MAX:
+    if reading.lag_seconds <= LAG_SECONDS_MAX:
         return []
     detail = (
-        f"{looked.lag.event_count} published events had no effect yet, the oldest after "
-        f"{lag_seconds_of(looked):.0f} s: statistics and alerts are late. See `worker_paused` in worker.log, "
+        f"{reading.lag.event_count} published events had no effect yet, the oldest after "
+        f"{reading.lag_seconds:.0f} s: statistics and alerts are late. See `worker_paused` in worker.log, "
         "or start more workers."
     )
     return [AuditWarning("worker", detail)]

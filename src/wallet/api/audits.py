@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wallet.postgres.connections import Pool
 
 CACHED_SECONDS: Final = 1.0
+READ_SECONDS_MAX: Final = 2.0
+"""As readiness and metrics: who asks every few seconds has no use for a later answer."""
 
 
 class Audits:
@@ -27,19 +29,32 @@ class Audits:
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
-        self._reading = asyncio.Lock()
-        self._report: AuditResponse | None = None
-        self._read_at = float("-inf")
+        self._reading: asyncio.Task[AuditResponse] | None = None
+        self._begun_at = float("-inf")
+        self._ended_at = float("-inf")
 
     async def report(self) -> AuditResponse:
-        """The report, made anew where it is too old. Raises ReadFailed."""
+        """The report, made anew where it is too old. Who waits shares one read, its failure too. Raises ReadFailed."""
         loop = asyncio.get_running_loop()
-        async with self._reading:
-            if self._report is None or loop.time() - self._read_at >= CACHED_SECONDS:
-                self._report = None
-                self._report = report_of(await read_audit(self._pool))
-                self._read_at = loop.time()
-            return self._report
+        reading = self._reading
+        if reading is None or (reading.done() and loop.time() - self._ended_at >= CACHED_SECONDS):
+            self._begun_at = loop.time()
+            reading = self._reading = asyncio.create_task(self._read())
+            reading.add_done_callback(self._end)
+        # Not cancelled when the time is over: asyncpg may take long to give up, and nobody need wait for that.
+        await asyncio.wait({reading}, timeout=max(0.0, self._begun_at + READ_SECONDS_MAX - loop.time()))
+        if not reading.done():
+            raise ReadFailed
+        return reading.result()
+
+    async def _read(self) -> AuditResponse:
+        return report_of(await read_audit(self._pool))
+
+    def _end(self, reading: "asyncio.Task[AuditResponse]") -> None:
+        self._ended_at = reading.get_loop().time()
+        # Its failure is for those who wait, if anybody still does.
+        if not reading.cancelled():
+            reading.exception()
 
 
 class AuditPage:

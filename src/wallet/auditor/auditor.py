@@ -20,12 +20,14 @@ import structlog
 
 from wallet.auditor import faults
 from wallet.auditor.full_pass import prove_slice
-from wallet.auditor.look import Look, apply, start_of
+from wallet.auditor.look import Look, apply, is_weighing_due, start_of
+from wallet.auditor.state import Looked, State, Weighed
 from wallet.auditor.tenure import LeaseLost, Tenure, new_holder
 from wallet.pacing import Pace
 from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
+from wallet.verification.checks import Check
 from wallet.verification.snapshot import STATEMENT_SECONDS as PASS_STATEMENT_SECONDS
 from wallet.verification.snapshot import NotMigrated, snapshot_on
 
@@ -45,6 +47,8 @@ REST: Final = 9.0
 """A slice is followed by a rest of so many times its length: a tenth of the time is for the pass."""
 REST_IDLE: Final = 99.0
 """Where nothing was sealed since the last pass, a hundredth: books that nobody uses should cost next to nothing."""
+REST_SECONDS_MAX: Final = 60.0
+"""However slow a slice was: a rest of an hour would leave changes unproved for as long, and say so to nobody."""
 GIVE_UP_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 4.0
 """A database that does not even answer the goodbye is no reason to stay."""
@@ -140,10 +144,23 @@ async def look_once(connection: "Connection", tenure: Tenure) -> bool:
         async with snapshot_on(connection) as snapshot:
             look = Look(snapshot, start)
             looked = await look.run(state.looked)
+            if looked.is_caught_up and is_weighing_due(state, looked.taken_at):
+                await _weigh(look, state, looked)
         apply(state, look, start, looked)
+        if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
+            # The sums name no wallet; the pass does.
+            state.due_at = looked.taken_at
+            tenure.pass_wanted.set()
         faults.enter(state, look.findings, looked.taken_at)
     await tenure.save(connection)
     return looked is None or looked.is_caught_up
+
+
+async def _weigh(look: Look, state: State, looked: Looked) -> None:
+    # Should it fail, it took as long as it may, and is not tried again by the very next look.
+    before, state.weighed = state.weighed, Weighed(looked.taken_at, STATEMENT_SECONDS)
+    seconds = await look.weigh()
+    state.weighed = before if seconds is None else Weighed(looked.taken_at, seconds)
 
 
 async def _pass_on(dsn: str, tenure: Tenure) -> None:
@@ -151,10 +168,18 @@ async def _pass_on(dsn: str, tenure: Tenure) -> None:
         pass_begun = time.monotonic()
         while True:
             rest = await pass_on_once(connection, tenure)
-            await asyncio.sleep(rest)
+            await _rest(tenure, rest)
             if tenure.state.passing is None:
-                await asyncio.sleep(max(0.0, pass_begun + PASS_SECONDS - time.monotonic()))
+                await _rest(tenure, max(0.0, pass_begun + PASS_SECONDS - time.monotonic()))
                 pass_begun = time.monotonic()
+
+
+async def _rest(tenure: Tenure, seconds: float) -> None:
+    """Rest, until a look wants the pass to go on."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await tenure.pass_wanted.wait()
+    tenure.pass_wanted.clear()
 
 
 async def pass_on_once(connection: "Connection", tenure: Tenure) -> float:
@@ -164,11 +189,18 @@ async def pass_on_once(connection: "Connection", tenure: Tenure) -> float:
     async with snapshot_on(connection) as snapshot:
         await prove_slice(snapshot, state)
     seconds = time.monotonic() - begun
-    # A fault on record is waited for by somebody who mends it.
-    rest = seconds * (REST_IDLE if is_known and not state.faults else REST)
+    # A fault on record, or a warning, is waited for by somebody who mends it.
+    is_quiet = is_known and not state.faults and not _has_warnings(state)
+    rest = min(seconds * (REST_IDLE if is_quiet else REST), REST_SECONDS_MAX)
+    if state.passing is not None:
+        state.passing.planned_seconds += seconds + rest
     state.due_at = snapshot.taken_at + timedelta(seconds=seconds + rest)
     await tenure.save(connection)
     return rest
+
+
+def _has_warnings(state: State) -> bool:
+    return state.passed is not None and any(tally.warnings for tally in state.passed.tallies.values())
 
 
 @asynccontextmanager

@@ -91,6 +91,10 @@ where t.status = 'debited' and not exists (
         and c.transfer_id = t.transfer_id and c.outcome = 'credited'
 )
 
+-- name: read_whole_tables
+-- The look fetches by keys; a sum over all wallets is one reading from end to end.
+set local enable_seqscan = on
+
 -- name: unprocessed
 -- The next batches after a position, with how many of their events had no effect yet and no dead letter.
 select j.position, j.published_at is not null as is_published, u.event_count, u.oldest_at
@@ -109,13 +113,3 @@ cross join lateral (
         and not exists (select from dead_letters d where d.event_id = e.event_id)
 ) as u
 order by j.position
-
--- name: published_beyond
-select coalesce(sum(event_count), 0) as event_count
-from (
-    select j.event_count
-    from journal j
-    where j.position > $1 and j.published_at is not null
-    order by j.position
-    limit $2
-) as j

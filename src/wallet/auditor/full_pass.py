@@ -52,6 +52,9 @@ _log = structlog.get_logger()
 async def prove_slice(snapshot: Snapshot, state: State) -> None:
     """Prove the next slice, beginning a pass where none is under way, and put what it found on record."""
     passing = state.passing or Passing(snapshot.taken_at)
+    if passing.stage not in _PROVE:
+        # Another version was here.
+        passing = Passing(snapshot.taken_at)
     state.passing = passing
     begun = time.monotonic()
     findings = await _PROVE[passing.stage](snapshot, state, passing)
@@ -88,6 +91,9 @@ async def _prove_totals(snapshot: Snapshot, state: State, passing: Passing) -> l
     unsealed = {row["type"]: row["amount"] for row in await snapshot.rows(AUDITOR_SQL.unsealed_sums, None)}
     head = Head() if end is None else Head(end["position"], end["chain"])
     state.start = Start(head, sums_of(totals.amounts).minus(sums_of(unsealed)))
+    # By their number at first, by the time that they take from then on: what was quick on small books may be slow.
+    width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
+    state.width = max(1, min(width, BUCKET_COUNT))
     passing.stage = "wallets"
     return [totals.judge()]
 

@@ -12,39 +12,31 @@ from wallet.auditor.tenure import SQL
 from wallet.verification.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asyncpg import Record
 
 BATCHES_READ: Final = 200
 READS_MAX: Final = 25
-"""5,000 batches a look; a worker that does more in five seconds seems to be behind until the next."""
-BEYOND_MAX: Final = 10_000
-"""Beyond so many batches the number of events is a lower bound."""
+"""5,000 batches a look; beyond them the number of events is a lower bound."""
 
 
 async def lag_of(snapshot: Snapshot, position: int) -> Lag:
-    """Go on from a position up to which every event had its effect."""
+    """Go on from a position up to which every event had its effect; count those after it that had none."""
+    last, is_whole, count = position, True, 0
+    oldest: list[datetime] = []
     for _ in range(READS_MAX):
-        rows = await snapshot.rows(SQL.unprocessed, position, BATCHES_READ)
-        waiting = next((index for index, row in enumerate(rows) if _waits(row)), len(rows))
-        position = rows[waiting - 1]["position"] if waiting else position
-        if waiting < len(rows):
-            return await _behind(snapshot, position, rows)
+        rows = await snapshot.rows(SQL.unprocessed, last, BATCHES_READ)
+        for row in rows:
+            last = row["position"]
+            is_whole = is_whole and not _waits(row)
+            if is_whole:
+                position = last
+            elif row["is_published"] and row["event_count"]:
+                count += row["event_count"]
+                oldest.append(row["oldest_at"])
         if len(rows) < BATCHES_READ:
             break
-    return Lag(position)
+    return Lag(position, count, min(oldest, default=None))
 
 
 def _waits(batch: "Record") -> bool:
     return bool(batch["event_count"] or not batch["is_published"])
-
-
-async def _behind(snapshot: Snapshot, position: int, rows: "Sequence[Record]") -> Lag:
-    published = [row for row in rows if row["is_published"]]
-    count = sum(row["event_count"] for row in published)
-    oldest: list[datetime] = [row["oldest_at"] for row in published if row["oldest_at"] is not None]
-    if len(rows) == BATCHES_READ:
-        [beyond] = await snapshot.rows(SQL.published_beyond, rows[-1]["position"], BEYOND_MAX)
-        count += beyond["event_count"]
-    return Lag(position, count, min(oldest, default=None))

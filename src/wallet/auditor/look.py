@@ -6,6 +6,7 @@
 | batches | I5, I9: positions, chain, digests, payloads, outcomes | 3 for each page |
 | wallets they touched | I2, I3, I4: each event follows from the one before, the row is its wallet's last event | 1 |
 | sums | I1: what is in flight by the events is what unfinished transfers say | 3, when caught up |
+| balances | I1: what all wallets hold is what the sums say | 2, when caught up, twice a minute at most |
 | lag | how far the worker is behind | 1 for each 200 batches |
 
 Bounds: EVENTS_MAX events a look (or one page more); the rest is for the next look, which then begins at once. The one
@@ -14,6 +15,7 @@ snapshot is why nothing that is under way looks like a fault. A look changes the
 
 import time
 from collections import defaultdict
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +38,10 @@ EVENTS_MAX: Final = 10_000
 UNSEALED_MAX: Final = 1_000
 """More batches without a place have no relay; the sums then wait for one."""
 LOST_MAX: Final = 10
+WEIGH_SECONDS: Final = 30.0
+"""The least between two sums over all wallets: a balance changed behind our back shows within a minute."""
+WEIGH_REST: Final = 50.0
+"""So many times its length lies between two sums: a fiftieth of the time is for them."""
 
 _EVENTS_OF_WALLET = dict[tuple[int, str], list["Record"]]
 
@@ -52,7 +58,9 @@ class Look:
         self._heads = Finding(Check.HEADS, "head")
         self._amounts: dict[str, Decimal] = defaultdict(lambda: ZERO)
         self._before = start.sums
+        self._now: Sums | None = None
         self.lost: list[Head] = []
+        self.is_off_balance = False
 
     @property
     def findings(self) -> list[Finding]:
@@ -154,7 +162,8 @@ class Look:
         [unsealed] = await self._snapshot.rows(SQL.unsealed_count, UNSEALED_MAX + 1)
         if unsealed["count"] <= UNSEALED_MAX:
             rows = await self._snapshot.rows(SQL.unsealed_sums, UNSEALED_MAX + 1)
-            by_events = sums.plus(sums_of({row["type"]: row["amount"] for row in rows})).in_flight
+            self._now = sums.plus(sums_of({row["type"]: row["amount"] for row in rows}))
+            by_events = self._now.in_flight
             if by_events != transfers["amount"]:
                 self._conservation.blame(
                     "transfers, events",
@@ -163,6 +172,33 @@ class Look:
                     found=f"in flight {_signed(by_events)}, by what was debited, credited and returned",
                 )
         return Decimal(transfers["amount"])
+
+    async def weigh(self) -> float | None:
+        """Compare what all wallets hold with the sums up to now; how long it took, or None where it can't be said.
+
+        To be asked last, and only of a look that is caught up. Raises one of DATABASE_ERRORS.
+        """
+        if self._now is None or self.lost:
+            return None
+        begun = time.monotonic()
+        await self._snapshot.rows(SQL.read_whole_tables)
+        [wallets] = await self._snapshot.rows(PROOF_SQL.sum_of_balances)
+        if wallets["balance"] != self._now.balances:
+            self._conservation.blame(
+                "wallets, events",
+                f"the sum over {wallets['wallet_count']} wallets",
+                expected=f"balances {_signed(self._now.balances)}, by all events",
+                found=f"balances {_signed(wallets['balance'])}",
+            )
+            self.is_off_balance = True
+        return time.monotonic() - begun
+
+
+def is_weighing_due(state: State, now: datetime) -> bool:
+    """Whether the balances of all wallets may be summed again; also where the clock was put back."""
+    if state.weighed is None:
+        return True
+    return abs((now - state.weighed.at).total_seconds()) >= max(WEIGH_SECONDS, state.weighed.seconds * WEIGH_REST)
 
 
 def start_of(state: State) -> Start | None:

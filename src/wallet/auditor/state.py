@@ -111,7 +111,7 @@ class Tally(msgspec.Struct):
 
 
 class Passing(msgspec.Struct):
-    """The pass under way; `bucket` and `head` say where it goes on."""
+    """The pass under way; `bucket` and `head` say where it goes on, `planned_seconds` is slices with rests."""
 
     begun_at: datetime
     stage: str = "totals"
@@ -119,6 +119,7 @@ class Passing(msgspec.Struct):
     head: Head = Head()
     slices: int = 0
     tallies: dict[str, Tally] = {}
+    planned_seconds: float = 0.0
 
 
 class Passed(msgspec.Struct, frozen=True):
@@ -129,6 +130,13 @@ class Passed(msgspec.Struct, frozen=True):
     slices: int
     tallies: dict[str, Tally]
     head: Head = Head()
+
+
+class Weighed(msgspec.Struct, frozen=True):
+    """When the balances of all wallets were summed last, and how long that took."""
+
+    at: datetime
+    seconds: float
 
 
 class State(msgspec.Struct):
@@ -146,6 +154,7 @@ class State(msgspec.Struct):
     width: int = 1
     faults: dict[str, StoredFault] = {}
     start: Start | None = None
+    weighed: Weighed | None = None
 
 
 _decode: Final = msgspec.json.Decoder(State).decode

@@ -42,6 +42,7 @@ class Tenure:
     def __init__(self, token: int, state: State) -> None:
         self.token = token
         self.state = state
+        self.pass_wanted = asyncio.Event()
         self._saving = asyncio.Lock()
 
     @classmethod
