@@ -26,6 +26,10 @@ STATEMENT_SECONDS: Final = 5.0
 # The client gives up later than the server, so that the server's own error arrives where the network lives.
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
+# Below a request's deadline, so that whoever waits behind a frozen process is still answered. The other limits do not
+# see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as busy.
+_LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
+TRANSACTION_LIMIT_SINCE: Final = 17
 
 ROWS_BY_KEY: Final = {
     "enable_seqscan": "off",
@@ -53,13 +57,20 @@ async def connect(
 
     Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
     """
-    return await _connect_to_any(
+    connection = await _connect_to_any(
         dsn,
         timeout=CONNECT_SECONDS,
         command_timeout=statement_seconds + (COMMAND_SECONDS - STATEMENT_SECONDS),
         target_session_attrs=SessionAttribute.read_write,
         server_settings=_session_settings(application_name, lock_ms, statement_seconds) | dict(settings or {}),
     )
+    if statement_seconds <= STATEMENT_SECONDS and connection.get_server_version().major >= TRANSACTION_LIMIT_SINCE:
+        try:
+            await connection.execute(_LIMIT_TRANSACTIONS)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 @asynccontextmanager
