@@ -6,7 +6,7 @@ from enum import Enum, unique
 
 from tests.fault.laboratory import Laboratory
 
-SECONDS_SHORT = 12.0
+SECONDS_SHORT = 10.0
 """How long an experiment without an end of its own goes on where many have their turn."""
 
 

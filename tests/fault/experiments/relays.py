@@ -38,7 +38,7 @@ async def kill_the_relay_between_steps(lab: Laboratory) -> None:
         await history.more_answers(50)
         assert "lease_lost" not in successor.logs(), "the successor was fenced off, and not the zombie"
         await lab.kill(zombie)
-        await lab.kill(successor)
+        await lab.stop(successor)
         await _lose_what_was_published(lab, history, lab.rabbitmq_url)
         await _fence_a_mark(lab)
         await lab.start_relay()
