@@ -24,7 +24,8 @@ class Run:
     proof: Proof | None
     failure: BaseException | None
     """Why it never came to its proof."""
-    processes_report: str = ""
+    servers_report: str = ""
+    """What its processes and its PostgreSQL said, where it is not clean."""
 
     @property
     def is_clean(self) -> bool:
@@ -40,10 +41,14 @@ class Run:
         if self.failure is not None:
             yield f"✗ it never came to its proof: {_reason(self.failure)}"
 
+    def headline(self) -> str:
+        """The first fault, in one line: some reports of a test run show no more than that."""
+        return next((line.strip() for line in self.lines() if line.startswith("✗")), "every promise was kept")
+
     def report(self) -> str:
-        """Everything that is known of it, for whoever looks for the cause."""
+        """Everything that is known of it, for whoever looks for the cause; what matters most comes first and last."""
         trace = [] if self.failure is None else traceback.format_exception(self.failure)
-        return "\n".join([*self.lines(), "".join(trace), self.processes_report])
+        return "\n".join([self.headline(), self.servers_report, "".join(trace), *self.lines()])
 
 
 def run_experiment(experiment: Experiment, seed: int, servers: Servers, directory: Path, *, seconds: float) -> Run:
@@ -57,7 +62,7 @@ def run_experiment(experiment: Experiment, seed: int, servers: Servers, director
         except Exception as error:  # noqa: BLE001 - what goes wrong is the run's result, and the next one has its turn.
             failure = error
         is_clean = proof is not None and proof.is_clean
-        report = "" if is_clean else lab.processes.report()
+        report = "" if is_clean else f"{lab.processes.report()}\n{lab.postgres.report()}"
     return Run(experiment, seed, time.monotonic() - began, tuple(lab.notes), proof, failure, report)
 
 

@@ -14,4 +14,5 @@ from tests.fault.servers import Servers
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: f"{each.number}-{each.name.replace(' ', '-')}")
 def test_every_promise_is_kept(experiment: Experiment, seed: int, servers: Servers, tmp_path: Path) -> None:
     run = run_experiment(experiment, seed, servers, tmp_path, seconds=SECONDS_SHORT)
-    assert run.is_clean, run.report()
+    if not run.is_clean:
+        pytest.fail(run.report(), pytrace=False)

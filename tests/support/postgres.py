@@ -20,11 +20,13 @@ import asyncpg
 
 from tests.support.ports import free_port
 from tests.support.reaper import Reaper
+from tests.support.waiting import eventually_blocking
 from wallet.postgres.embedded import EmbeddedPostgres
 from wallet.postgres.migrations import migrate
 
 Result = TypeVar("Result")
 
+LOG_CHARACTERS_SHOWN = 4_000
 TEMPLATE = "wallet_template"
 SETTINGS = {"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "2GB"}
 
@@ -81,6 +83,10 @@ class PostgresServer:
         """PostgreSQL's own log."""
         return self._embedded.log
 
+    def report(self) -> str:
+        """The end of that log, for a test that failed."""
+        return f"--- PostgreSQL\n{self.log.read_text(errors='replace')[-LOG_CHARACTERS_SHOWN:]}"
+
     def url(self, database: str) -> str:
         """The address of one database on this server."""
         return urlsplit(self._embedded.dsn)._replace(path=f"/{database}").geturl()
@@ -95,14 +101,19 @@ class PostgresServer:
         return self.url(database)
 
     def copy_database(self, url: str) -> str:
-        """Makes a copy of a database that nobody is connected to, and returns its address."""
+        """Makes a copy of a database as soon as nobody is connected to it, and returns its address."""
+        eventually_blocking(lambda: run_apart(self._is_unused(url)))
         database = f"wallet_{next(self._numbers)}"
         run_apart(self.execute(f"create database {database} template {urlsplit(url).path[1:]}"))
         return self.url(database)
 
     def drop_database(self, url: str) -> None:
-        """Drops a database, ending what is still connected to it."""
-        run_apart(self.execute(f"drop database if exists {urlsplit(url).path[1:]} with (force)"))
+        """Drops a database, ending what is still connected to it, for as long as that takes."""
+        eventually_blocking(lambda: run_apart(self._has_dropped(urlsplit(url).path[1:])))
+
+    async def _is_unused(self, url: str) -> bool:
+        name = urlsplit(url).path[1:]
+        return await self.execute(f"select from pg_stat_activity where datname = '{name}'") == "SELECT 0"
 
     async def _make_template(self) -> None:
         await self.execute(f"create database {TEMPLATE} template template0")
@@ -112,6 +123,13 @@ class PostgresServer:
 
     async def _exists(self, database: str) -> bool:
         return bool(await self.execute(f"select from pg_database where datname = '{database}'") == "SELECT 1")
+
+    async def _has_dropped(self, database: str) -> bool:
+        try:
+            await self.execute(f"drop database if exists {database} with (force)")
+        except asyncpg.ObjectInUseError:
+            return False  # PostgreSQL waits for five seconds; a session that waits for the disk takes longer.
+        return True
 
     async def execute(self, statement: str) -> str:
         connection = await asyncpg.connect(self.url("postgres"))

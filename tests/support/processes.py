@@ -24,7 +24,7 @@ FAILPOINTS = "WALLET_FAILPOINTS"
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
-OUTPUT_CHARACTERS_SHOWN = 20_000
+OUTPUT_CHARACTERS_SHOWN = 8_000
 
 
 class WalletProcess:
@@ -171,11 +171,12 @@ class Processes:
             self._reaper.forget_group(process.pid)
 
     def report(self) -> str:
-        """What all of them printed and logged, for a test that failed."""
+        """What all of them printed and logged, each line once, for a test that failed."""
         parts = []
         for process in self.started:
-            said = process.output() + process.logs()
-            parts.append(f"--- {process.name}, exit code {process.exit_code}\n{said[-OUTPUT_CHARACTERS_SHOWN:]}")
+            lines = dict.fromkeys((process.output() + process.logs()).splitlines())
+            said = "\n".join(lines)[-OUTPUT_CHARACTERS_SHOWN:]
+            parts.append(f"--- {process.name}, exit code {process.exit_code}\n{said}")
         return "\n".join(parts)
 
     def _start_until_it_says_so(self, command: str, settings: Mapping[str, str]) -> WalletProcess:

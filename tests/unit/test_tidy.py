@@ -41,7 +41,7 @@ CATCHES_EVERYTHING = {
     "tests/fault/running.py",
 }
 
-CHECKS = {"raises", "eventually", "eventually_blocking", "until"}
+CHECKS = {"raises", "fail", "eventually", "eventually_blocking", "until"}
 
 # The settings read it once; a parent hands it on to the processes it starts.
 KNOWS_THE_ENVIRONMENT = {"src/wallet/settings.py", "src/wallet/cli/children.py"}
