@@ -15,6 +15,8 @@ from tests.support.waiting import eventually, last
 VANISHING = 200
 WAITING = 50
 HELD_SECONDS = 1.0
+PATIENT = "90"
+"""A disk that stalls for longer than a request may wait is another fault: it would have been refused, rightly."""
 HALF_OPEN = 100
 EFFECTS = "select count(*) from events where wallet_id = 'vanished' and type = 'FundsDeposited'"
 RESET = struct.pack("ii", 1, 0)
@@ -24,7 +26,7 @@ async def vanish(lab: Laboratory) -> None:
     """Whatever the client does, a request has its effect once or not at all; and the others do not notice."""
     await lab.start_relay()
     await lab.start_worker()
-    api = await lab.start_api()
+    api = await lab.start_api(REQUEST_DEADLINE_SECONDS=PATIENT)
     idle = [await _connect(api) for _ in range(HALF_OPEN)]
     for number, connection in enumerate(idle):
         if number % 2:
