@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -52,6 +52,18 @@ def logging_to(settings: Settings, service: str, *, on_terminal: bool) -> Iterat
         writer.close()
 
 
+class _File(ConcurrentRotatingFileHandler):
+    """Raises what keeps it from writing, where its base prints a traceback for every event."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name for it.
+        if self.stream is not None:
+            # Its buffer holds what could not be written; flushed later, that would stand beside what is written then.
+            with suppress(OSError):
+                self.stream.close()
+            self.stream = None
+        raise  # noqa: PLE0704 - the base calls this where it caught the error.
+
+
 class _Writer:
     """The queue of events and the thread that writes them; looks like a logger to structlog."""
 
@@ -59,10 +71,9 @@ class _Writer:
         self._queue: SimpleQueue[Event | None] = SimpleQueue()
         self._closing = threading.Event()
         self._dropped = 0
+        self._is_failing = False
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
-        self._file = ConcurrentRotatingFileHandler(
-            path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False
-        )
+        self._file = _File(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False)
         self._on_terminal = on_terminal
         self._readable = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else None
         self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
@@ -90,15 +101,30 @@ class _Writer:
             events = self._next_events()
             is_open = None not in events
             written = [event for event in events if event is not None]
-            if self._dropped:
-                written.append({"event": "log_events_dropped", "level": "warning", "count": self._dropped})
-                self._dropped = 0
+            if dropped := self._dropped:
+                written.append({"event": "log_events_dropped", "level": "warning", "count": dropped})
+            if not written:
+                continue
             try:
-                if written:
-                    self._write(written)
-            except (OSError, TypeError, ValueError):
-                # A terminal that went away, or text no encoding takes: the thread must live, or stopping would hang.
-                self._dropped += len(written)
+                self._write(written)
+            except (OSError, TypeError, ValueError) as error:
+                # A full disk, or text that no encoding takes: the thread must live, or stopping would hang.
+                self._dropped += len(written) - bool(dropped)
+                if not self._is_failing:
+                    self._show(
+                        [
+                            {
+                                "event": "log_file_failed",
+                                "level": "error",
+                                "file": self._file.baseFilename,
+                                "error": repr(error),
+                            }
+                        ]
+                    )
+                self._is_failing = True
+            else:
+                self._dropped -= dropped
+                self._is_failing = False
 
     def _next_events(self) -> list[Event | None]:
         events = [self._queue.get()]
@@ -113,12 +139,21 @@ class _Writer:
         return events
 
     def _write(self, events: list[Event]) -> None:
-        lines = [self._encode(event).decode() for event in events]
-        record = logging.LogRecord("wallet", logging.INFO, "", 0, "\n".join(lines), None, None)
-        self._file.emit(record)
-        if self._on_terminal:
-            if self._readable is not None:
-                lines = [str(self._readable(None, str(event.get("level", "info")), event)) for event in events]
+        text = "\n".join(self._encode(event).decode() for event in events)
+        if self._is_failing:
+            text = f"\n{text}"  # The last line may have been written in part.
+        try:
+            self._file.emit(logging.LogRecord("wallet", logging.INFO, "", 0, text, None, None))
+        finally:
+            if self._on_terminal:
+                self._show(events)
+
+    def _show(self, events: list[Event]) -> None:
+        if self._readable is not None:
+            lines = [str(self._readable(None, str(event.get("level", "info")), event)) for event in events]
+        else:
+            lines = [self._encode(event).decode() for event in events]
+        with suppress(OSError):  # The terminal may be gone.
             sys.stderr.write("\n".join(lines) + "\n")
             sys.stderr.flush()
 

@@ -10,7 +10,7 @@ import httpx
 import psutil
 
 from tests.support.postgres import run_apart
-from tests.support.processes import Processes
+from tests.support.processes import Processes, WalletProcess
 from tests.support.sessions import family_of
 from tests.support.waiting import eventually_blocking
 
@@ -62,6 +62,39 @@ def test_a_child_that_dies_is_started_again(processes: Processes, tmp_path: Path
     eventually_blocking(lambda: is_ready(up.url))
     assert post(up.url, 5)["balance"] == "5.0000"
     assert up.stop() == 0
+
+
+def test_a_postgres_that_dies_is_started_again_as_soon_as_it_can_be(processes: Processes, tmp_path: Path) -> None:
+    up = processes.start_up("--data", str(tmp_path / "data"))
+    assert post(up.url, 5)["balance"] == "5.0000"
+    kill_postgres(up)
+    eventually_blocking(lambda: "PostgreSQL runs again" in up.output())
+    eventually_blocking(lambda: is_ready(up.url))
+    assert post(up.url, 5)["balance"] == "10.0000"
+    settings = tmp_path / "data" / "pgdata" / "postgresql.conf"
+    settings.rename(settings.with_suffix(".away"))
+    kill_postgres(up)
+    eventually_blocking(lambda: "PostgreSQL did not start" in up.output())
+    settings.with_suffix(".away").rename(settings)
+    eventually_blocking(lambda: up.output().count("PostgreSQL runs again") == 2)
+    eventually_blocking(lambda: is_ready(up.url))
+    assert post(up.url, 5)["balance"] == "15.0000"
+    assert up.stop() == 0
+
+
+def test_a_stop_does_not_wait_for_a_postgres_that_cannot_start(processes: Processes, tmp_path: Path) -> None:
+    up = processes.start_up("--data", str(tmp_path / "data"))
+    settings = tmp_path / "data" / "pgdata" / "postgresql.conf"
+    settings.rename(settings.with_suffix(".away"))
+    kill_postgres(up)
+    eventually_blocking(lambda: "PostgreSQL did not start" in up.output())
+    family = family_of(up.pid)
+    assert up.stop() == 0
+    assert not [process for process in family if process.is_running()]
+
+
+def kill_postgres(up: WalletProcess) -> None:
+    next(each for each in family_of(up.pid) if each.is_running() and "-D" in each.cmdline()).kill()
 
 
 def is_ready(url: str) -> bool:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import structlog
 
+from tests.support.waiting import eventually_blocking
 from wallet.observability import logging_to
 from wallet.settings import Settings
 
@@ -25,3 +27,47 @@ def test_the_writer_goes_on_after_an_event_it_could_not_write(tmp_path: Path) ->
     text = (tmp_path / "api.log").read_text(encoding="utf-8")
     assert "log_events_dropped" in text
     assert '"text":"fine"' in text
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_full_disk_is_told_once_and_without_a_traceback(
+    *, quiet: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    terminal = ""
+
+    def has_shown(text: str) -> bool:
+        nonlocal terminal
+        terminal += capfd.readouterr().err
+        return text in terminal
+
+    file = tmp_path / "api.log"
+    file.symlink_to("/dev/full")
+    with logging_to(Settings(log_dir=tmp_path), "api", on_terminal=not quiet):
+        log = structlog.get_logger()
+        log.info("lost", number=1)
+        eventually_blocking(lambda: has_shown("log_file_failed"))
+        for number in (2, 3):
+            log.info("lost", number=number)
+            if not quiet:
+                eventually_blocking(lambda number=number: has_shown(f'"number":{number}'))  # type: ignore[misc]
+    has_shown("")
+    assert "No space left on device" in terminal
+    assert "Traceback" not in terminal
+    assert terminal.count("log_file_failed") == 1
+
+
+def test_what_a_full_disk_lost_is_counted_when_there_is_room_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "api.log"
+    file.symlink_to("/dev/full")
+    with logging_to(Settings(log_dir=tmp_path), "api", on_terminal=True):
+        log = structlog.get_logger()
+        for number in range(3):
+            log.info("lost", number=number)
+            eventually_blocking(lambda number=number: f'"number":{number}' in capfd.readouterr().err)  # type: ignore[misc]
+        file.unlink()
+        log.info("kept")
+    kept, dropped = (json.loads(line) for line in file.read_text(encoding="utf-8").split())
+    assert kept["event"] == "kept"
+    assert (dropped["event"], dropped["count"]) == ("log_events_dropped", 3)

@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +32,33 @@ PR_SET_PDEATHSIG: Final = 1
 
 class CannotStart(Exception):
     """The processes can't be started; the message says why and what to do."""
+
+
+class BackOff:
+    """How long to wait before something that ended by itself is started again."""
+
+    def __init__(self) -> None:
+        self._delay = RESTART_SECONDS_FIRST
+        self._began_at = time.monotonic()
+
+    def begins(self) -> None:
+        """It is started now."""
+        self._began_at = time.monotonic()
+
+    def next_delay(self) -> float:
+        """It ended: seconds until it may be started again."""
+        if time.monotonic() - self._began_at >= WELL_AFTER_SECONDS:
+            self._delay = RESTART_SECONDS_FIRST
+        delay = self._delay
+        self._delay = min(delay * 2, RESTART_SECONDS_MAX)
+        return delay
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, and no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(event.wait(), seconds)
+    return False
 
 
 class Child:
@@ -61,10 +89,9 @@ class Child:
 
     async def keep_running(self) -> None:
         """Run the process, and again whenever it ends, until `stop`."""
-        clock = asyncio.get_running_loop().time
-        delay = RESTART_SECONDS_FIRST
+        back_off = BackOff()
         while not self._stopping.is_set():
-            started_at = clock()
+            back_off.begins()
             how = await self._run_once()
             if self._stopping.is_set():
                 return
@@ -72,12 +99,9 @@ class Child:
             self._on_end()
             if not self._has_started:
                 return
-            if clock() - started_at >= WELL_AFTER_SECONDS:
-                delay = RESTART_SECONDS_FIRST
+            delay = back_off.next_delay()
             typer.echo(f"{self.name} {how}; starting it again in {delay:g} s", err=True)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
-            delay = min(delay * 2, RESTART_SECONDS_MAX)
+            await is_set_within(self._stopping, delay)
 
     def expect_not_ended(self) -> None:
         """Raise CannotStart if it ended before it had started."""

@@ -5,7 +5,6 @@ by itself, and to all of them when this one is killed, is said in children.py.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ from urllib.request import urlopen
 
 import typer
 
-from wallet.cli.children import CannotStart, Child, running
+from wallet.cli.children import BackOff, CannotStart, Child, is_set_within, running
 from wallet.postgres.connections import connect
 from wallet.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from wallet.postgres.errors import DATABASE_ERRORS
@@ -28,6 +27,7 @@ from wallet.queries.readiness import durability_faults
 from wallet.settings import Settings
 
 READY_SECONDS_MAX: Final = 60.0
+LOOK_SECONDS: Final = 0.5
 
 
 async def run_up(
@@ -64,11 +64,37 @@ async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
         raise CannotStart(str(error)) from error
     except OSError as error:
         raise CannotStart(f"--data {data_dir} can't be used: {error.strerror or error}.") from error
+    stopping = asyncio.Event()
+    keeping = asyncio.create_task(_start_again_whenever_it_ends(server, stopping))
     try:
         # Another name is that of a database that was restored beside the first.
         yield urlsplit(server.dsn)._replace(path=f"/{quote(settings.db_name, safe='')}").geturl()
     finally:
+        # Not by cancelling: a thread that starts the server would go on, and leave it behind.
+        stopping.set()
+        await keeping
         await asyncio.to_thread(server.stop)
+
+
+async def _start_again_whenever_it_ends(server: EmbeddedPostgres, stopping: asyncio.Event) -> None:
+    """As children.py does it for our own processes; that the disk is full, say, may be over in a while."""
+    back_off = BackOff()
+    trouble = ended = f"PostgreSQL ended by itself, see {server.log}"
+    while not await is_set_within(stopping, LOOK_SECONDS):
+        if server.pid is not None:
+            continue
+        delay = back_off.next_delay()
+        typer.echo(f"{trouble}; starting it again in {delay:g} s", err=True)
+        if await is_set_within(stopping, delay):
+            return
+        back_off.begins()
+        try:
+            await asyncio.to_thread(server.start_again)
+        except (EmbeddedPostgresError, OSError) as error:
+            trouble = str(error)
+        else:
+            trouble = ended
+            typer.echo("PostgreSQL runs again", err=True)
 
 
 async def _migrate(dsn: str) -> None:
@@ -118,8 +144,7 @@ async def _wait_until_ready(url: str, children: list[Child], stop: asyncio.Event
                     for child in children:
                         child.mark_started()
                     return True
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 0.1)
+                await is_set_within(stop, 0.1)
     except TimeoutError:
         raise CannotStart(f"Not ready after {READY_SECONDS_MAX:g} s; see {url}/readyz and the logs.") from None
     return False

@@ -16,7 +16,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -25,16 +24,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
-import psutil
-
+from wallet.postgres.postmaster import end_postmaster, is_postmaster
 from wallet.postgres.unprivileged import Runner
 
 DATABASE = USER = "wallet"
 CREATE_DATABASE = "create database wallet"
 INIT_SECONDS_MAX = 120.0
 START_SECONDS_MAX = 60.0  # Crash recovery after a long run is the slow case.
-STOP_SECONDS_MAX = 60.0  # A fast shutdown writes one checkpoint.
-KILL_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.02
 ATTEMPTS_MAX = 5
 LOG_BYTES_KEPT_MAX = 10 * 1024 * 1024
@@ -119,6 +115,13 @@ class EmbeddedPostgres:
             self.stop()
             raise
 
+    def start_again(self) -> None:
+        """Starts a server that ended by itself, on the port it had; where that fails, it may be tried again."""
+        self._port_asked = self.port
+        self._stop_server()
+        self._end_what_a_killed_run_left()
+        self._start_server()
+
     def stop(self) -> None:
         """Stops the server by a fast shutdown; harmless where none runs."""
         self._stop_server()
@@ -163,8 +166,8 @@ class EmbeddedPostgres:
             return
         lines = self._pid_file.read_text().splitlines()
         pid = int(lines[0]) if lines and lines[0].isdigit() else 0
-        if _is_postmaster(pid, self._cluster):
-            _end(pid)
+        if is_postmaster(pid, self._cluster):
+            end_postmaster(pid)
         if self._pid_file.exists():
             # The id may by now be a stranger's, and PostgreSQL would refuse to start. It never takes its own
             # parent for a server, so our id says "stale"; the other lines still let it find backends left
@@ -252,42 +255,17 @@ class EmbeddedPostgres:
             time.sleep(POLL_SECONDS)
         with self.log.open("rb") as log:
             log.seek(self._log_start)
-            return log.read().decode(errors="replace").strip()[-REASON_CHARACTERS_MAX:]
+            said = log.read().decode(errors="replace").strip()
+        return said[-REASON_CHARACTERS_MAX:] or "nothing; is the disk full?"
 
     def _stop_server(self) -> None:
         server, self._server = self._server, None
         if server is not None and server.poll() is None:
-            _end(server.pid)
+            end_postmaster(server.pid)
             server.wait()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.communicate(b"stopped\n")
-
-
-def _is_postmaster(pid: int, cluster: Path) -> bool:
-    with suppress(psutil.Error):
-        return pid > 0 and str(cluster) in psutil.Process(pid).cmdline()
-    return False
-
-
-def _end(pid: int) -> None:
-    """Ends a postmaster: fast shutdown first, harder only where that does not end it; each is safe for the data."""
-    harder = (
-        (signal.SIGINT, STOP_SECONDS_MAX),
-        (signal.SIGQUIT, KILL_SECONDS_MAX),
-        (signal.SIGKILL, KILL_SECONDS_MAX),
-    )
-    for signal_number, seconds_max in harder:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            process.send_signal(signal_number)
-            deadline = time.monotonic() + seconds_max
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(POLL_SECONDS)
-            else:
-                return
 
 
 def _free_port() -> int:
