@@ -111,16 +111,8 @@ class _Writer:
                 # A full disk, or text that no encoding takes: the thread must live, or stopping would hang.
                 self._dropped += len(written) - bool(dropped)
                 if not self._is_failing:
-                    self._show(
-                        [
-                            {
-                                "event": "log_file_failed",
-                                "level": "error",
-                                "file": self._file.baseFilename,
-                                "error": repr(error),
-                            }
-                        ]
-                    )
+                    file = self._file.baseFilename
+                    self._show([{"event": "log_file_failed", "level": "error", "file": file, "error": repr(error)}])
                 self._is_failing = True
             else:
                 self._dropped -= dropped
@@ -149,11 +141,12 @@ class _Writer:
                 self._show(events)
 
     def _show(self, events: list[Event]) -> None:
-        if self._readable is not None:
-            lines = [str(self._readable(None, str(event.get("level", "info")), event)) for event in events]
-        else:
-            lines = [self._encode(event).decode() for event in events]
-        with suppress(OSError):  # The terminal may be gone.
+        # The terminal may be gone, or closed.
+        with suppress(OSError, ValueError):
+            if self._readable is not None:
+                lines = [str(self._readable(None, str(event.get("level", "info")), event)) for event in events]
+            else:
+                lines = [self._encode(event).decode() for event in events]
             sys.stderr.write("\n".join(lines) + "\n")
             sys.stderr.flush()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -33,6 +35,17 @@ async def status_becomes(api: RunningApi, status: str) -> dict[str, Any]:
         return found
 
     return await eventually(is_so)
+
+
+@asynccontextmanager
+async def once_audited_api(books_url: str) -> AsyncIterator[RunningApi]:
+    """Its auditor found all clean, and looks no more."""
+    await seal_all(books_url)
+    async with running_api(books_url) as api:
+        async with hand_auditor(books_url) as auditor:
+            await auditor.settle()
+        await status_becomes(api, "clean")
+        yield api
 
 
 async def metrics_of(api: RunningApi) -> dict[str, float]:
@@ -116,11 +129,7 @@ async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> 
 
 
 async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -> None:
-    await seal_all(books_url)
-    async with running_api(books_url) as api:
-        async with hand_auditor(books_url) as auditor:
-            await auditor.settle()
-        await status_becomes(api, "clean")
+    async with once_audited_api(books_url) as api:
         async with as_owner(books_url) as connection:
             for field, ago in (("looked,taken_at", "95 seconds"), ("due_at", "20 minutes")):
                 await connection.execute(
@@ -134,11 +143,7 @@ async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -
 
 
 async def test_a_full_pass_that_is_old_is_told_though_its_next_slice_is_not_overdue(books_url: str) -> None:
-    await seal_all(books_url)
-    async with running_api(books_url) as api:
-        async with hand_auditor(books_url) as auditor:
-            await auditor.settle()
-        await status_becomes(api, "clean")
+    async with once_audited_api(books_url) as api:
         async with as_owner(books_url) as connection:
             await connection.execute(
                 """update auditor set state = jsonb_set(jsonb_set(state,

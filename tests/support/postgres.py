@@ -27,6 +27,8 @@ from wallet.postgres.migrations import migrate
 Result = TypeVar("Result")
 
 LOG_CHARACTERS_SHOWN = 4_000
+UNUSED_SECONDS_MAX = 60.0
+"""A session that was ended stays for as long as the disk that it waits for."""
 TEMPLATE = "wallet_template"
 SETTINGS = {"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "2GB"}
 
@@ -102,14 +104,14 @@ class PostgresServer:
 
     def copy_database(self, url: str) -> str:
         """Makes a copy of a database as soon as nobody is connected to it, and returns its address."""
-        eventually_blocking(lambda: run_apart(self._is_unused(url)))
+        eventually_blocking(lambda: run_apart(self._is_unused(url)), within=UNUSED_SECONDS_MAX)
         database = f"wallet_{next(self._numbers)}"
         run_apart(self.execute(f"create database {database} template {urlsplit(url).path[1:]}"))
         return self.url(database)
 
     def drop_database(self, url: str) -> None:
         """Drops a database, ending what is still connected to it, for as long as that takes."""
-        eventually_blocking(lambda: run_apart(self._has_dropped(urlsplit(url).path[1:])))
+        eventually_blocking(lambda: run_apart(self._has_dropped(urlsplit(url).path[1:])), within=UNUSED_SECONDS_MAX)
 
     async def _is_unused(self, url: str) -> bool:
         name = urlsplit(url).path[1:]

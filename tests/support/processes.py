@@ -22,8 +22,8 @@ from tests.support.waiting import eventually_blocking
 FAILPOINTS = "WALLET_FAILPOINTS"
 """A process with one of these may end or freeze before it is ready: where it was told to."""
 ROOT = Path(__file__).parents[2]
-READY_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 30.0
 OUTPUT_CHARACTERS_SHOWN = 8_000
 
 

@@ -13,8 +13,7 @@ from typing import Any, TypeVar, overload
 
 Met = TypeVar("Met")
 
-WITHIN_SECONDS = 40.0
-"""Longer than the disk of a busy test machine stalls; a condition that is met sooner does not wait for it."""
+WITHIN_SECONDS = 10.0
 EVERY_SECONDS = 0.02
 
 

@@ -1,6 +1,8 @@
 """The log writer: what can't be written is dropped and counted, and never holds up the process."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,33 @@ def test_what_a_full_disk_lost_is_counted_when_there_is_room_again(
             eventually_blocking(lambda number=number: f'"number":{number}' in capfd.readouterr().err)  # type: ignore[misc]
         file.unlink()
         log.info("kept")
+    assert file.read_text(encoding="utf-8").startswith("\n"), "a line that was written in part would go on"
     kept, dropped = (json.loads(line) for line in file.read_text(encoding="utf-8").split())
     assert kept["event"] == "kept"
     assert (dropped["event"], dropped["count"]) == ("log_events_dropped", 3)
+
+
+class ClosedTerminal(io.StringIO):
+    """Counts what was tried on it."""
+
+    tries = 0
+
+    def write(self, text: str) -> int:
+        self.tries += len(text) > 0
+        raise ValueError("I/O operation on closed file.")
+
+
+def test_the_writer_outlives_a_full_disk_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = ClosedTerminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    file = tmp_path / "api.log"
+    file.symlink_to("/dev/full")
+    with logging_to(Settings(log_dir=tmp_path), "api", on_terminal=True):
+        structlog.get_logger().info("lost")
+        eventually_blocking(lambda: terminal.tries == 2)
+        file.unlink()
+        structlog.get_logger().info("kept")
+    assert [json.loads(line)["event"] for line in file.read_text(encoding="utf-8").split()] == [
+        "kept",
+        "log_events_dropped",
+    ]

@@ -11,7 +11,6 @@ stop as if told to.
 """
 
 import asyncio
-import contextlib
 import os
 import shutil
 import sys
@@ -25,7 +24,7 @@ from typing import Final
 from wallet.api.metrics import DIRECTORY_VARIABLE, forget_process
 from wallet.api.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
 from wallet.api.server import held_port, is_listened_on
-from wallet.cli.children import CannotStart, Child, running
+from wallet.cli.children import CannotStart, Child, is_set_within, running
 
 PROCESSES_MAX: Final = 64
 """Far beyond what one PostgreSQL can feed; each has connections of its own to it."""
@@ -78,8 +77,7 @@ async def _serves_before(stop: asyncio.Event, first: Child, host: str, port: int
         if await is_listened_on(host, port):
             first.mark_started()
             return True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _POLL_SECONDS)
+        await is_set_within(stop, _POLL_SECONDS)
     return False
 
 

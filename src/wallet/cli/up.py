@@ -72,8 +72,10 @@ async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
     finally:
         # Not by cancelling: a thread that starts the server would go on, and leave it behind.
         stopping.set()
-        await keeping
-        await asyncio.to_thread(server.stop)
+        try:
+            await keeping
+        finally:
+            await asyncio.to_thread(server.stop)
 
 
 async def _start_again_whenever_it_ends(server: EmbeddedPostgres, stopping: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ import socket
 import struct
 
 from tests.fault.laboratory import Laboratory
+from tests.fault.proof import REST_SECONDS_MAX
 from tests.support.books import fetch_value
 from tests.support.client import open_client
 from tests.support.processes import WalletProcess
@@ -64,7 +65,7 @@ async def _vanish_while_waiting(lab: Laboratory, api: WalletProcess) -> None:
         assert found == before + WAITING, f"{found - before} of {WAITING} requests that were read outlived their client"
         return True
 
-    await eventually(have_taken_effect)
+    await eventually(have_taken_effect, within=REST_SECONDS_MAX)
 
 
 async def _effects(lab: Laboratory) -> int:
