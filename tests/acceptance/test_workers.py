@@ -50,12 +50,6 @@ class Workers:
         """The numbers of the processes that have answered a POST."""
         return {event["process"] for event in self.events("request_served") if event["method"] == "POST"}
 
-    def metrics(self) -> dict[str, float]:
-        """A scrape, by series."""
-        text = httpx.get(f"{self.parent.url}/metrics", trust_env=False).text
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {series: float(value) for series, value in pairs}
-
     def holds_its_port(self) -> bool:
         """Whether the parent has begun: it makes this directory after it has taken the port."""
         return bool(list(self.temporary.glob("wallet-api-*")))
@@ -102,14 +96,14 @@ async def test_random_operations_over_both_leave_right_books_and_true_metrics(st
     assert statuses.total() == 1000
     await assert_books_are_right(starter.database_url)
     await eventually(lambda: workers.serving() == {1, 2})
-    metrics = workers.metrics()
+    metrics = workers.parent.metrics()
     posts = {series: value for series, value in metrics.items() if "seconds_count" in series and "POST" in series}
     answered = Counter[int]()
     for series, value in posts.items():
         answered[int(re.findall(r'status="(\d+)"', series)[0])] += int(value)
     assert answered == statuses
     assert (metrics["wallet_api_processes"], metrics["wallet_audit_rows_lost_total"]) == (2, 0)
-    await eventually(lambda: workers.metrics()["wallet_ledger_queue_depth"] == 0)
+    await eventually(lambda: workers.parent.metrics()["wallet_ledger_queue_depth"] == 0)
     assert "process_cpu_seconds_total" not in metrics
 
 
@@ -219,7 +213,9 @@ async def test_a_killed_process_is_started_again_and_its_keys_find_their_outcome
         assert {seen for seen in client.seen if isinstance(seen, int)} <= FINAL_STATUSES, client.seen
     assert workers.parent.output().count("ended by itself (exit code -9)") == 2
     await assert_books_are_right(starter.database_url)
-    metrics = await eventually(lambda: found if (found := workers.metrics())["wallet_api_processes"] == 2 else None)
+    metrics = await eventually(
+        lambda: found if (found := workers.parent.metrics())["wallet_api_processes"] == 2 else None
+    )
     counted = sum(value for series, value in metrics.items() if "seconds_count" in series and "POST" in series)
     # What the killed ones had counted stays; an answer they were about to send may be missing.
     assert counted >= sum(count for seen, count in client.seen.items() if isinstance(seen, int))
@@ -318,5 +314,5 @@ def test_one_worker_is_one_process(processes: Processes, database_url: str) -> N
     api = processes.start("api", "--workers", "1", settings={"DATABASE_URL": database_url})
     processes.wait_until(api, lambda: "api_ready" in api.logs())
     assert len(family_of(api.pid)) == 1
-    assert "process_cpu_seconds_total" in httpx.get(f"{api.url}/metrics", trust_env=False).text
+    assert "process_cpu_seconds_total" in api.metrics()
     assert api.stop() == 0

@@ -27,6 +27,7 @@ from wallet.monkey.operations import Plan
 MODES = ("auto", "stepwise")
 CONCURRENCY = 24
 PUBLISHED_SECONDS_MAX = 60.0
+READ_SECONDS_MAX = 30.0
 UNPUBLISHED = "select count(*) from journal where published_at is null"
 WALLET_COUNT = 20
 
@@ -71,6 +72,10 @@ class Laboratory:
     async def start_worker(self, **settings: str) -> WalletProcess:
         """One more worker; as with the api."""
         return await asyncio.to_thread(self.processes.start_worker, **self._settings(settings))
+
+    async def have_been_read(self, count: int, api: WalletProcess) -> None:
+        """Wait until an api has read so many requests, all of which wait for a wallet that is held."""
+        await eventually(lambda: api.metrics()["wallet_ledger_queue_depth"] == count, within=READ_SECONDS_MAX)
 
     async def ended(self, process: WalletProcess, *, within: float = 30.0) -> None:
         """Wait until a failpoint killed a process; one that ended in another way was never there."""

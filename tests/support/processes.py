@@ -60,6 +60,12 @@ class WalletProcess:
         """What it wrote into its LOG_DIR so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("logs/*")))
 
+    def metrics(self) -> dict[str, float]:
+        """A scrape of an api, by series."""
+        text = httpx.get(f"{self.url}/metrics", timeout=READY_SECONDS_MAX, trust_env=False).text
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {series: float(value) for series, value in pairs}
+
     def send_signal(self, signal_number: int) -> None:
         """Sends a signal to the process alone, not to its children."""
         self._process.send_signal(signal_number)

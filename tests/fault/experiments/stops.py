@@ -64,7 +64,7 @@ async def _stop_with_requests_under_way(lab: Laboratory) -> None:
                 asyncio.create_task(client.post_once(HELD, {"amount": 1, "requestId": f"held-{number}"}, url=api.url))
                 for number in range(UNDER_WAY)
             ]
-            await last(HELD_SECONDS)
+            await lab.have_been_read(UNDER_WAY, api)
             stopping = asyncio.create_task(lab.stop(api))
             await last(HELD_SECONDS)
             early = [task for task in asked if task.done()]
