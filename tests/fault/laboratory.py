@@ -109,12 +109,19 @@ class Laboratory:
         wallet_count: int = WALLET_COUNT,
         count: int | None = None,
         bulk_senders: int = 1,
+        pause_seconds: float = 0.0,
     ) -> AsyncIterator[History]:
         """Random requests to every api for as long as the block runs, or `count` of them; see load.py."""
         plan = Plan(self.seed, f"{self.seed:x}-{len(self.histories) + 1}", wallet_count)
         to = urls or [api.url for api in self.apis]
         async with load_on(
-            to, self.database_url, plan, concurrency=concurrency, count=count, bulk_senders=bulk_senders
+            to,
+            self.database_url,
+            plan,
+            concurrency=concurrency,
+            count=count,
+            bulk_senders=bulk_senders,
+            pause_seconds=pause_seconds,
         ) as history:
             self.histories.append(history)
             yield history

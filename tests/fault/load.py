@@ -53,11 +53,12 @@ async def load_on(
     concurrency: int,
     count: int | None = None,
     bulk_senders: int = 0,
+    pause_seconds: float = 0.0,
 ) -> AsyncIterator[History]:
     """Send for as long as the block runs, and no more than `count`; then wait for what is under way.
 
     A plan's requests are sent in order of their numbers, each as soon as one of `concurrency` senders is free; of
-    these, `bulk_senders` send many at once.
+    these, `bulk_senders` send many at once. Each sender rests for `pause_seconds` after a request.
     """
     history = History(plan)
     is_over = asyncio.Event()
@@ -67,7 +68,7 @@ async def load_on(
         asyncio.TaskGroup() as tasks,
     ):
         sends = [_send_bulk] * bulk_senders + [_send] * (concurrency - bulk_senders)
-        senders = [tasks.create_task(send(client, history, numbers, is_over.is_set)) for send in sends]
+        senders = [tasks.create_task(send(client, history, numbers, is_over.is_set, pause_seconds)) for send in sends]
         tasks.create_task(_sample(database_url, history, is_over))
         try:
             yield history
@@ -77,21 +78,27 @@ async def load_on(
             is_over.set()
 
 
-async def _send(client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool]) -> None:
+async def _send(
+    client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool], pause_seconds: float
+) -> None:
     while not is_over():
         number = next(numbers, None)
         if number is None:
             return
         history.exchanges.append(await client.send(history.plan.request(number)))
+        await last(pause_seconds)
 
 
-async def _send_bulk(client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool]) -> None:
+async def _send_bulk(
+    client: Client, history: History, numbers: Iterator[int], is_over: Callable[[], bool], pause_seconds: float
+) -> None:
     while not is_over():
         requests = [history.plan.request(number) for number in itertools.islice(numbers, BULK_SIZE)]
         if not requests:
             return
         history.bulk_keys.update(request.operation.key for request in requests)
         history.exchanges += await send_bulk(client, requests)
+        await last(pause_seconds)
 
 
 async def _sample(database_url: str, history: History, is_over: asyncio.Event) -> None:

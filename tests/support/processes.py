@@ -128,12 +128,15 @@ class Processes:
         port = port or int(settings.get("PORT") or free_port())
         directory = self.directory / f"{len(self.started) + 1}-{command}"
         (directory / "logs").mkdir(parents=True)
+        (directory / "tmp").mkdir()
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT / "src"),
             "LOG_DIR": str(directory / "logs"),
+            # What a killed process can't clear away goes with the test's directory.
+            "TMPDIR": str(directory / "tmp"),
             "PORT": str(port),
         }
         with (directory / "output").open("wb") as output:

@@ -13,6 +13,8 @@ from tests.support.waiting import eventually
 STEPS = ("relay.after_seal", "relay.after_publish", "relay.before_mark")
 ROUNDS_MAX = 15
 LEASE_SECONDS_MAX = 20.0
+PAUSE_SECONDS = 0.1
+"""Leases have to run out again and again: a full load all the while would make the proof long, and no harder."""
 ASLEEP_BEFORE_MARK = "relay.before_mark=stop@1,relay.after_seal=delay:10000@1"
 """The delay keeps the sealing from finding out first that the lease is lost."""
 MARKED = "select count(*) from journal where published_at is not null"
@@ -23,7 +25,7 @@ async def kill_the_relay_between_steps(lab: Laboratory) -> None:
     assert lab.rabbitmq_url is not None
     await lab.start_api()
     await lab.start_worker()
-    async with lab.load(concurrency=8) as history:
+    async with lab.load(concurrency=8, pause_seconds=PAUSE_SECONDS) as history:
         for step in STEPS:
             relay = await lab.start_relay(WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=ROUNDS_MAX))
             await lab.ended(relay)
