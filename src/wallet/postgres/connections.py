@@ -1,7 +1,8 @@
 """Connections and pools whose every wait has an end, below a request's deadline.
 
 An address may name several hosts, `postgresql://user:password@a:5432,b:5432/wallet`: every connection goes to the one
-that takes writes, so that after a failover it is found without a restart.
+that takes writes, so that after a failover it is found without a restart. An old primary that still takes writes is
+refused (wallet.postgres.timelines).
 """
 
 import asyncio
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
+
+from wallet.postgres.timelines import admit
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -99,13 +102,13 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection
     assert dsn is not None, "the pool was made with an address"
     addresses = _addresses_of(dsn)
     if len(addresses) == 1:
-        return await asyncpg.connect(dsn, **options)
+        return await _connect_to_one(dsn, dsn, options)
     waiting, errors = list(addresses), list[BaseException]()
     running = set[asyncio.Task["Connection"]]()
     try:
         while waiting or running:
             if waiting:
-                running.add(asyncio.create_task(asyncpg.connect(waiting.pop(0), **options)))
+                running.add(asyncio.create_task(_connect_to_one(waiting.pop(0), dsn, options)))
             head_start = HEAD_START_SECONDS if waiting else None
             done, _ = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
@@ -120,6 +123,17 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection
             attempt.cancel()
     # What a server said (a wrong password, no such database) can be mended; that another is away is no news then.
     raise next((error for error in errors if isinstance(error, asyncpg.PostgresError)), errors[-1])
+
+
+async def _connect_to_one(address: str, dsn: str, options: Mapping[str, Any]) -> "Connection":
+    """Connect to one host of the address that the process was given."""
+    connection = await asyncpg.connect(address, **options)
+    try:
+        await admit(connection, dsn)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 def _addresses_of(dsn: str) -> Sequence[str]:
