@@ -1,6 +1,7 @@
 """Joins the parts into processes; the only place that knows all rooms."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
@@ -26,7 +27,11 @@ CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded,
 """What ends a process with one line that says why: nothing it could wait for."""
 
 READ_POOL_MAX: Final = 8
-"""Connections for reads, audit rows and health; the ledger's lanes have their own."""
+"""Connections for the read routes. The lanes of the ledger have their own."""
+BACKGROUND_POOL_MAX: Final = 2
+"""Connections for the audit trail rows that are written in the background, and for unfinished transfers."""
+HEALTH_POOL_MAX: Final = 1
+"""Readiness is checked by one caller at a time; however many reads wait, its connection is free."""
 
 _log = structlog.get_logger()
 
@@ -38,18 +43,33 @@ async def run_api(
 
     With a number it is one of several processes that share the port. Raises one of CANNOT_RUN.
     """
-    async with open_pool(settings.dsn, application_name="wallet api reads", size_max=READ_POOL_MAX) as pool:
+    async with AsyncExitStack() as stack:
+        reads, background, health = [
+            await stack.enter_async_context(open_pool(settings.dsn, application_name=name, size_max=size))
+            for name, size in (
+                ("wallet api reads", READ_POOL_MAX),
+                ("wallet api background", BACKGROUND_POOL_MAX),
+                ("wallet api health", HEALTH_POOL_MAX),
+            )
+        ]
         ledger = Ledger(
             settings.dsn,
-            pool,
+            background,
             deadline_seconds=settings.request_deadline_seconds,
             is_stepwise=settings.transfer_mode == "stepwise",
             render=RENDER,
             lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
-        async with open_audit_buffer(pool, metrics) as audit_buffer:
-            app = create_app(ledger=ledger, pool=pool, audit_buffer=audit_buffer, metrics=metrics, settings=settings)
+        async with open_audit_buffer(background, metrics) as audit_buffer:
+            app = create_app(
+                ledger=ledger,
+                pool=reads,
+                health_pool=health,
+                audit_buffer=audit_buffer,
+                metrics=metrics,
+                settings=settings,
+            )
             running = asyncio.create_task(ledger.run(), name="ledger")
             # A ledger that ended by itself can answer nobody: the process ends, to be started again.
             running.add_done_callback(lambda _task: stop.set())

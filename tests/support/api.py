@@ -86,6 +86,7 @@ async def running_api(
             app = create_app(
                 ledger=around_ledger(ledger),
                 pool=pool,
+                health_pool=pool,
                 audit_buffer=audit_buffer,
                 metrics=metrics,
                 settings=configured,

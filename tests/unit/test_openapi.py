@@ -45,7 +45,12 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
     settings = Settings.model_validate({"database_url": "postgresql://nowhere/none"})
     pool: Any = None
     edge = create_app(
-        ledger=pool, pool=pool, audit_buffer=AuditBuffer(pool, metrics), metrics=metrics, settings=settings
+        ledger=pool,
+        pool=pool,
+        health_pool=pool,
+        audit_buffer=AuditBuffer(pool, metrics),
+        metrics=metrics,
+        settings=settings,
     )
     served = {
         (re.sub(r"\{wallet_id\}", "{id}", route.path), method.method.lower())

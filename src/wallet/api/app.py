@@ -31,12 +31,13 @@ def create_app(
     *,
     ledger: Executes,
     pool: "Pool",
+    health_pool: "Pool",
     audit_buffer: AuditBuffer,
     metrics: Metrics,
     settings: Settings,
     body_limits: BodyLimits | None = None,
 ) -> Edge:
-    """Join the routes to what serves them. `pool` is the reads' own. Raises SwaggerMissing."""
+    """Join the routes to what serves them. The pools serve the read routes and readiness. Raises SwaggerMissing."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[_RouteNotes()])
     for kind in (falcon.HTTPError, falcon.HTTPStatus, Exception):
         app.add_error_handler(kind, _leave_to_the_edge)
@@ -49,7 +50,7 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/history", Histories(pool))
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))
     app.add_route("/healthz", Alive())
-    app.add_route("/readyz", Ready(Health(pool)))
+    app.add_route("/readyz", Ready(Health(health_pool)))
     audits = Audits(pool)
     app.add_route("/audit", AuditPage(audits))
     app.add_route("/metrics", MetricsPage(metrics, audits))
