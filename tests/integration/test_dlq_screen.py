@@ -84,12 +84,16 @@ async def test_a_letter_is_shown_with_its_history_its_event_and_where_they_diffe
     assert "position: the message" not in said
 
 
-async def test_a_body_of_five_mib_is_named_by_its_length_and_written_whole_on_request(operator: Operator) -> None:
+async def test_a_body_of_five_mib_is_named_by_its_length_and_what_is_stored_is_written_on_request(
+    operator: Operator,
+) -> None:
     await keep_letters(operator.wire.database_url, [Message(b"x" * FIVE_MIB, None, None)])
     said = await operator.dlq("show", "1")
-    assert "All 5,242,880 bytes: wallet dlq show 1 --body > FILE" in said
+    assert "The body had 5,242,880 bytes. The first 1 MiB: wallet dlq show 1 --body > FILE" in said
     assert len(said.output) < 5_000
-    assert (await operator.dlq("show", "1", "--body")).output == "x" * FIVE_MIB
+    assert (await operator.dlq("show", "1", "--body")).output == "x" * (1024 * 1024)
+    replayed = await operator.dlq("replay", "1")
+    assert (replayed.code, "failed again" in replayed.output) == (1, True)
 
 
 async def test_what_comes_from_outside_can_not_act_on_the_terminal(operator: Operator) -> None:

@@ -69,11 +69,11 @@ def test_other_bytes_are_shown_in_hex() -> None:
     ],
     ids=["blanks", "bytes", "a long line", "many lines", "deep", "cut inside a character"],
 )
-def test_a_large_body_is_cut_with_its_length_and_how_to_get_it_whole(body: bytes, body_bytes: int | None) -> None:
+def test_a_large_body_is_cut_with_its_length_and_how_to_get_what_is_stored(body: bytes, body_bytes: int | None) -> None:
     text = shown(body, body_bytes=body_bytes)
     assert len(text) < 20_000
-    length = f"{len(body) if body_bytes is None else body_bytes:,}"
-    assert text.endswith(f"… cut here. All {length} bytes: wallet dlq show 7 --body > FILE")
+    stored = f"All {len(body):,} bytes" if body_bytes is None else f"The body had {body_bytes:,} bytes. The first 1 MiB"
+    assert text.endswith(f"… cut here. {stored}: wallet dlq show 7 --body > FILE")
 
 
 def test_an_empty_body_and_one_that_fits_have_no_such_line() -> None:

@@ -62,7 +62,9 @@ def body_lines(details: Details) -> Iterator[str]:
         is_cut = letter.body_bytes > HEX_BYTES_SHOWN
         yield from _hex(body[:HEX_BYTES_SHOWN])
     if is_cut:
-        yield f"… cut here. All {letter.body_bytes:,} bytes: wallet dlq show {letter.letter_id} --body > FILE"
+        stored = "The first 1 MiB" if letter.is_too_long else f"All {letter.body_bytes:,} bytes"
+        whole = f" The body had {letter.body_bytes:,} bytes." if letter.is_too_long else ""
+        yield f"… cut here.{whole} {stored}: wallet dlq show {letter.letter_id} --body > FILE"
 
 
 def _facts(details: Details) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ where d.state = 'open' or $1::boolean
 -- name: read_letters
 -- Bodies stay where they are: their length is known without reading them.
 select d.id, d.state, d.kind, d.type, d.event_id, d.wallet_id, d.version, d.error, d.attempts, d.actor, d.reason,
-    d.created_at, d.updated_at, octet_length(d.body) as body_bytes, inbox.took_effect_at
+    d.created_at, d.updated_at, coalesce(d.body_bytes, octet_length(d.body)) as body_bytes, inbox.took_effect_at
 from dead_letters d
 left join lateral (
     select p.processed_at as took_effect_at

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NewType
 
+from wallet.domain.envelope import BODY_STORED_BYTES_MAX
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.postgres.statements import load_statements
 
@@ -75,6 +76,11 @@ class Letter:
         """Whether somebody still has to decide about it."""
         return self.state is State.OPEN
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether its body is so much longer than any event that only the beginning is stored."""
+        return self.body_bytes > BODY_STORED_BYTES_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Happening:
@@ -100,6 +106,7 @@ class StoredMessage:
     type: str | None
     headers: Mapping[str, Any]
     history: Sequence[Happening]
+    whole: None = None
 
 
 async def letter_ids(connection: "Connection", *, with_closed: bool, limit: int | None = None) -> list[LetterId]:

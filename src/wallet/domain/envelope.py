@@ -18,6 +18,7 @@ from wallet.domain.identifiers import EventId, WalletId, is_id
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
 
 BODY_BYTES_MAX: Final = 256 * 1024
+BODY_STORED_BYTES_MAX: Final = 1024 * 1024
 """More than a hundred times the largest event we write; a longer body is refused before it is parsed."""
 
 COMMON_FIELDS: Final = ("walletId", "amount", "newBalance", "requestId")
@@ -81,6 +82,14 @@ class Envelope:
     payload: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class WholeBody:
+    """Length and digest of a body of which only the first BODY_STORED_BYTES_MAX bytes were kept."""
+
+    length: int
+    sha256: bytes
+
+
 class _Message(msgspec.Struct, rename="camel"):
     """The JSON object on the wire; its fields in this order."""
 
@@ -123,10 +132,15 @@ def encode_envelope(event: StoredEvent, position: int) -> bytes:
     )
 
 
+def check_length(body_bytes: int) -> None:
+    """Raises UndecodableMessage for a body that is longer than an event can be."""
+    if body_bytes > BODY_BYTES_MAX:
+        raise UndecodableMessage(f"The body has {body_bytes} bytes; an event has at most {BODY_BYTES_MAX}.")
+
+
 def decode_envelope(body: bytes) -> Envelope:
     """Read a message body, or raise UndecodableMessage, UnknownSchemaVersion or UnknownEventType."""
-    if len(body) > BODY_BYTES_MAX:
-        raise UndecodableMessage(f"The body has {len(body)} bytes; an event has at most {BODY_BYTES_MAX}.")
+    check_length(len(body))
     try:
         header = _header_decoder.decode(body)
         _expect_known(header)

@@ -127,7 +127,7 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection
 
 async def _connect_to_one(address: str, dsn: str, options: Mapping[str, Any]) -> "Connection":
     """Connect to one host of the address that the process was given."""
-    connection = await asyncpg.connect(address, **options)
+    connection: Connection = await asyncpg.connect(address, **options)
     try:
         await admit(connection, dsn)
     except BaseException:

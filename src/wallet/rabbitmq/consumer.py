@@ -17,7 +17,10 @@ How the worker uses it:
   come again, `redelivered`, with new tags. Settling a delivery of a lost connection does nothing: it is dropped.
 - `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never settles a
   message that the caller did not name. So the order of `reject` and `ack` cannot lose a message.
-- Memory is bounded by the prefetch: the broker sends no more than that many unsettled messages.
+- Memory is bounded in bytes. A body is kept up to BODY_STORED_BYTES_MAX, with its length and digest. When the unsettled
+  bodies reach UNSETTLED_BYTES_MAX, the consumer cancels itself, keeps nothing of what still arrives, and connects
+  again when the messages in hand are settled: the others come again then. As the broker's prefetch counts messages,
+  not bytes, the next connection asks for fewer at a time.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import takewhile
 from typing import Any, Final, NoReturn, Self
 
@@ -32,14 +36,21 @@ import structlog
 from pika import BasicProperties
 from pika.spec import Basic
 
+from wallet.domain.envelope import BODY_STORED_BYTES_MAX, WholeBody
 from wallet.pacing import Pace
 from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
 
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
+GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A group's bodies may all have to be stored as dead letters, within the time limit of a transaction."""
+UNSETTLED_BYTES_MAX: Final = 32 * 1024 * 1024
+FULL_PREFETCH_AFTER: Final = 10_000
+"""After this many messages of a connection with a smaller prefetch, the full one is tried again."""
 # The group in hand and the next one: while one is committed the other arrives.
 _PREFETCH_GROUPS: Final = 2
+_CONSUMER_TAG: Final = "wallet"
 _RECONNECT_SECONDS_MIN: Final = 0.1
 _RECONNECT_SECONDS_MAX: Final = 5.0
 
@@ -51,6 +62,7 @@ class Delivery:
     """One message as it was delivered. `session` counts the connections, as tags start again with each.
 
     Header values are text, numbers, booleans, None, bytes, datetime, Decimal, and lists and dicts of them.
+    `whole` describes the body where `body` is only its beginning.
     """
 
     body: bytes
@@ -60,6 +72,7 @@ class Delivery:
     redelivered: bool
     tag: int
     session: int = 0
+    whole: WholeBody | None = None
 
 
 class Consumer:
@@ -75,6 +88,11 @@ class Consumer:
         self._resumed.set()
         self._pace = Pace(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
         self._is_retrying = False
+        self._prefetch = self._prefetch_max
+
+    @property
+    def _prefetch_max(self) -> int:
+        return self._group_size_max * _PREFETCH_GROUPS
 
     @classmethod
     @asynccontextmanager
@@ -86,20 +104,25 @@ class Consumer:
         finally:
             await consumer._end_session()
 
-    async def next_group(self) -> list[Delivery]:
-        """The next 1 to `group_size_max` messages, in the order they came. Waits for the first; may be cancelled.
+    async def next_group(self, size_max: int | None = None) -> list[Delivery]:
+        """The next 1 to `size_max` messages, in the order they came. Waits for the first; may be cancelled.
 
-        Raises BrokerUnavailable (call again: it connects again) or TopologyMismatch (needs an operator; calling
-        again tries again). While paused it waits for `resume`.
+        Settle the group before the next call. Raises BrokerUnavailable (call again: it connects again) or
+        TopologyMismatch (needs an operator; calling again tries again). While paused it waits for `resume`.
         """
+        size_max = min(size_max or self._group_size_max, self._group_size_max)
         await self._resumed.wait()
-        session = self._session or await self._begin_session()
+        session = self._session
+        if session is not None and not session.waiting and session.is_spent:
+            await self._change_prefetch(session)
+            session = None
+        session = session or await self._begin_session()
         await session.arrived.wait()
-        if session.is_open and len(session.waiting) < self._group_size_max:
+        if session.is_open and len(session.waiting) < size_max:
             await session.gather()
-        if not session.is_open:
+        if not session.is_open and not session.is_full:
             await self._lose(session)
-        return session.take(self._group_size_max)
+        return session.take(size_max)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle messages whose effects are committed. Never raises for a lost connection: they will come again."""
@@ -129,7 +152,14 @@ class Consumer:
             channel = await connection.open_channel()
             await declare(channel, self._topology)
             self._session_count += 1
-            session = _Session(connection, channel, self._session_count, self._group_size_max)
+            session = _Session(
+                connection,
+                channel,
+                self._session_count,
+                group_size_max=self._group_size_max,
+                prefetch=self._prefetch,
+                is_prefetch_reduced=self._prefetch < self._prefetch_max,
+            )
             await session.consume()
         except BaseException:
             await connection.close()
@@ -139,6 +169,15 @@ class Consumer:
         self._pace.reset()
         log.info("consumer_connected", address=connection.address, session=session.number)
         return session
+
+    async def _change_prefetch(self, session: "_Session") -> None:
+        """End a connection whose prefetch does not fit the size of its messages."""
+        if session.is_full:
+            self._prefetch = min(self._prefetch_max, max(1, UNSETTLED_BYTES_MAX // session.largest_bytes))
+            log.warning("prefetch_reduced", prefetch=self._prefetch, largest_bytes=session.largest_bytes)
+        else:
+            self._prefetch = self._prefetch_max
+        await self._end_session()
 
     async def _lose(self, session: "_Session") -> NoReturn:
         self._is_retrying = True
@@ -157,15 +196,30 @@ class Consumer:
 class _Session:
     """One connection's consumer: what has arrived, and what is not settled yet."""
 
-    def __init__(self, connection: BrokerConnection, channel: BrokerChannel, number: int, group_size_max: int) -> None:
+    def __init__(
+        self,
+        connection: BrokerConnection,
+        channel: BrokerChannel,
+        number: int,
+        *,
+        group_size_max: int,
+        prefetch: int,
+        is_prefetch_reduced: bool,
+    ) -> None:
         self.connection = connection
         self.channel = channel
         self.number = number
         self.waiting: deque[Delivery] = deque()
         self.arrived = asyncio.Event()
+        self.largest_bytes = 1
+        self.is_full = False
         self._group_size_max = group_size_max
-        self._full = asyncio.Event()
-        self._unsettled: dict[int, None] = {}
+        self._prefetch = prefetch
+        self._is_prefetch_reduced = is_prefetch_reduced
+        self._has_group = asyncio.Event()
+        self._bytes_by_tag: dict[int, int] = {}
+        self._unsettled_bytes = 0
+        self._message_count = 0
         self._is_cancelled = False
 
     @property
@@ -173,35 +227,51 @@ class _Session:
         """Whether messages can still arrive and be settled."""
         return self.channel.pika.is_open and not self._is_cancelled
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the next connection should have another prefetch."""
+        return self.is_full or (self._is_prefetch_reduced and self._message_count >= FULL_PREFETCH_AFTER)
+
     async def consume(self) -> None:
         """Ask for messages; they arrive by callback."""
         self.channel.watch(self.arrived)
-        self.channel.watch(self._full)
+        self.channel.watch(self._has_group)
         raw = self.channel.pika
         raw.add_on_cancel_callback(lambda _frame: self._on_cancel())
-        await self.channel.call(raw.basic_qos, prefetch_count=self._group_size_max * _PREFETCH_GROUPS)
-        await self.channel.call(raw.basic_consume, queue=WORKER_QUEUE, on_message_callback=self._on_message)
+        await self.channel.call(raw.basic_qos, prefetch_count=self._prefetch)
+        await self.channel.call(
+            raw.basic_consume,
+            queue=WORKER_QUEUE,
+            on_message_callback=self._on_message,
+            consumer_tag=_CONSUMER_TAG,
+        )
 
     async def gather(self) -> None:
         """Wait a moment for a full group."""
-        self._full.clear()
+        self._has_group.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
-                await self._full.wait()
+                await self._has_group.wait()
 
     def take(self, count_max: int) -> list[Delivery]:
-        """Take what has arrived, at most so many."""
-        group = [self.waiting.popleft() for _ in range(min(count_max, len(self.waiting)))]
+        """Take what has arrived: at most `count_max` messages, and GROUP_BYTES_MAX of bodies unless one has more."""
+        group: list[Delivery] = []
+        group_bytes = 0
+        while self.waiting and len(group) < count_max:
+            group_bytes += len(self.waiting[0].body)
+            if group and group_bytes > GROUP_BYTES_MAX:
+                break
+            group.append(self.waiting.popleft())
         if not self.waiting:
             self.arrived.clear()
         return group
 
     def ack(self, tags: set[int]) -> None:
         """Settle these tags, and no other: by one multiple ack where every older one is settled or among them."""
-        asked = sorted(tags & self._unsettled.keys())
+        asked = sorted(tags & self._bytes_by_tag.keys())
         if not asked:
             return
-        older = list(takewhile(lambda tag: tag <= asked[-1], self._unsettled))
+        older = list(takewhile(lambda tag: tag <= asked[-1], self._bytes_by_tag))
         if len(older) == len(asked):
             self._settle(self.channel.pika.basic_ack, asked, delivery_tag=asked[-1], multiple=True)
             return
@@ -210,12 +280,12 @@ class _Session:
 
     def reject(self, tag: int) -> None:
         """Dead-letter one message."""
-        if tag in self._unsettled:
+        if tag in self._bytes_by_tag:
             self._settle(self.channel.pika.basic_nack, [tag], delivery_tag=tag, requeue=False)
 
     def _settle(self, method: Callable[..., object], tags: Sequence[int], **arguments: Any) -> None:
         for tag in tags:
-            del self._unsettled[tag]
+            self._unsettled_bytes -= self._bytes_by_tag.pop(tag)
         try:
             self.channel.send(method, **arguments)
         except BrokerUnavailable:
@@ -224,26 +294,42 @@ class _Session:
     def _on_message(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag
         assert tag is not None
-        self._unsettled[tag] = None
+        kept = body if len(body) <= BODY_STORED_BYTES_MAX else body[:BODY_STORED_BYTES_MAX]
+        if self.is_full or (self._bytes_by_tag and self._unsettled_bytes + len(kept) > UNSETTLED_BYTES_MAX):
+            self._stop_consuming()
+            return
+        self._message_count += 1
+        self.largest_bytes = max(self.largest_bytes, len(kept))
+        self._bytes_by_tag[tag] = len(kept)
+        self._unsettled_bytes += len(kept)
         self.waiting.append(
             Delivery(
-                body,
+                kept,
                 properties.message_id,
                 properties.type,
                 _plain(properties.headers or {}),
                 bool(method.redelivered),
                 tag,
                 self.number,
+                None if kept is body else WholeBody(len(body), sha256(body).digest()),
             )
         )
         self.arrived.set()
         if len(self.waiting) >= self._group_size_max:
-            self._full.set()
+            self._has_group.set()
+
+    def _stop_consuming(self) -> None:
+        """Keep nothing more: what is not kept stays unsettled, and goes back to the queue with this connection."""
+        if not self.is_full:
+            self.is_full = True
+            self._has_group.set()
+            with suppress(BrokerUnavailable):
+                self.channel.send(self.channel.pika.basic_cancel, consumer_tag=_CONSUMER_TAG)
 
     def _on_cancel(self) -> None:
         self._is_cancelled = True
         self.arrived.set()
-        self._full.set()
+        self._has_group.set()
 
 
 def _plain(value: Any) -> Any:

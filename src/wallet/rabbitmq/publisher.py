@@ -39,6 +39,8 @@ class Message:
     message_id: str | None
     type: str | None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    whole: None = None
+    """As in a delivery: the body is the whole body."""
 
 
 class Window:

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from wallet.domain.envelope import BODY_BYTES_MAX
+from wallet.domain.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.domain.identifiers import EventId, WalletId, bucket_of, is_id
 from wallet.postgres.statements import load_statements
 from wallet.worker.effects import in_transaction
@@ -26,14 +26,11 @@ from wallet.worker.messages import Message, Refused
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
-INSERT_SECONDS_MAX: Final = 61.0
-"""A body of 128 MiB, the most that a broker takes, needs seconds. Were they too many, it would come again for ever."""
 ERROR_CHARACTERS_MAX: Final = 2_000
 TYPE_CHARACTERS_MAX: Final = 200
 _BIGINT_MAX: Final = 2**63 - 1
 
 _STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_ALLOW_LARGE_BODIES: Final[str] = _STATEMENTS.allow_large_bodies
 _INSERT_DEAD_LETTER: Final[str] = _STATEMENTS.insert_dead_letter
 _MARK_FAILED: Final[str] = _STATEMENTS.mark_failed
 
@@ -65,11 +62,10 @@ async def keep(connection: "Connection", refused: Sequence[Refused[Any]]) -> Non
     """Commit a dead letter for each message, sorted so that workers keeping the same ones do not deadlock."""
     if not refused:
         return
-    ordered = sorted(((sha256(letter.message.body).digest(), letter) for letter in refused), key=lambda pair: pair[0])
+    ordered = sorted(((_digest(letter.message), letter) for letter in refused), key=lambda pair: pair[0])
     named = [_read_header(letter.message) for _, letter in ordered]
 
     async def insert() -> None:
-        await connection.execute(_ALLOW_LARGE_BODIES)
         for (digest, letter), name in zip(ordered, named, strict=True):
             await _insert_dead_letter(connection, digest, letter, name)
         await _mark_failed(connection, [(name, letter) for (_, letter), name in zip(ordered, named, strict=True)])
@@ -94,13 +90,13 @@ async def _insert_dead_letter(connection: "Connection", digest: bytes, letter: R
         name.type,
         name.wallet_id,
         name.version,
-        letter.message.body,
+        letter.message.body[:BODY_STORED_BYTES_MAX],
         digest,
         _properties_json(letter.message),
         _kind(letter),
         _storable(letter.error),
         letter.attempts,
-        timeout=INSERT_SECONDS_MAX,
+        _length(letter.message),
     )
 
 
@@ -122,13 +118,21 @@ async def _mark_failed(connection: "Connection", letters: Sequence[tuple[_Named,
         )
 
 
+def _digest(message: Message) -> bytes:
+    return sha256(message.body).digest() if message.whole is None else message.whole.sha256
+
+
+def _length(message: Message) -> int:
+    return len(message.body) if message.whole is None else message.whole.length
+
+
 def _kind(letter: Refused[Any]) -> str:
     return "parked" if letter.is_parked else "failed"
 
 
 def _read_header(message: Message) -> _Named:
     header = _Header()
-    if len(message.body) <= BODY_BYTES_MAX:
+    if _length(message) <= BODY_BYTES_MAX:
         try:
             header = _header_decoder.decode(message.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

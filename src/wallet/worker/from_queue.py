@@ -15,9 +15,10 @@ import structlog
 from wallet.domain.fraud import FraudRules
 from wallet.failpoints import failpoint
 from wallet.rabbitmq.connection import BrokerUnavailable
-from wallet.rabbitmq.consumer import Consumer, Delivery
+from wallet.rabbitmq.consumer import GROUP_SIZE_MAX, Consumer, Delivery
 from wallet.rabbitmq.topology import TopologyMismatch
 from wallet.worker.database import Database
+from wallet.worker.group_size import GroupSize
 from wallet.worker.handle import handle_group
 from wallet.worker.stopping import unless_stopped
 
@@ -32,6 +33,7 @@ class FromQueue:
         self._database = database
         self._rules = rules
         self._stop = stop
+        self._group_size = GroupSize(GROUP_SIZE_MAX)
 
     async def take_turn(self) -> bool:
         """Handle and settle one group."""
@@ -39,13 +41,18 @@ class FromQueue:
         await self._database.connection()
         await self._consumer.resume()
         try:
-            group = await unless_stopped(self._consumer.next_group(), self._stop)
+            group = await unless_stopped(self._consumer.next_group(self._group_size.current), self._stop)
         except (BrokerUnavailable, TopologyMismatch) as error:
             # No pause for this: the consumer waits its own back-off before it tries again.
             _log.warning("broker_unavailable", reason=str(error))
             return True
         if group is not None:
-            await self._handle(group)
+            try:
+                await self._handle(group)
+            except BaseException:
+                self._group_size.note_failure()
+                raise
+            self._group_size.note_success()
         return True
 
     async def stand_down(self) -> None:

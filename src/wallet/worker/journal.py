@@ -37,6 +37,7 @@ class JournalMessage:
     message_id: str | None
     type: str | None
     headers: dict[str, Any] = field(default_factory=dict)
+    whole: None = None
 
 
 @dataclass(frozen=True, slots=True)

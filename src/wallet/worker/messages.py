@@ -16,6 +16,8 @@ from wallet.domain.envelope import (
     UndecodableMessage,
     UnknownEventType,
     UnknownSchemaVersion,
+    WholeBody,
+    check_length,
     decode_envelope,
 )
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
@@ -50,6 +52,10 @@ class Message(Protocol):
     @property
     def headers(self) -> Mapping[str, Any]:
         """What else the transport carries beside the body."""
+
+    @property
+    def whole(self) -> WholeBody | None:
+        """The whole body's length and digest where `body` is only its beginning."""
 
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -101,6 +107,8 @@ async def check_messages(
 
 def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
     try:
+        if message.whole is not None:
+            check_length(message.whole.length)
         return decode_envelope(message.body)
     except (UnknownSchemaVersion, UnknownEventType) as error:
         return Refused(message, f"{type(error).__name__}: {error}", is_parked=True)

@@ -76,17 +76,14 @@ from (
 where w.bucket = earliest.bucket and w.wallet_id = earliest.wallet_id
     and w.suspicious_reason is distinct from earliest.reason
 
--- name: allow_large_bodies
-set local statement_timeout = '60s'
-
 -- name: insert_dead_letter
 -- A letter that was closed is opened again; attempts only grow, so they tell whether it failed since it was read.
 insert into dead_letters as known (
-    event_id, type, wallet_id, version, body, body_sha256, headers, kind, error, attempts, history,
+    event_id, type, wallet_id, version, body, body_sha256, headers, kind, error, attempts, body_bytes, history,
     created_at, updated_at
 )
 values (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
     jsonb_build_array(jsonb_build_object('what', 'opened', 'at', now(), 'error', $9::text, 'attempts', $10::integer)),
     now(), now()
 )
