@@ -10,7 +10,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tests.support.books import fetch_value
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes, WalletProcess
 from tests.support.rabbitmq import RabbitMQServer
+from tests.support.reaper import Reaper
 from tests.support.waiting import eventually
 from wallet.monkey.exchanges import NoAnswer
 from wallet.monkey.operations import Plan
@@ -37,6 +38,9 @@ class Laboratory:
     """What an experiment may use; everything random in it is drawn from its seed."""
 
     seed: int
+    resources: ExitStack
+    """What is entered here is left when the experiment is over and proved."""
+    reaper: Reaper
     processes: Processes
     postgres: PostgresServer
     database_url: str

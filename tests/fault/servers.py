@@ -43,6 +43,8 @@ def laboratory_for(
         stack.callback(processes.stop_all)
         yield Laboratory(
             seed=seed,
+            resources=stack,
+            reaper=servers.reaper,
             processes=processes,
             postgres=postgres,
             database_url=database_url,

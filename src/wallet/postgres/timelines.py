@@ -71,7 +71,7 @@ async def admit(connection: "Connection", address: str) -> None:
 
 def _leave_older(cluster: _Cluster, timeline: int) -> None:
     older = list(cluster.connections)
-    if older:
+    if cluster.timeline:
         _log.warning("timeline_changed", before=cluster.timeline, now=timeline, connections_ended=len(older))
     cluster.timeline = timeline
     cluster.connections.clear()
