@@ -76,7 +76,15 @@ async def run_api(
             telling = asyncio.create_task(metrics.keep_current(), name="metrics")
             shares_port = process_number is not None
             try:
-                await serve(app, host=host, port=port, stop=stop, on_ready=_say_ready, shares_port=shares_port)
+                await serve(
+                    app,
+                    host=host,
+                    port=port,
+                    stop=stop,
+                    on_ready=_say_ready,
+                    shares_port=shares_port,
+                    trusted_proxies=settings.trusted_proxies,
+                )
             finally:
                 telling.cancel()
                 ledger.stop()

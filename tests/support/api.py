@@ -95,7 +95,15 @@ async def running_api(
             running = asyncio.create_task(ledger.run())
             stop, is_ready = asyncio.Event(), asyncio.get_running_loop().create_future()
             serving = asyncio.create_task(
-                serve(app, host=HOST, port=0, stop=stop, on_ready=is_ready.set_result, limits=server_limits)
+                serve(
+                    app,
+                    host=HOST,
+                    port=0,
+                    stop=stop,
+                    on_ready=is_ready.set_result,
+                    limits=server_limits,
+                    trusted_proxies=configured.trusted_proxies,
+                )
             )
             try:
                 yield RunningApi(await is_ready, metrics, audit_buffer, stop, serving)

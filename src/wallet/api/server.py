@@ -3,7 +3,8 @@
 At stop nothing new is accepted, idle connections are closed, and every request whose bytes were read is answered;
 connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
 HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are served at once,
-more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
+more of them wait in the kernel's queue (connection_guard.py limits the share of one client); stopping takes at most
+STOP_SECONDS_MAX.
 
 Several processes may share a port (`held_port`, `shares_port`): each listens for itself, and the kernel spreads new
 connections over them by their addresses. What is promised at a stop is the same for each of them: requests that were
@@ -15,7 +16,7 @@ import asyncio
 import errno
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,9 @@ import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+
+from wallet.api.client_ip import Network
+from wallet.api.connection_guard import ConnectionGuard
 
 HEAD_SECONDS_MAX: Final = 15.0
 HEAD_BYTES_MAX: Final = 32 * 1024
@@ -52,6 +56,7 @@ class ServerEnded(Exception):
 class ServerLimits:
     """How much of a client's time the server takes."""
 
+    connections_max: int = CONNECTIONS_MAX
     head_seconds_max: float = HEAD_SECONDS_MAX
     stop_seconds_max: float = STOP_SECONDS_MAX
 
@@ -65,6 +70,7 @@ async def serve(
     on_ready: Callable[[str], None],
     limits: ServerLimits | None = None,
     shares_port: bool = False,
+    trusted_proxies: Sequence[Network] = (),
 ) -> None:
     """Serve until `stop` is set; `on_ready` gets the address, such as http://127.0.0.1:3000, once it answers.
 
@@ -80,6 +86,8 @@ async def serve(
     server = _server(app, address, port, limits)
     serving = asyncio.create_task(server.serve(), name="http server")
     stopping = asyncio.create_task(stop.wait(), name="http server's stop")
+    guard = ConnectionGuard(port, connections_max=limits.connections_max, exempt=trusted_proxies)
+    guarding = asyncio.create_task(guard.run(), name="connection guard")
     try:
         await _wait_until_listening(address, port, serving)
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -88,6 +96,7 @@ async def serve(
             raise ServerEnded from serving.exception()
     finally:
         stopping.cancel()
+        guarding.cancel()
         await _end(server, serving, limits)
 
 
@@ -140,7 +149,7 @@ def _server(app: Any, host: str, port: int, limits: ServerLimits) -> Server:
         http=HTTPModes.http1,
         websockets=False,
         backlog=LISTEN_BACKLOG,
-        backpressure=CONNECTIONS_MAX,
+        backpressure=limits.connections_max,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(limits.head_seconds_max * 1000), max_buffer_size=HEAD_BYTES_MAX
         ),
