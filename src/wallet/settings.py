@@ -39,6 +39,7 @@ class Settings(BaseSettings):
 
     log_dir: Path = Path("logs")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_requests: bool = True
 
     fraud_large_withdrawal_threshold: Annotated[Decimal, Field(gt=0, le=AMOUNT_MAX)] = Decimal(10000)
     fraud_rapid_withdrawal_count: Annotated[int, Field(ge=1, le=1000)] = 3

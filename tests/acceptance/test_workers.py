@@ -48,7 +48,7 @@ class Workers:
 
     def serving(self) -> set[int]:
         """The numbers of the processes that have answered a POST."""
-        return {event["process"] for event in self.events("request_served") if event["method"] == "POST"}
+        return {event["process"] for event in self.events("request") if event["method"] == "POST"}
 
     def holds_its_port(self) -> bool:
         """Whether the parent has begun: it makes this directory after it has taken the port."""

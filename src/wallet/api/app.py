@@ -67,6 +67,7 @@ def create_app(
         audit_buffer=audit_buffer,
         trusted_proxies=settings.trusted_proxies,
         limits=body_limits or BodyLimits(),
+        logs_requests=settings.log_requests,
     )
 
 

@@ -1,4 +1,8 @@
-"""What the audit trail keeps of a POST: all of it, but no secrets and no more than a bounded size."""
+"""What the audit trail keeps of a POST: a bounded size, and no secrets.
+
+Headers are kept by an allow-list, so that a secret in a header of any name is never stored. A POST that was refused at
+the edge moved nothing and can be sent by anyone at any rate, so less is kept of it.
+"""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,15 +16,24 @@ from wallet.ledger.audit import AuditRecord
 
 REDACTED: Final = "[redacted]"
 BODY_BYTES_MAX: Final = 4096
+HEADERS_BYTES_MAX: Final = 2048
+REFUSED_BYTES_MAX: Final = 2048
+"""Headers and body together of a POST that was refused at the edge."""
 URL_LENGTH_MAX: Final = 2048
-HEADER_LENGTH_MAX: Final = 1024
+REFUSED_URL_LENGTH_MAX: Final = 512
+HEADER_LENGTH_MAX: Final = 256
+CUT_HEADER_LENGTH_MAX: Final = 48
+"""To this length each value is cut where all together exceed HEADERS_BYTES_MAX."""
 
+HEADERS_KEPT: Final = (
+    "host", "user-agent", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept",
+    "origin", "referer", "forwarded", "x-forwarded-for", "x-request-id", "traceparent", "idempotency-key",
+)  # fmt: skip
 _SECRET_WORDS: Final = (
     "apikey", "assertion", "auth", "cookie", "credential", "passphrase", "passwd", "password", "secret",
     "session", "signature", "token",
 )  # fmt: skip
 _SECRET_NAMES: Final = frozenset({"code", "jwt", "key", "pass", "pwd", "sid", "sig"})
-_ADDRESS_HEADERS: Final = frozenset({"referer", "location", "content-location"})
 
 
 def audit_record_of(exchange: Exchange) -> AuditRecord:
@@ -29,27 +42,34 @@ def audit_record_of(exchange: Exchange) -> AuditRecord:
         api_audit_id=exchange.api_audit_id,
         method=exchange.method,
         url=redact_url(_url_of(exchange))[:URL_LENGTH_MAX],
-        body=exchange.body[:BODY_BYTES_MAX].decode("utf-8", "replace").replace("\x00", "\ufffd"),
+        body=_text_of(exchange.body[:BODY_BYTES_MAX]),
         body_length=exchange.body_length,
         body_sha256=exchange.body_sha256,
-        headers_json=_encode(redact_headers(exchange.headers)).decode(),
+        headers_json=headers_json(exchange.headers, exchange.correlation_id),
         client_ip=exchange.client_ip,
         wallet_id=exchange.wallet_id,
         request_id=exchange.request_id,
     )
 
 
-def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers with the values of secrets replaced, and over-long ones cut."""
-    kept = {}
-    for name, value in headers.items():
-        if is_secret(name):
-            kept[name] = REDACTED
-        elif name in _ADDRESS_HEADERS:
-            kept[name] = redact_url(value)[:HEADER_LENGTH_MAX]
-        else:
-            kept[name] = value[:HEADER_LENGTH_MAX]
-    return kept
+def refused_record_of(exchange: Exchange) -> AuditRecord:
+    """The record of a POST that was refused at the edge: at most REFUSED_BYTES_MAX of headers and body."""
+    record = audit_record_of(exchange)
+    room = REFUSED_BYTES_MAX - len(record.headers_json.encode())
+    body = record.body.encode()[: max(0, room)].decode("utf-8", "ignore")
+    return msgspec.structs.replace(record, url=record.url[:REFUSED_URL_LENGTH_MAX], body=body)
+
+
+def headers_json(headers: Mapping[str, str], correlation_id: str) -> str:
+    """The headers that are kept, as a JSON object. x-request-id is the one that was answered, also if we made it."""
+    kept = {name: headers[name][:HEADER_LENGTH_MAX] for name in HEADERS_KEPT if name in headers}
+    kept["x-request-id"] = correlation_id
+    if "referer" in kept:
+        kept["referer"] = redact_url(headers["referer"])[:HEADER_LENGTH_MAX]
+    encoded = _encode(kept)
+    if len(encoded) > HEADERS_BYTES_MAX:
+        encoded = _encode({name: value[:CUT_HEADER_LENGTH_MAX] for name, value in kept.items()})
+    return encoded.decode()
 
 
 def redact_url(url: str) -> str:
@@ -62,7 +82,7 @@ def redact_url(url: str) -> str:
 
 @lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
-    """Whether a header or query parameter of this name carries a secret."""
+    """Whether a query parameter of this name carries a secret."""
     plain = "".join(character for character in name.lower() if character.isalnum())
     return plain in _SECRET_NAMES or any(word in plain for word in _SECRET_WORDS)
 
@@ -77,6 +97,11 @@ def _without_login(address: str) -> str:
     if not separator or "@" not in rest.partition("/")[0]:
         return address
     return f"{scheme}://{REDACTED}@{rest.partition('@')[2]}"
+
+
+def _text_of(body: bytes) -> str:
+    """The body as text that the database takes."""
+    return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
 def _url_of(exchange: Exchange) -> str:

@@ -5,11 +5,11 @@ process's own sockets twice a second:
 
 - A connection on which nothing has arrived for SILENT_SECONDS_MAX since it was opened is closed.
 - One address may have a quarter of the connections; an IPv6 client is counted by its /64 network. Of an address that
-  has more, those that were idle longest are closed. Addresses of trusted proxies are exempt, as many clients share them.
+  has more, those that were idle longest are closed. Addresses of trusted proxies are exempt: many clients share them.
 
 Closing means to shut the socket down; the server then sees the end of the stream and frees the connection. Every check
-reads the kernel's own figures of a duplicate of the descriptor, so a descriptor that is reused meanwhile is not confused
-with another connection. It needs Linux (TCP_INFO and /proc); elsewhere the server's own time-outs are all there is.
+reads the kernel's own figures of a duplicate of the descriptor, so a descriptor that is reused meanwhile is not taken
+for the same connection. It needs Linux (TCP_INFO and /proc); elsewhere the server's own time-outs are all there is.
 """
 
 import asyncio
@@ -80,10 +80,11 @@ class ConnectionGuard:
         """Close what takes too much, once."""
         by_client: defaultdict[str, list[_Connection]] = defaultdict(list)
         silent: list[_Connection] = []
-        for number, name in enumerate(os.listdir(_DESCRIPTORS), start=1):
+        descriptors = [int(path.name) for path in _DESCRIPTORS.iterdir()]
+        for number, descriptor in enumerate(descriptors, start=1):
             if number % _SLICE_SIZE == 0:
                 await asyncio.sleep(0)
-            connection = self._read(int(name))
+            connection = self._read(descriptor)
             if connection is None:
                 continue
             if not connection.has_sent and connection.idle_seconds >= self._silent_seconds_max:

@@ -14,19 +14,21 @@ from typing import Any, Final
 import falcon.asgi
 import structlog
 
-from wallet.api.audit import audit_record_of
+from wallet.api.audit import audit_record_of, refused_record_of
 from wallet.api.audit_buffer import AuditBuffer
 from wallet.api.client_ip import Network, client_ip
 from wallet.api.exchange import SCOPE_KEY, Exchange, Scope
-from wallet.api.incoming import BodyLimits, Message, Receive, decoded_path, receive_body
+from wallet.api.incoming import BodyBudget, BodyLimits, Message, Receive, decoded_path, receive_body
 from wallet.api.metrics import Metrics
 from wallet.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
 from wallet.api.requests import key_in_header
 from wallet.ledger.audit import AuditRow
+from wallet.observability import log_event
 
 Send = Callable[[Message], Awaitable[None]]
 
 _BODY_WAS_READ: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
+PATH_LENGTH_LOGGED_MAX: Final = 200
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -41,8 +43,11 @@ class Edge:
         audit_buffer: AuditBuffer,
         trusted_proxies: Sequence[Network],
         limits: BodyLimits,
+        logs_requests: bool = True,
     ) -> None:
         self.routes = routes
+        self._logs_requests = logs_requests
+        self._budget = BodyBudget(limits.bodies_bytes_max)
         self._metrics = metrics
         self._audit_buffer = audit_buffer
         self._trusted_proxies = trusted_proxies
@@ -62,7 +67,7 @@ class Edge:
         exchange.request_id = key_in_header(exchange)
         reply = _Reply(exchange, send)
         try:
-            await receive_body(exchange, receive, self._limits)
+            await receive_body(exchange, receive, self._limits, self._budget)
             _prepare(scope, exchange)
             await self.routes(scope, _body_was_read, reply.send)
         except Refused as refused:
@@ -70,30 +75,35 @@ class Edge:
         except Exception:  # noqa: BLE001 - the process's loop over requests: it logs, answers, and goes on
             self._log.exception("request_failed", route=exchange.route, correlation_id=exchange.correlation_id)
             await reply.refuse(_OUR_BUG)
+        finally:
+            self._budget.release(exchange)
         self._finish(exchange, reply, time.perf_counter() - started)
 
     def _finish(self, exchange: Exchange, reply: "_Reply", seconds: float) -> None:
         self._metrics.count_request(exchange.method, exchange.route, reply.status, seconds)
         if exchange.method == "POST" and not exchange.is_audited:
             self._audit(exchange, reply)
-        log = self._log.warning if reply.status >= 500 else self._log.debug
-        log(
-            "request_served",
-            method=exchange.method,
-            route=exchange.route,
-            status=reply.status,
-            ms=round(seconds * 1000, 3),
-            wallet_id=exchange.wallet_id,
-            request_id=exchange.request_id,
-            correlation_id=exchange.correlation_id,
-        )
+        if self._logs_requests or reply.status >= 500:
+            log_event(
+                "warning" if reply.status >= 500 else "info",
+                "request",
+                method=exchange.method,
+                path=exchange.raw_path[:PATH_LENGTH_LOGGED_MAX].decode("latin-1"),
+                status=reply.status,
+                ms=round(seconds * 1000, 3),
+                client=exchange.client_ip,
+                wallet_id=exchange.wallet_id,
+                request_id=exchange.request_id,
+                correlation_id=exchange.correlation_id,
+            )
 
     def _audit(self, exchange: Exchange, reply: "_Reply") -> None:
-        row = AuditRow(audit_record_of(exchange), reply.status)
-        if reply.code is Code.OUTCOME_UNKNOWN:
-            self._audit_buffer.add_held_back(row)
+        if reply.status < 500:
+            self._audit_buffer.add_refused(AuditRow(refused_record_of(exchange), reply.status))
+        elif reply.code is Code.OUTCOME_UNKNOWN:
+            self._audit_buffer.add_held_back(AuditRow(audit_record_of(exchange), reply.status))
         else:
-            self._audit_buffer.add(row)
+            self._audit_buffer.add(AuditRow(audit_record_of(exchange), reply.status))
 
 
 class _Reply:

@@ -36,6 +36,7 @@ class Exchange:
         "query",
         "raw_path",
         "request_id",
+        "reserved_bytes",
         "route",
         "traceparent",
         "wallet_id",
@@ -60,6 +61,7 @@ class Exchange:
         self.wallet_id: WalletId | None = None
         self.request_id: RequestId | None = None
         self.is_audited: bool = False
+        self.reserved_bytes: int = 0
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -18,6 +18,7 @@ from wallet.api.problems import Code, FieldError, Refused, refusal_of
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+ATTEMPT_HAD_NO_EFFECT: Final = "This attempt had no effect. Send the request again with the same key."
 CLOSE: Final = {"Connection": "close"}
 BULK_PATH: Final = "/operations"
 
@@ -30,14 +31,44 @@ class BodyLimits:
     bulk_body_bytes_max: int = 1024 * 1024
     drained_bytes_max: int = 1024 * 1024
     body_seconds_max: float = 10.0
+    bodies_bytes_max: int = 64 * 1024 * 1024
+    """Of all requests that the process is working on together."""
 
     def bytes_max_of(self, raw_path: bytes) -> int:
         """How long a body may be there. It is asked before the routing: a body must be taken in to be refused well."""
         return self.bulk_body_bytes_max if raw_path == _RAW_BULK_PATH else self.body_bytes_max
 
 
-async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits) -> None:
-    """Read the request's body into the exchange. Raises Refused: 413, 408, or 400 for one that breaks off."""
+class BodyBudget:
+    """The bytes that bodies may use together. A request keeps its share until it is answered."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._used = 0
+
+    def reserve(self, exchange: Exchange, size: int) -> None:
+        """Reserve more bytes for a request. Raises Refused where they are not free."""
+        if self._used + size > self._bytes_max:
+            raise Refused(
+                Code.NOT_EXECUTED,
+                "The service is busy: the bodies of other requests use all the memory that bodies may use. "
+                f"{ATTEMPT_HAD_NO_EFFECT}",
+                headers=CLOSE,
+            )
+        self._used += size
+        exchange.reserved_bytes += size
+
+    def release(self, exchange: Exchange) -> None:
+        """Give back what a request has reserved."""
+        self._used -= exchange.reserved_bytes
+        exchange.reserved_bytes = 0
+
+
+async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits, budget: BodyBudget) -> None:
+    """Read the request's body into the exchange.
+
+    Raises Refused: 413, 408, 503 where the budget is used up, or 400 for a body that breaks off.
+    """
     declared = exchange.headers.get("content-length")
     if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
         return
@@ -46,10 +77,12 @@ async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits)
     if length is not None and length > bytes_max and "expect" in exchange.headers:
         # The client waits for a word before it sends: nothing to drain, and the word is no.
         raise _too_large(bytes_max)
+    if length is not None:
+        budget.reserve(exchange, min(length, bytes_max))
     try:
         async with asyncio.timeout(limits.body_seconds_max):
             await _receive_chunks(
-                exchange, receive, length, kept_max=bytes_max, read_max=bytes_max + limits.drained_bytes_max
+                exchange, receive, length, budget, kept_max=bytes_max, read_max=bytes_max + limits.drained_bytes_max
             )
     except TimeoutError:
         raise Refused(
@@ -62,7 +95,7 @@ async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits)
 
 
 async def _receive_chunks(
-    exchange: Exchange, receive: Receive, length: int | None, *, kept_max: int, read_max: int
+    exchange: Exchange, receive: Receive, length: int | None, budget: BodyBudget, *, kept_max: int, read_max: int
 ) -> None:
     digest, kept = sha256(), bytearray()
     try:
@@ -77,7 +110,10 @@ async def _receive_chunks(
             chunk: bytes = message.get("body", b"")
             digest.update(chunk)
             exchange.body_length += len(chunk)
-            kept += chunk[: kept_max - len(kept)]
+            more = chunk[: kept_max - len(kept)]
+            if length is None:
+                budget.reserve(exchange, len(more))
+            kept += more
             # Asking for the empty last message would cost a turn of the loop for each request.
             if exchange.body_length == length or not message.get("more_body", False):
                 return

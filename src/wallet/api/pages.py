@@ -14,9 +14,12 @@ from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.api.metrics import Metrics
 from wallet.api.problems import Code, FieldError, Refused
 from wallet.api.schemas import JSON, AliveResponse, ReadyResponse
+from wallet.api.shared import Shared
 from wallet.api.swagger import Asset, page_headers
 from wallet.queries.reading import ReadFailed
 
+METRICS_SECONDS: Final = 1.0
+"""A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
 AUDIT_SECONDS_MAX: Final = 2.0
 """A scrape waits no longer for the database; what the processes counted themselves is told without it."""
 
@@ -58,18 +61,22 @@ class MetricsPage:
     def __init__(self, metrics: Metrics, audits: Audits) -> None:
         self._metrics = metrics
         self._audits = audits
+        self._text = Shared(self._render, seconds=METRICS_SECONDS)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Everything Prometheus scrapes."""
+        resp.data = await self._text.get()
+        resp.content_type = METRICS_CONTENT_TYPE
+
+    on_head = on_get
+
+    async def _render(self) -> bytes:
         try:
             async with asyncio.timeout(AUDIT_SECONDS_MAX):
                 self._metrics.show_audit(await self._audits.report())
         except (ReadFailed, TimeoutError):
             self._metrics.show_audit(None)
-        resp.data = self._metrics.render()
-        resp.content_type = METRICS_CONTENT_TYPE
-
-    on_head = on_get
+        return self._metrics.render()
 
 
 class Document:
