@@ -59,6 +59,7 @@ async def run_api(
             is_stepwise=settings.transfer_mode == "stepwise",
             render=RENDER,
             lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
+            clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
         async with open_audit_buffer(background, metrics) as audit_buffer:

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     fraud_rapid_withdrawal_window_seconds: Annotated[int, Field(ge=1, le=86400)] = 60
 
     request_deadline_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
+    clock_difference_max_seconds: Annotated[float, Field(gt=0, le=1e9)] = 60.0
     transfer_mode: Literal["auto", "stepwise"] = "auto"
     wallet_failpoints: str = ""
 

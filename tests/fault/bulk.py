@@ -17,6 +17,7 @@ class Result(msgspec.Struct):
     """One operation's part of the answer, its body in the very bytes."""
 
     status: int
+    replayed: bool
     body: msgspec.Raw
 
 
@@ -45,7 +46,10 @@ def _apart(attempt: Answer | NoAnswer, count: int) -> list[Answer | NoAnswer]:
     """What one try of the whole says of each of its requests."""
     if isinstance(attempt, NoAnswer) or attempt.status != SUCCESS:
         return [attempt] * count
-    return [Answer(result.status, bytes(result.body)) for result in _decode(attempt.body).results]
+    return [
+        Answer(result.status, bytes(result.body), is_replayed=result.replayed, timing=attempt.timing)
+        for result in _decode(attempt.body).results
+    ]
 
 
 def _body(requests: Sequence[Request]) -> bytes:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from tests.fault.attempts import wrongly_not_executed
 from tests.fault.evidence import Books
 from tests.fault.orders import Sent, fields_of, refused, sent_by_key, undue_refusals, wrong_orders
 from wallet.monkey.books import Event
@@ -26,6 +27,7 @@ ORDERED = "answered before = stands before"
 REFUSALS_DUE = "refusals were due"
 CONSTANT = "money is constant"
 NO_LEAKS = "nothing leaks"
+NOT_EXECUTED = "not_executed was true"
 
 SECRETS = re.compile(rb"""(?i)traceback|\w+://[^\s/"]*@|(postgresql|postgres|amqps?)://|asyncpg|\bpika\b|\.py\b""")
 TRANSFER_FAILED = "transfer_failed"
@@ -50,6 +52,7 @@ def check_history(books: Books, sums: Sequence[Decimal]) -> list[Check]:
         check_of(ORDERED, keys, wrong_orders(sent, books)),
         check_of(REFUSALS_DUE, refusals, undue_refusals(sent, books)),
         check_of(CONSTANT, count_of(len(sums), "moment"), _wrong_sums(sums)),
+        check_of(NOT_EXECUTED, keys, wrongly_not_executed(books.exchanges, books.starts)),
         check_of(NO_LEAKS, count_of(len(books.exchanges), "request"), _leaks(books.exchanges)),
     ]
 

@@ -1,12 +1,13 @@
 """What the database holds of a run's wallets: in the shapes of the stress tool's checks, and what only we can see."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tests.fault.load import History
+from tests.fault.load import History, Start
 from wallet.monkey.books import SIGNS, Event, Shown
 from wallet.monkey.findings import Evidence
 from wallet.monkey.operations import Key, WalletId
@@ -55,6 +56,8 @@ class Books(Evidence):
     sealed: dict[str, Place] = field(default_factory=dict)
     """The same by the position that the relay gave the batch: the order in which everyone else sees the events."""
     stored: dict[tuple[WalletId, Key], Stored] = field(default_factory=dict)
+    starts: Sequence[Start] = ()
+    """When processes were started that the run's requests were sent to."""
     elsewhere: list[tuple[WalletId, Event]] = field(default_factory=list)
     """Events of the run's keys on wallets that the run does not know."""
 
@@ -63,7 +66,7 @@ async def read_evidence(database_url: str, history: History) -> Books:
     """The wallets of the run's plan as the tables show them at one moment; events in order of their versions."""
     wallet_ids = history.plan.wallet_ids
     keys = list({exchange.request.operation.key for exchange in history.exchanges})
-    books = Books(wallet_ids, history.exchanges)
+    books = Books(wallet_ids, history.exchanges, starts=history.starts)
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):

@@ -8,13 +8,14 @@ proves that every promise was kept.
 import asyncio
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fault.load import History, load_on
+from tests.fault.load import History, Start, load_on
 from tests.fault.proof import Proof, prove, tries_of, wait_for_rest
 from tests.support.books import fetch_value
 from tests.support.postgres import PostgresServer
@@ -56,6 +57,8 @@ class Laboratory:
     """Whether the experiment makes dead letters; else there must be none."""
     histories: list[History] = field(default_factory=list)
     apis: list[WalletProcess] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    """Of every api so far."""
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,9 @@ class Laboratory:
 
     async def start_api(self, **settings: str) -> WalletProcess:
         """One more api, ready; loads begun from now on send to it as well. One with a failpoint may have ended."""
+        began = time.monotonic()
         api = await asyncio.to_thread(self.processes.start_api, **self._settings(self.api_settings | settings))
+        self.starts.append((api.url, began))
         self.apis.append(api)
         return api
 
@@ -127,6 +132,7 @@ class Laboratory:
             bulk_senders=bulk_senders,
             pause_seconds=pause_seconds,
         ) as history:
+            history.starts = self.starts
             self.histories.append(history)
             yield history
 

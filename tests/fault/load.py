@@ -27,6 +27,10 @@ SAMPLE_SECONDS = 0.1
 CONNECT_SECONDS_MAX = 5.0
 
 
+Start = tuple[str, float]
+"""A process was started at this address, at this time or a little later."""
+
+
 @dataclass
 class History:
     """What was sent and how it ended, and what the books added up to meanwhile."""
@@ -37,6 +41,9 @@ class History:
     """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
     bulk_keys: set[Key] = field(default_factory=set)
     """What was sent in a bulk request: those have one audit row for all of their operations."""
+
+    starts: Sequence[Start] = ()
+    """The starts of the processes that it was sent to, those before the run as well."""
 
     async def more_answers(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
         """Wait until so many more requests came to their end."""

@@ -10,9 +10,11 @@ from itertools import pairwise
 from typing import Final
 
 from tests.fault import checker
+from tests.fault.right_ledger import NOT_EXECUTED
+from tests.fault.right_ledger import NOT_NOW as UNKNOWN
 from tests.fault.victim import Victim, answer_of, is_refused, is_success, moved_up
 from wallet.monkey import checks
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
 from wallet.monkey.operations import Key, Kind, WalletId
 
 SERVER_ERROR: Final = b'{"title": "The service failed", "status": 500, "code": "internal_error"}'
@@ -257,6 +259,26 @@ def wallet_made_twice(victim: Victim) -> str:
     return f"{wallet_id} was made by its versions"
 
 
+def not_executed_after_unknown(victim: Victim) -> str:
+    """The first attempt, whose outcome was unknown, takes effect after its retry was told that nothing will."""
+    return tell(victim, UNKNOWN, NOT_EXECUTED)
+
+
+def not_executed_and_yet_done(victim: Victim) -> str:
+    return tell(victim, NOT_EXECUTED)
+
+
+def tell(victim: Victim, *bodies: bytes) -> str:
+    """A key is answered so, one try after the other, and then with the outcome of an earlier request."""
+    keys = [each.request.operation.key for each in victim.ledger.books.exchanges]
+    index, exchange = victim.exchange(lambda each: keys.count(each.request.operation.key) == 1)
+    times = [exchange.sent_at_seconds + number / 10 for number in range(len(bodies) + 2)]
+    timings = [Timing("http://right", *each) for each in pairwise(times)]
+    told = [Answer(503, body, timing=timing) for body, timing in zip(bodies, timings, strict=False)]
+    victim.retell(index, *told, replace(answer_of(exchange), is_replayed=True, timing=timings[-1]))
+    return exchange.request.operation.key
+
+
 PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     lost_update: checks.NO_JUMPS,
     double_apply: checks.ONE_EFFECT,
@@ -285,6 +307,8 @@ PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     replay_with_other_bytes: checker.SAME_BYTES,
     replay_with_another_status: "replays are identical",
     sum_that_was_off: checker.CONSTANT,
+    not_executed_after_unknown: checker.NOT_EXECUTED,
+    not_executed_and_yet_done: checker.NOT_EXECUTED,
     leak: checker.NO_LEAKS,
     wrong_total: checks.COUNTED,
     balance_row_of_its_own: checks.NO_JUMPS,

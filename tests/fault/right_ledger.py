@@ -15,13 +15,15 @@ import msgspec
 
 from tests.fault.evidence import Books, Stored
 from wallet.monkey.books import SIGNS, Event, Shown
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
 from wallet.monkey.operations import Key, Kind, Operation, Request, WalletId
 from wallet.monkey.outcomes import ZERO, Totals
 
 SENDERS = 8
 BATCH_MAX = 4
 BALANCE_MAX = Decimal("9999999999999999.9999")
+URL = "http://right"
+NOT_EXECUTED = b'{"title": "This attempt was not executed", "status": 503, "code": "not_executed"}'
 NOT_NOW = b'{"title": "The outcome of the request is unknown", "status": 503, "code": "outcome_unknown"}'
 
 
@@ -31,6 +33,7 @@ class Sending:
 
     request: Request
     sent_at_seconds: float
+    try_sent_at_seconds: float
     tries: list[Answer | NoAnswer] = field(default_factory=list)
     has_arrived: bool = False
 
@@ -46,6 +49,10 @@ class RightLedger:
     sums: list[Decimal] = field(default_factory=list)
     _exchanges: list[Exchange] = field(default_factory=list)
     _under_way: list[Sending] = field(default_factory=list)
+    _decided_by: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    """By which try of which request; all are kept, so that no other gets its id."""
+    _all: list[Sending] = field(default_factory=list)
+    _uncertain: set[Key] = field(default_factory=set)
     _seconds: float = 0.0
     _seq: int = 0
     _ordinal: int = 0
@@ -56,7 +63,8 @@ class RightLedger:
         while waiting or self._under_way:
             self._seconds += 1.0
             if waiting and len(self._under_way) < senders and (not self._under_way or self.draw.randrange(2)):
-                self._under_way.append(Sending(waiting.pop(), self._seconds))
+                self._under_way.append(Sending(waiting.pop(), self._seconds, self._seconds))
+                self._all.append(self._under_way[-1])
             else:
                 self.draw.choice((self._arrive, self._decide_batch, self._lose))()
         self.books = replace(self.books, wallet_ids=list(wallet_ids), exchanges=self._exchanges)
@@ -79,20 +87,35 @@ class RightLedger:
             sending.has_arrived = True
             return
         self._under_way.remove(sending)
-        tries = (*sending.tries, Answer(stored.status, stored.response))
+        self._uncertain.discard(operation.key)
+        is_replayed = self._decided_by[operation.key] != (id(sending), len(sending.tries))
+        timing = Timing(URL, sending.try_sent_at_seconds, self._seconds)
+        tries = (*sending.tries, Answer(stored.status, stored.response, is_replayed=is_replayed, timing=timing))
         self._exchanges.append(Exchange(sending.request, tries, sending.sent_at_seconds, self._seconds))
 
     def _lose(self) -> None:
         """A try ends without an outcome, whether or not it had its effect, and the next one follows."""
         sending = self.draw.choice(self._under_way)
-        sending.tries.append(self.draw.choice((NoAnswer("connection lost"), Answer(503, NOT_NOW))))
+        key, timing = sending.request.operation.key, Timing(URL, sending.try_sent_at_seconds, self._seconds)
+        ends: list[Answer | NoAnswer] = [NoAnswer("connection lost", timing), Answer(503, NOT_NOW, timing=timing)]
+        has_arrived = any(each.has_arrived for each in self._under_way if each.request.operation.key == key)
+        if not has_arrived and key not in self._uncertain:
+            ends.append(Answer(503, NOT_EXECUTED, timing=timing))
+        end = self.draw.choice(ends)
+        if isinstance(end, Answer) and end.body == NOT_NOW:
+            self._uncertain.add(key)
+        sending.tries.append(end)
         sending.has_arrived = False
+        self._seconds += 1.0
+        sending.try_sent_at_seconds = self._seconds
 
     def _decide_batch(self) -> None:
-        arrived = [sending.request.operation for sending in self._under_way if sending.has_arrived]
+        arrived = [sending for sending in self._under_way if sending.has_arrived]
         self._seq += self.draw.randint(1, 3)
         self._ordinal = 0
-        for operation in self.draw.sample(arrived, min(len(arrived), self.draw.randint(1, BATCH_MAX))):
+        for sending in self.draw.sample(arrived, min(len(arrived), self.draw.randint(1, BATCH_MAX))):
+            operation = sending.request.operation
+            self._decided_by.setdefault(operation.key, (id(sending), len(sending.tries)))
             self._decide(operation)
         self.sums.append(self._sum())
 

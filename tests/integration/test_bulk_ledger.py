@@ -21,6 +21,8 @@ from wallet.postgres.migrations import migrate
 
 WAITS_FOR_A_LOCK = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
+MODE = BatchMode(stepwise=False, clock_difference_max_seconds=60.0)
+
 
 def random_commands(random: Random, count: int, wallets: int) -> list[Command]:
     """Deposits, withdrawals and transfers over a few wallets; some keys come twice."""
@@ -133,7 +135,7 @@ async def test_a_wallet_that_was_thought_to_exist_is_made_all_the_same(database_
     lane = Lane(database_url, name="test", render=RENDER, known=known)
     command = deposit("ghost", 1)
     request = Request((command,), audit_of(command), float("inf"), asyncio.get_running_loop().create_future())
-    await lane.process([request], mode=BatchMode(stepwise=False), hold_back=lambda _requests, _held: None)
+    await lane.process([request], mode=MODE, hold_back=lambda _requests, _held: None)
     await lane.close()
     [answer] = (await request.future).answers
     assert answer is not None

@@ -15,6 +15,7 @@ from tests.support.ledger import audit_of, deposit, running_ledger, send, transf
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import Loss, PostgresProxy
 from tests.support.proxy import Proxy
+from tests.support.proxy_link import Network
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
@@ -262,3 +263,36 @@ async def test_a_command_called_not_executed_while_its_lane_was_still_connecting
             await eventually(partial(try_once, ledger, deposit("alice", 2, "in time")))
         assert await fetch_value(database_url, "select balance::text from wallets") == "2.0000"
         await assert_books_are_right(database_url)
+
+
+async def test_the_audit_row_of_a_retry_gets_its_status_when_its_transfer_ended_before_it_ran_again(
+    database_url: str,
+) -> None:
+    """The retry finds the transfer pending, and the answer to its COMMIT is lost; meanwhile another process ends it."""
+    proxy = PostgresProxy.to_server_of(database_url)
+    async with (
+        proxy,
+        running_ledger(proxy.url_of(database_url), is_stepwise=True) as ledger,
+        running_ledger(database_url, is_stepwise=True) as other,
+    ):
+        await send(ledger, deposit("alice", 100))
+        configure_failpoints("saga.after_debit=raise@1")
+        with pytest.raises(OutcomeUnknown):
+            await send(ledger, transfer("alice", "bob", 30, "t"))
+        proxy.cut_after_commit()
+        # Connections from now on get nothing through, so that the batch runs again only when the test lets it.
+        proxy.network = Network()
+        proxy.silence()
+        command = transfer("alice", "bob", 30, "t")
+        retry = asyncio.create_task(send(ledger, command))
+        [cut] = await proxy.commits_cut()
+        assert cut.reply == "COMMIT"
+        status = "select status from api_audit where api_audit_id = $1"
+        assert await fetch_value(database_url, status, command.api_audit_id) is None
+        assert (await send(other, transfer("alice", "bob", 30, "t"))).status == 201
+        proxy.speak()
+        answer = await retry
+    assert (answer.status, answer.replayed) == (201, True)
+    assert await fetch_value(database_url, status, command.api_audit_id) == 201
+    assert await fetch_value(database_url, "select count(*) from api_audit where status is null") == 0
+    await assert_books_are_right(database_url)

@@ -80,6 +80,7 @@ async def running_api(
             deadline_seconds=configured.request_deadline_seconds,
             is_stepwise=configured.transfer_mode == "stepwise",
             render=RENDER,
+            clock_difference_max_seconds=configured.clock_difference_max_seconds,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
         async with open_audit_buffer(pool, metrics) as audit_buffer:

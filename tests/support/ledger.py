@@ -17,6 +17,8 @@ from wallet.ledger.audit import AuditRecord
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
 
+CLOCK_DIFFERENCE_MAX_SECONDS = 60.0
+
 
 def audit_of(command: Command) -> AuditRecord:
     """The audit record that the edge would have made for a command."""
@@ -79,7 +81,14 @@ async def running_ledger(
 ) -> AsyncIterator[Ledger]:
     """A ledger on its own connections, stopped in order at the end."""
     async with open_pool(database_url, application_name="test ledger", size_max=2) as pool:
-        ledger = Ledger(database_url, pool, deadline_seconds=deadline_seconds, is_stepwise=is_stepwise, render=RENDER)
+        ledger = Ledger(
+            database_url,
+            pool,
+            deadline_seconds=deadline_seconds,
+            clock_difference_max_seconds=CLOCK_DIFFERENCE_MAX_SECONDS,
+            is_stepwise=is_stepwise,
+            render=RENDER,
+        )
         running = asyncio.create_task(ledger.run())
         try:
             yield ledger

@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 LOG_CHARACTERS_SHOWN = 4_000
 UNUSED_SECONDS_MAX = 60.0
 """A session that was ended stays for as long as the disk that it waits for."""
+HUNG_SECONDS = 0.5
+"""A COMMIT that takes longer waits for a standby."""
 TEMPLATE = "wallet_template"
 SETTINGS = {"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "2GB"}
 
@@ -73,6 +75,27 @@ class PostgresServer:
         """Kills the postmaster with SIGKILL; its backends end by themselves."""
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
+
+    def hang_commits(self) -> None:
+        """From now on no COMMIT is answered: each waits for a synchronous standby that does not exist."""
+        self._wait_for_standby("nobody")
+        eventually_blocking(lambda: run_apart(self._does_hang()))
+
+    def release_commits(self) -> None:
+        """COMMITs are answered again, those that wait as well."""
+        self._wait_for_standby("")
+
+    def _wait_for_standby(self, name: str) -> None:
+        run_apart(self.execute(f"alter system set synchronous_standby_names = '{name}'"))
+        run_apart(self.execute("select pg_reload_conf()"))
+
+    async def _does_hang(self) -> bool:
+        """Whether the servers' processes have read the setting: tried in the database that no test uses."""
+        try:
+            await asyncio.wait_for(self.execute(f"create table hung_{next(self._numbers)} ()"), HUNG_SECONDS)
+        except TimeoutError:
+            return True
+        return False
 
     @property
     def pid(self) -> int:

@@ -14,7 +14,7 @@ import falcon.asgi
 from wallet.api.audit import audit_record_of
 from wallet.api.bulk_bodies import read_all, read_bulk_body, read_each
 from wallet.api.exchange import Exchange, exchange_of
-from wallet.api.movements import ROLLED_BACK, Executes, sentence_of
+from wallet.api.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
 from wallet.api.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
 from wallet.api.requests import json_body
 from wallet.api.schemas import JSON
@@ -69,7 +69,9 @@ class Operations:
             bulk = await self._ledger.execute_bulk(commands, audit_record_of(exchange), is_atomic=is_atomic)
         except NotExecuted as reason:
             raise Refused(
-                Code.NOT_EXECUTED, f"{sentence_of(reason)} Nothing moved. Send the whole request again."
+                Code.NOT_EXECUTED,
+                f"{sentence_of(reason)} {NO_EFFECT} "
+                "Send the whole request again with the same keys; each operation takes effect at most once.",
             ) from None
         except OutcomeUnknown as reason:
             raise Refused(

@@ -14,7 +14,12 @@ from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.audit import AuditRecord
 
-ROLLED_BACK: Final = "Something went wrong on our side. It was logged and rolled back: nothing moved."
+ROLLED_BACK: Final = "Something went wrong on our side. It was logged, and this attempt was rolled back."
+
+NO_EFFECT: Final = (
+    "This attempt had no effect. An attempt with the same key through another process, or before a restart, "
+    "may still take effect."
+)
 
 
 class Executes(Protocol):
@@ -72,7 +77,8 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
         answer = await ledger.execute(command, audit_record_of(exchange))
     except NotExecuted as reason:
         raise Refused(
-            Code.NOT_EXECUTED, f"{sentence_of(reason)} Nothing moved. Retry with key {command.request_id}."
+            Code.NOT_EXECUTED,
+            f"{sentence_of(reason)} {NO_EFFECT} Retry with key {command.request_id}; it takes effect at most once.",
         ) from None
     except OutcomeUnknown as reason:
         raise Refused(

@@ -110,8 +110,9 @@ def _problems(codes: tuple[Code, ...]) -> dict[str, Any]:
 
 def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
     names = ["X-Request-Id", "traceparent"] + (["Retry-After"] if status == 503 else [])
+    description = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
     return {
-        "description": "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes),
+        "description": f"{description}. {_RETRY}" if Code.NOT_EXECUTED in codes else description,
         "headers": _header_references(*names),
         "content": {
             CONTENT_TYPE: {
@@ -141,6 +142,13 @@ def _schema(shape: Any) -> dict[str, Any]:
 def _header_references(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
+
+_RETRY: Final = (
+    "Each describes this attempt. `not_executed`: it had no effect, and the process that answers has no other attempt "
+    "with the key that may still take effect; one through another process, or before a restart, may. "
+    "`outcome_unknown`: this or an earlier attempt may or may not take effect. "
+    "Send the request again with the same key."
+)
 
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {

@@ -72,7 +72,7 @@ KINDS: Final[Mapping[Code, Kind]] = {
     Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be JSON"),
     Code.IDEMPOTENCY_KEY_REUSED: Kind(422, "The key belongs to another request"),
     Code.INTERNAL_ERROR: Kind(500, "The service failed"),
-    Code.NOT_EXECUTED: Kind(503, "The request was not executed"),
+    Code.NOT_EXECUTED: Kind(503, "This attempt was not executed"),
     Code.OUTCOME_UNKNOWN: Kind(503, "The outcome of the request is unknown"),
     Code.UNAVAILABLE: Kind(503, "The database cannot be read now"),
     Code.NOT_READY: Kind(503, "The service is not ready"),

@@ -51,7 +51,10 @@ class Render(Value, frozen=True):
 
 
 class NotExecuted(Exception):
-    """The command was certainly not executed: too busy, or no database. Retry with the same key."""
+    """This attempt had no effect: too busy, or no database. Retry with the same key.
+
+    The ledger raises it only if no other attempt of this process with the key may still take effect.
+    """
 
 
 class OutcomeUnknown(Exception):
@@ -59,4 +62,4 @@ class OutcomeUnknown(Exception):
 
 
 class CommandFailed(Exception):
-    """The command ran into a bug of ours, alone: it was rolled back, nothing moved."""
+    """The command ran into a bug of ours, alone: this attempt was rolled back."""

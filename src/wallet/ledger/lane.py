@@ -6,7 +6,8 @@
 | lock time-out (someone outside)       | again, stepping over the locked wallets, which go to the side lane      |
 | connection lost or silent, even at    | drop the connection; the same keyed batch on a new one, until nobody    |
 | COMMIT (outcome unknown)              | waits any more                                                          |
-| no room, statement cancelled          | 503 for the batch                                                       |
+| no room, statement cancelled, or a    | 503 for the batch                                                       |
+| clock too far from this process's     |                                                                         |
 | anything else                         | halve the batch until the culprit is alone: 500 for it, the rest go on  |
 
 A crash leaves the batch either committed whole or not at all; nothing else is kept here.
@@ -23,7 +24,8 @@ import asyncpg
 import structlog
 
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown, Render
+from wallet.ledger.answers import CommandFailed, OutcomeUnknown, Render
+from wallet.ledger.clock import ClockDiffers
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Phase, Request
 from wallet.ledger.transaction import BatchMode, run_batch
@@ -69,7 +71,7 @@ class Lane:
                 started = time.monotonic()
                 result = await run_batch(connection, waiting, render=self._render, mode=mode, known=self._known)
             except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
-                failure = Failure.RETRY if isinstance(error, WriteConflict) else failure_of(error)
+                failure = _meaning_of(error)
                 attempt += 1
                 await self._clean_up(failure)
                 _note(failure, error, attempt, len(waiting))
@@ -80,7 +82,8 @@ class Lane:
                 elif failure is Failure.RETRY and attempt <= RETRIES_MAX:
                     await sleep(random.uniform(0, RETRY_SECONDS_MAX))
                 else:
-                    return await self._divide(waiting, failure, mode=mode, hold_back=hold_back)
+                    why = str(error) if isinstance(error, ClockDiffers) else "The database is overloaded."
+                    return await self._divide(waiting, failure, why, mode=mode, hold_back=hold_back)
             else:
                 ms = round((time.monotonic() - started) * 1000, 1)
                 commands = sum(len(request.commands) for request, _ in result.settled)
@@ -92,11 +95,13 @@ class Lane:
                 return None
         return None
 
-    async def _divide(self, waiting: list[Request], failure: Failure, *, mode: BatchMode, hold_back: HoldBack) -> None:
+    async def _divide(
+        self, waiting: list[Request], failure: Failure, why: str, *, mode: BatchMode, hold_back: HoldBack
+    ) -> None:
         """The batch can't go through as it is: halve it, or end the one request that is left."""
         if failure in (Failure.OVERLOADED, Failure.RETRY):
             for request in waiting:
-                request.fail(_unexecuted(request, "The database is overloaded."))
+                request.refuse(why)
         elif len(waiting) > 1:
             middle = len(waiting) // 2
             await self.process(waiting[:middle], mode=mode, hold_back=hold_back)
@@ -144,8 +149,14 @@ def _still_waiting(batch: list[Request]) -> list[Request]:
     return [request for request in batch if not request.is_over]
 
 
-def _unexecuted(request: Request, why: str) -> Exception:
-    return OutcomeUnknown(why) if request.phase is Phase.UNKNOWN else NotExecuted(why)
+def _meaning_of(error: Exception) -> Failure:
+    match error:
+        case WriteConflict():
+            return Failure.RETRY
+        case ClockDiffers():
+            return Failure.OVERLOADED
+        case _:
+            return failure_of(error)
 
 
 def _reconnect_seconds(attempt: int) -> float:

@@ -5,13 +5,14 @@ one transaction and a busy one has bigger batches.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from wallet.domain.batch import Begun, Decision, StillPending
-from wallet.domain.commands import Command, SagaStep
+from wallet.domain.commands import Command, OperationKey, SagaStep, key_of
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
+from wallet.ledger.attempts import Attempts
 from wallet.ledger.audit import AuditRecord
 from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
@@ -46,13 +47,15 @@ class Ledger:
         pool: "Pool",
         *,
         deadline_seconds: float,
+        clock_difference_max_seconds: float,
         is_stepwise: bool,
         render: Render,
         lane_count: int = LANE_COUNT,
     ) -> None:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
-        self._mode = BatchMode(is_stepwise)
+        self._attempts = Attempts()
+        self._mode = BatchMode(is_stepwise, clock_difference_max_seconds)
         known = KnownWallets()
         self._lanes = [
             Lane(dsn, name=f"lane {number}", render=render, known=known) for number in range(1, lane_count + 1)
@@ -60,7 +63,7 @@ class Ledger:
         self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
         self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
         self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
-        self._saga = Saga(pool, submit=self._submit, deadline_seconds=deadline_seconds)
+        self._saga = Saga(pool, submit=self._submit_step, deadline_seconds=deadline_seconds)
         self._stopping = False
         self._draining = False
 
@@ -72,12 +75,15 @@ class Ledger:
     async def execute(self, command: Command, audit: AuditRecord) -> Answer:
         """Bring a command to its end and return its answer, byte for byte the same for each retry.
 
-        Raises NotExecuted (certainly nothing happened), OutcomeUnknown (retry the key to learn), or
-        CommandFailed (a bug of ours; rolled back).
+        Raises NotExecuted (no attempt of this process with the key may still take effect), OutcomeUnknown (retry the
+        key to learn), or CommandFailed (a bug of ours; rolled back).
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        settled = await self._submit(command, audit, deadline)
-        return await self._finish(command, settled.decisions[0], settled.answers[0], deadline)
+        with self._attempts.attempt((key_of(command),)) as attempt:
+            settled = await self._submit(command, audit, deadline)
+            answer = await self._finish(command, settled.decisions[0], settled.answers[0], deadline)
+            attempt.decisions = settled.decisions
+        return answer
 
     async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
         """Bring the commands of one request to their end, in order and in one batch; raises as `execute` does.
@@ -88,7 +94,20 @@ class Ledger:
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
-        settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+        with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
+            settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+            answer = await self._finish_bulk(commands, settled, deadline)
+            attempt.decisions = settled.decisions
+        return answer
+
+    def may_still_commit(self, keys: Iterable[OperationKey]) -> bool:
+        """Whether this process has an attempt with one of these keys that may take effect unknown to its client.
+
+        Whoever refuses a request before it reaches the ledger asks this first, and then answers `outcome_unknown`.
+        """
+        return self._attempts.may_still_commit(keys)
+
+    async def _finish_bulk(self, commands: Sequence[Command], settled: Settled, deadline: float) -> BulkAnswer:
         if settled.refusal is not None:
             return BulkAnswer((), settled.refusal)
         finishing = asyncio.Semaphore(SAGAS_PER_REQUEST_MAX)
@@ -133,6 +152,18 @@ class Ledger:
 
     async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
         return await self._enqueue((command,), audit, deadline, Kind.SINGLE)
+
+    async def _submit_step(self, step: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
+        """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
+        keys = (key_of(step),)
+        self._attempts.begin(keys)
+        try:
+            return await self._submit(step, audit, deadline)
+        except BaseException:
+            self._attempts.note_unknown(keys)
+            raise
+        finally:
+            self._attempts.end(keys)
 
     async def _enqueue(
         self, commands: tuple[Command | SagaStep, ...], audit: AuditRecord | None, deadline: float, kind: Kind

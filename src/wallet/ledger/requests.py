@@ -9,7 +9,7 @@ from wallet.domain.batch import Decision
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, SagaStep
 from wallet.domain.identifiers import WalletId
 from wallet.domain.values import Value
-from wallet.ledger.answers import Answer, NotExecuted
+from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown
 from wallet.ledger.audit import AuditRecord
 
 
@@ -81,6 +81,10 @@ class Request:
             self.phase = Phase.WAITING
             if now_seconds >= self.deadline:
                 self.fail(NotExecuted("The deadline passed before the command could be committed."))
+
+    def refuse(self, why: str) -> None:
+        """End it because it can't go on, while it does not run. A COMMIT that was sent for it may have succeeded."""
+        self.fail(OutcomeUnknown(why) if self.phase is Phase.UNKNOWN else NotExecuted(why))
 
     def settle(self, settled: Settled) -> None:
         """Answer the client, unless it has been told something already."""

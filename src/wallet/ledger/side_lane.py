@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Final
 
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import NotExecuted, Render
+from wallet.ledger.answers import Render
 from wallet.ledger.gathering import BULK_WAITING_MAX, WAITING_PER_WALLET_MAX, first_batch_of
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
@@ -48,7 +48,7 @@ class SideLane:
         self._held |= held
         for request in requests:
             if self._is_full_for(request):
-                request.fail(NotExecuted("The wallet is held by someone else, and too many requests wait for it."))
+                request.refuse("The wallet is locked by another transaction, and too many requests wait for it.")
             else:
                 self._waiting.append(request)
                 self._count_per_wallet.update(request.wallet_ids)

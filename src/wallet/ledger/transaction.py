@@ -15,6 +15,7 @@ again finds its own outcomes by their keys.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,7 @@ from wallet.failpoints import failpoint
 from wallet.ledger import statements
 from wallet.ledger.answers import BULK_STATUS, Answer, Render
 from wallet.ledger.audit import AuditRow, insert_audit_rows, settle_audit_rows
+from wallet.ledger.clock import check_clock
 from wallet.ledger.deciding import Deciding
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Kind, Phase, Request, Settled, commands_of
@@ -64,9 +66,10 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchMode:
-    """How to run a batch: transfers in steps or whole, and whether to step over wallets locked by others."""
+    """How to run a batch: transfers in steps or whole, whether to step over wallets locked by others, and the limit."""
 
     stepwise: bool
+    clock_difference_max_seconds: float
     skip_locked: bool = False
     may_insert_wallets: bool = True
 
@@ -179,7 +182,14 @@ async def _load(
     wallets: dict[WalletId, Wallet],
     mode: BatchMode,
 ) -> tuple[BatchState, dict[OperationKey, Answer]]:
+    asked_at_seconds = time.time()
     now, operations, answers = await statements.load_operations(connection, map(key_of, commands))
+    check_clock(
+        now,
+        asked_at_seconds=asked_at_seconds,
+        answered_at_seconds=time.time(),
+        difference_seconds_max=mode.clock_difference_max_seconds,
+    )
     state = BatchState(now, wallets, operations, stepwise=mode.stepwise)
     credit_terms = [command.terms for command in commands if isinstance(command, CreditTransfer)]
     if credit_terms:
@@ -211,12 +221,19 @@ async def _write(
 
 
 async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settled]], now: datetime) -> None:
-    """One row per POST with its answer's status; a stepwise transfer's gets it when the transfer ends."""
+    """One row per POST with its answer's status; a stepwise transfer's gets it when the transfer ends.
+
+    A request whose COMMIT has an unknown outcome may have its row already, without a status: it found its transfer
+    pending then, and whoever ended the transfer meanwhile did not know of that row.
+    """
     rows: list[AuditRow] = []
     ended: list[tuple[WalletId, ApiAuditId, int]] = []
     for request, result in settled:
         if request.audit is not None:
-            rows.append(AuditRow(request.audit, _status_of(request, result)))
+            status = _status_of(request, result)
+            rows.append(AuditRow(request.audit, status))
+            if request.phase is Phase.UNKNOWN and request.kind is Kind.SINGLE and status is not None:
+                ended.append((request.wallet_ids[0], request.audit.api_audit_id, status))
         for command, answer in zip(request.commands, result.answers, strict=True):
             if isinstance(command, ConcludeTransfer) and answer is not None:
                 sender = command.terms.from_wallet_id

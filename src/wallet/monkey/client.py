@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
+from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
 from wallet.monkey.operations import Request
 
 CONNECT_SECONDS_MAX: Final = 5.0
@@ -99,13 +99,24 @@ class Client:
         return tries
 
     async def _try(self, method: str, path_or_url: str, body: bytes | None = None) -> Answer | NoAnswer:
-        url = path_or_url if "://" in path_or_url else next(self._urls) + path_or_url
+        base = "" if "://" in path_or_url else next(self._urls)
+        url, sent_at_seconds = base + path_or_url, time.monotonic()
+
+        def timing() -> Timing:
+            return Timing(base, sent_at_seconds, time.monotonic())
+
         try:
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
                 link = response.links.get("next")
-                return Answer(response.status, await response.read(), None if link is None else str(link["url"]))
+                return Answer(
+                    response.status,
+                    await response.read(),
+                    None if link is None else str(link["url"]),
+                    is_replayed="Idempotency-Replayed" in response.headers,
+                    timing=timing(),
+                )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return NoAnswer(_reason(error))
+            return NoAnswer(_reason(error), timing())
 
 
 @asynccontextmanager

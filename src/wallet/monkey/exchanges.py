@@ -1,6 +1,6 @@
 """What was invoked, answered or left unknown: the run's history, from which the checks are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from wallet.monkey.operations import Request
@@ -13,12 +13,24 @@ SUCCESSES: Final = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a try was sent, and when: from its first byte to the last one of its answer."""
+
+    url: str
+    sent_at_seconds: float
+    ended_at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A status, the bytes that came with it, and where its Link header says that the next page is."""
 
     status: int
     body: bytes
     next_url: str | None = None
+    is_replayed: bool = False
+    """Whether the service says that an earlier request with the key had this answer."""
+    timing: Timing | None = field(default=None, compare=False)
 
     @property
     def is_definite(self) -> bool:
@@ -41,6 +53,7 @@ class NoAnswer:
     """The connection failed or the time was up: it may have taken effect or not."""
 
     reason: str
+    timing: Timing | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,113 @@
+"""The attempts of this process, by key: what may still take effect, and so what a refusal may say.
+
+A client that is answered `not_executed` may believe that nothing will happen. So the ledger says it of a key only if no
+other attempt of this process with that key may take effect without its client knowing. Such an attempt is
+
+- *under way*: its request waits, runs, or is a step of a transfer that this process drives; or
+- *uncertain*: it ended with OutcomeUnknown, or in a way that says nothing. Its batch may still be tried again, or its
+  COMMIT may wait in the server (for a synchronous standby, or a slow disk) on a connection that was dropped long ago.
+
+A key stays uncertain until a request with it gets its stored outcome, which is then the only one the key can ever have.
+An answer of 422 does not count, as it may be about a transfer that has not ended; nor does a rollback, as it says
+nothing about the other attempts with the key.
+
+Bounds: UNCERTAIN_MAX keys. A key beyond them can't be remembered, so from then on no key is known to be certain: every
+refusal is OutcomeUnknown until the process is restarted. That is true, only less exact, and clients do the same: they
+retry with the same key. What other processes attempted, or this one before a restart, is not known here.
+"""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from wallet.domain.batch import Decision
+from wallet.domain.commands import OperationKey
+from wallet.domain.outcomes import KeyReused
+from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
+
+UNCERTAIN_MAX: Final = 65_536
+"""About 20 MB with the longest keys that are common; a minute of unknown outcomes at a thousand requests a second."""
+
+log = structlog.get_logger()
+
+
+class Attempts:
+    """The attempts of one process. No method awaits anything."""
+
+    def __init__(self, uncertain_max: int = UNCERTAIN_MAX) -> None:
+        self._uncertain_max = uncertain_max
+        self._under_way: dict[OperationKey, int] = {}
+        self._uncertain: set[OperationKey] = set()
+        self._has_forgotten = False
+
+    def may_still_commit(self, keys: Iterable[OperationKey]) -> bool:
+        """Whether an attempt with one of these keys is under way, or ended with an unknown outcome."""
+        return self._has_forgotten or any(key in self._under_way or key in self._uncertain for key in keys)
+
+    def attempt(self, keys: Sequence[OperationKey]) -> "Attempt":
+        """Returns a context in which these keys are under way."""
+        return Attempt(self, keys)
+
+    def begin(self, keys: Sequence[OperationKey]) -> None:
+        """One more attempt with each of these keys is under way."""
+        under_way = self._under_way
+        for key in keys:
+            under_way[key] = under_way.get(key, 0) + 1
+
+    def end(self, keys: Sequence[OperationKey]) -> None:
+        """An attempt with these keys is no longer under way."""
+        under_way = self._under_way
+        for key in keys:
+            if under_way[key] == 1:
+                del under_way[key]
+            else:
+                under_way[key] -= 1
+
+    def note_unknown(self, keys: Sequence[OperationKey]) -> None:
+        """An attempt with these keys ended, and may still take effect."""
+        for key in keys:
+            if len(self._uncertain) < self._uncertain_max:
+                self._uncertain.add(key)
+            elif key not in self._uncertain and not self._has_forgotten:
+                self._has_forgotten = True
+                log.error("uncertain_keys_full", limit=self._uncertain_max)
+
+    def note_outcomes(self, keys: Sequence[OperationKey], decisions: Sequence[Decision]) -> None:
+        """A request with these keys is answered with their stored outcomes."""
+        if self._uncertain:
+            self._uncertain.difference_update(
+                key for key, decision in zip(keys, decisions, strict=True) if not isinstance(decision, KeyReused)
+            )
+
+
+class Attempt:
+    """One attempt with some keys, as a context: turns NotExecuted into OutcomeUnknown where it would say too much."""
+
+    __slots__ = ("_attempts", "_distinct_keys", "_keys", "decisions")
+
+    def __init__(self, attempts: Attempts, keys: Sequence[OperationKey]) -> None:
+        self._attempts = attempts
+        self._keys = keys
+        # A key that occurs twice in a request is one attempt, or it would be another attempt to itself.
+        self._distinct_keys = keys if len(keys) == 1 else tuple(dict.fromkeys(keys))
+        self.decisions: Sequence[Decision] | None = None
+        """For each key its decision, set once the request has its whole answer."""
+
+    def __enter__(self) -> Self:
+        self._attempts.begin(self._distinct_keys)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._attempts.end(self._distinct_keys)
+        if error is None:
+            if self.decisions is not None:
+                self._attempts.note_outcomes(self._keys, self.decisions)
+        elif isinstance(error, NotExecuted):
+            if self._attempts.may_still_commit(self._distinct_keys):
+                raise OutcomeUnknown(f"{error} An earlier attempt may still take effect.".lstrip()) from error
+        elif not isinstance(error, CommandFailed):
+            self._attempts.note_unknown(self._distinct_keys)
