@@ -87,7 +87,7 @@ def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) ->
 def test_the_library_counts_with_the_class_that_is_set_and_names_its_files_by_our_number(directory: Path) -> None:
     """`values.ValueClass` is not part of the library's documented interface; a release that ignores it fails here."""
     Metrics(process_number=7)
-    value = values.ValueClass("counter", "n_total", "n_total", (), (), "help")  # type: ignore[no-untyped-call]
+    value = values.ValueClass("counter", "n_total", "n_total", (), (), "help")
     value.inc(1)
     assert (directory / "counter_7.db").exists()
     own = Counter("own_total", "A metric that is created after the class was set.", registry=CollectorRegistry())
