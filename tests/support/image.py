@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ import psutil
 
 from tests.support.deployment import ROOT, dockerfile, our_services
 from tests.support.reaper import Reaper
+from tests.support.venvs import create_venv
 
 LOCK: Final = ROOT / "requirements-image.lock"
 BASE_PACKAGES: Final = "ca-certificates,python3-venv,python-is-python3"
@@ -161,9 +161,7 @@ class ImageBuilder:
         self._buildah("commit", "--rm", container, f"docker.io/library/{name}")
 
     def _download(self, python_version: str, wheels: Path) -> None:
-        # A .venv that uv created has no pip, so a venv of the standard library brings it.
-        venv = self._directory / "pip"
-        _run(sys.executable, "-m", "venv", str(venv))
+        venv = create_venv(self._directory / "pip")
         _run(
             *(str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "download", "--quiet"),
             *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", python_version),
