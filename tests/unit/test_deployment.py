@@ -156,3 +156,19 @@ def test_the_builder_gets_what_the_image_copies_and_no_data_or_secret() -> None:
         assert source.startswith("--from=") or list(files_sent(source))
     sent = [str(path) for source in ("src", "wallet", ".env.example", "README.md") for path in files_sent(source)]
     assert all(path.startswith("src/") and "__pycache__" not in path for path in sent)
+
+
+@pytest.mark.parametrize("workflow", sorted(path.name for path in (ROOT / ".github" / "workflows").iterdir()))
+def test_workflows_name_each_action_by_its_commit(workflow: str) -> None:
+    text = (ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8")
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"\S+@[0-9a-f]{40} # v[0-9.]+", action)] == []
+
+
+def test_an_image_is_pinned_by_digest_or_its_file_says_how_to_pin_it() -> None:
+    bases = {each.arguments.split()[0] for each in dockerfile() if each.name == "FROM"}
+    others = {service["image"] for service in compose()["services"].values() if "build" not in service}
+    for name, images in (("Dockerfile", bases), ("compose.yaml", others)):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert all("@sha256:" in image for image in images) or "docker buildx imagetools inspect" in text
