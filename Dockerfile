@@ -1,11 +1,16 @@
 # One image for every process; the command says which: docker run wallet api --host 0.0.0.0
+#
+# The base is named by its tag. To build on exactly one base, pin it by digest in both FROM lines; this prints the digest:
+#   docker buildx imagetools inspect python:3.11-slim --format '{{.Manifest.Digest}}'
 FROM python:3.11-slim AS packages
-COPY requirements.lock /
+COPY requirements-image.lock /
+# The lock is complete: --no-deps keeps out what it leaves out on purpose.
 RUN python -m venv /packages \
-    && /packages/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement /requirements.lock
+    && /packages/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
+       --requirement /requirements-image.lock
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin wallet \
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin wallet \
     && install --directory --owner=wallet --group=wallet /var/log/wallet
 COPY --from=packages /packages /packages
 COPY src /srv/wallet

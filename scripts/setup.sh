@@ -59,12 +59,13 @@ make_venv() {
     "$python" -m venv "$venv" || fail "$python could not make $venv."
 }
 
+# A lock is complete, and leaves out what a package asks for without need: so nothing beyond it is installed.
 install_lock() {
     if has_uv; then
-        uv pip install --quiet --python "$venv/bin/python" --require-hashes --requirements "$root/$1"
+        uv pip install --quiet --python "$venv/bin/python" --no-deps --require-hashes --requirements "$root/$1"
     else
         "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
-            --require-hashes --requirement "$root/$1"
+            --no-deps --require-hashes --requirement "$root/$1"
     fi
 }
 

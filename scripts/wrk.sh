@@ -1,21 +1,13 @@
 # Makes sure that the benchmark finds wrk, which makes the raw HTTP pressure; read by `wallet` after rabbitmq.sh.
 
+. "$root/scripts/apt.sh"
+
 find_or_install_wrk() {
     command -v wrk >/dev/null 2>&1 && return
     if command -v apt-get >/dev/null 2>&1 && can_be_root; then
         say "installing wrk (apt-get install wrk) …"
-        install_wrk || say "apt-get could not install it; the lines above say why."
+        apt_install wrk || say "apt-get could not install it; the lines above say why."
         command -v wrk >/dev/null 2>&1 && return
     fi
     fail "The benchmark needs wrk: install it (Debian: apt-get install wrk; macOS: brew install wrk)."
-}
-
-install_wrk() {
-    if [ "$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi
-    $as_root sh -s <<'END' >&2
-set -eu
-export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update < /dev/null || true
-apt-get -qq install -y --no-install-recommends wrk < /dev/null > /dev/null
-END
 }

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     db_name: str = "wallet"
 
     rabbitmq_url: SecretStr | None = None
+    rabbitmq_user: Annotated[str, Field(min_length=1)] = "guest"
+    rabbitmq_password: SecretStr = SecretStr("guest")
     rabbitmq_exchange: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events"
     rabbitmq_dlx: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events.dlx"
 
@@ -93,7 +95,14 @@ class Settings(BaseSettings):
     @property
     def amqp_url(self) -> str | None:
         """The RabbitMQ address with its password: never log it. None means the embedded transport."""
-        return None if self.rabbitmq_url is None else self.rabbitmq_url.get_secret_value()
+        if self.rabbitmq_url is None:
+            return None
+        address = urlsplit(self.rabbitmq_url.get_secret_value())
+        account, _, host = address.netloc.rpartition("@")
+        user, _, password = account.partition(":")
+        user = user or quote(self.rabbitmq_user, safe="")
+        password = password or quote(self.rabbitmq_password.get_secret_value(), safe="")
+        return address._replace(netloc=f"{user}:{password}@{host}").geturl()
 
 
 def load_settings() -> Settings:

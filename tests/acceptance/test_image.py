@@ -3,11 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support.deployment import image_environment, our_services, unpack_image
+from tests.support.deployment import addresses_of, image_environment, our_services, unpack_image
 from tests.support.processes import Processes, WalletProcess
 from tests.support.waiting import eventually_blocking
 
@@ -37,18 +36,11 @@ def container_environment(image: Path, database_url: str, rabbitmq_url: str) -> 
     variables = image_environment()
     variables["PYTHONPATH"] = str(image / variables["PYTHONPATH"].lstrip("/"))
     variables |= our_services()["api"]["environment"]
-    address = urlsplit(database_url)
-    here = {
-        "DB_HOST": address.hostname,
-        "DB_PORT": str(address.port),
-        "DB_USER": address.username,
-        "DB_PASS": address.password or "",
-        "DB_NAME": address.path.removeprefix("/"),
-        "RABBITMQ_URL": rabbitmq_url,
-    }
     # Each process has a port and a log directory of its own from whoever starts it, and this Python's packages.
     ours = {"PORT", "LOG_DIR", "PATH"}
-    return {name: str(value) for name, value in (variables | here).items() if name not in ours}
+    return {name: str(value) for name, value in variables.items() if name not in ours} | addresses_of(
+        database_url, rabbitmq_url
+    )
 
 
 def start(name: str, processes: Processes, environment: dict[str, str]) -> WalletProcess:

@@ -28,7 +28,7 @@ COMMAND_SECONDS_MAX = 120.0
 NOT_RUN = {
     "./test": "it is what runs this test",
     "./wallet chaos --minutes 5": "test_chaos.py runs it, for less long; the experiments are tests of their own",
-    "docker compose up --build --detach": "needs a container engine; test_image.py starts what it would start",
+    "docker compose up --build --detach": "needs a container engine; test_image_build.py starts what it would start",
 }
 # Blocks that start the processes one by one, as for a deployment that has a database and a broker already.
 DEPLOYED = {"./wallet migrate"}

@@ -291,8 +291,8 @@ def test_what_cannot_start_says_so_and_is_not_tried_for_ever(starter: Starter) -
     assert "REQUEST_DEADLINE_SECONDS" in wrong.parent.output()
     # Something that only the process itself finds out: the package for the documentation's page is not whole.
     packages = starter.temporary.parent / "packages"
-    (packages / "swagger_ui").mkdir(parents=True)
-    (packages / "swagger_ui" / "__init__.py").touch()
+    (packages / "flask_swagger_ui").mkdir(parents=True)
+    (packages / "flask_swagger_ui" / "__init__.py").touch()
     lacking = starter.start(PYTHONPATH=f"{packages}:{ROOT / 'src'}")
     assert lacking.parent.wait() == 1
     assert lacking.parent.output().count("ENABLE_SWAGGER") == 1, lacking.parent.output()

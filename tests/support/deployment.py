@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -82,3 +83,16 @@ def our_services() -> dict[str, dict[str, Any]]:
     """The services that run our image."""
     services: dict[str, dict[str, Any]] = compose()["services"]
     return {name: service for name, service in services.items() if service["image"] == OUR_IMAGE}
+
+
+def addresses_of(database_url: str, rabbitmq_url: str) -> dict[str, str]:
+    """The settings that name a test's servers, as compose.yaml names its own."""
+    address = urlsplit(database_url)
+    return {
+        "DB_HOST": address.hostname or "",
+        "DB_PORT": str(address.port),
+        "DB_USER": address.username or "",
+        "DB_PASS": address.password or "",
+        "DB_NAME": address.path.removeprefix("/"),
+        "RABBITMQ_URL": rabbitmq_url,
+    }

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from tests.support.waiting import eventually_blocking
 FAILPOINTS = "WALLET_FAILPOINTS"
 """A process with one of these may end or freeze before it is ready: where it was told to."""
 ROOT = Path(__file__).parents[2]
+FROM_THE_CHECKOUT = (sys.executable, "-P", "-u", "-m", "wallet")
 READY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 30.0
 OUTPUT_CHARACTERS_SHOWN = 8_000
@@ -122,7 +123,12 @@ class Processes:
         return process
 
     def start(
-        self, command: str, *arguments: str, settings: Mapping[str, str], port: int | None = None
+        self,
+        command: str,
+        *arguments: str,
+        settings: Mapping[str, str],
+        port: int | None = None,
+        program: Sequence[str] = FROM_THE_CHECKOUT,
     ) -> WalletProcess:
         """Starts a command with these settings as its only ones, and waits for nothing."""
         port = port or int(settings.get("PORT") or free_port())
@@ -141,7 +147,7 @@ class Processes:
         }
         with (directory / "output").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-u", "-m", "wallet", command, *arguments],
+                [*program, command, *arguments],
                 env=environment | dict(settings),
                 cwd=directory,  # Where no .env of a developer lies.
                 stdin=subprocess.DEVNULL,

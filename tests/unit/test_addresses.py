@@ -1,5 +1,6 @@
 """The database's address: which ones the settings take, and what PostgreSQL's own programs are told of it."""
 
+import pika
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -49,3 +50,25 @@ def test_a_port_that_is_none_is_refused_without_quoting_the_password(hosts: str)
     with pytest.raises(ValidationError, match="DATABASE_URL can't be read") as error:
         Settings(database_url=SecretStr(f"postgresql://wallet:secret@{hosts}/wallet"))
     assert "secret" not in str(error.value.errors()[0]["msg"])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://broker:5672/books", "amqp://app:p%40s%2F@broker:5672/books"),
+        ("amqps://broker/%2Fbooks", "amqps://app:p%40s%2F@broker/%2Fbooks"),
+        ("amqp://other@broker", "amqp://other:p%40s%2F@broker"),
+        ("amqp://other:own%40@broker:5672", "amqp://other:own%40@broker:5672"),
+        ("amqp://other:own@[::1]:5672", "amqp://other:own@[::1]:5672"),
+    ],
+)
+def test_the_brokers_address_gets_the_account_that_it_does_not_name(url: str, expected: str) -> None:
+    settings = Settings(rabbitmq_url=SecretStr(url), rabbitmq_user="app", rabbitmq_password=SecretStr("p@s/"))
+    assert settings.amqp_url == expected
+    parameters = pika.URLParameters(settings.amqp_url)
+    assert isinstance(parameters.credentials, pika.PlainCredentials)
+    assert parameters.credentials.password in {"p@s/", "own@", "own"}
+
+
+def test_an_account_without_an_address_names_no_broker() -> None:
+    assert Settings(rabbitmq_user="app", rabbitmq_password=SecretStr("secret")).amqp_url is None

@@ -58,11 +58,27 @@ def test_what_a_container_is_told_are_settings_and_they_name_database_and_broker
     assert {variable.lower() for variable in environment} <= Settings.model_fields.keys()
     settings = Settings.model_validate({variable.lower(): value for variable, value in environment.items()})
     database, broker = service("postgres")["environment"], service("rabbitmq")
+    account = broker["environment"]
     assert settings.dsn == (
         f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}@postgres:5432/"
         f"{database['POSTGRES_DB']}"
     )
-    assert settings.amqp_url == f"amqp://guest:guest@{broker['hostname']}:5672"
+    assert settings.amqp_url == (
+        f"amqp://{account['RABBITMQ_DEFAULT_USER']}:{account['RABBITMQ_DEFAULT_PASS']}@{broker['hostname']}:5672"
+    )
+
+
+def test_the_account_of_the_broker_is_the_one_that_the_settings_choose() -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    for theirs, ours in (("DEFAULT_USER", "USER"), ("DEFAULT_PASS", "PASSWORD")):
+        assert f"RABBITMQ_{theirs}: ${{RABBITMQ_{ours}:-guest}}" in text
+        assert f"RABBITMQ_{ours}: ${{RABBITMQ_{ours}:-guest}}" in text
+
+
+def test_every_port_is_published_on_this_machine_only() -> None:
+    published = [port for each in compose()["services"].values() for port in each.get("ports", ())]
+    assert len(published) == len(REFERENCE_PORTS)
+    assert all(port.startswith("127.0.0.1:") for port in published)
 
 
 def test_the_ports_are_those_of_the_reference_system_and_the_readme_names_each() -> None:
@@ -75,7 +91,7 @@ def test_the_ports_are_those_of_the_reference_system_and_the_readme_names_each()
 def test_the_api_listens_where_its_port_is_published_and_its_health_is_asked() -> None:
     api = OURS["api"]
     port = Settings.model_validate({"port": api["environment"]["PORT"]}).port
-    assert api["ports"] == [f"{port}:{port}"]
+    assert api["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert "0.0.0.0" in api["command"]
     assert f"http://127.0.0.1:{port}/readyz" in api["healthcheck"]["test"][-1]
     assert image_instructions("EXPOSE") == [str(port)]
@@ -130,7 +146,8 @@ def test_the_image_has_a_python_the_project_supports_and_exactly_the_locked_pack
     assert set(stages) == {f"python:{project['requires-python'].removeprefix('>=')}-slim"}
     (install,) = (each.arguments for each in dockerfile() if each.name == "RUN" and "pip install" in each.arguments)
     assert "--require-hashes" in install
-    assert "--requirement /requirements.lock" in install
+    assert "--no-deps" in install
+    assert "--requirement /requirements-image.lock" in install
 
 
 def test_the_builder_gets_what_the_image_copies_and_no_data_or_secret() -> None:
@@ -139,3 +156,19 @@ def test_the_builder_gets_what_the_image_copies_and_no_data_or_secret() -> None:
         assert source.startswith("--from=") or list(files_sent(source))
     sent = [str(path) for source in ("src", "wallet", ".env.example", "README.md") for path in files_sent(source)]
     assert all(path.startswith("src/") and "__pycache__" not in path for path in sent)
+
+
+@pytest.mark.parametrize("workflow", sorted(path.name for path in (ROOT / ".github" / "workflows").iterdir()))
+def test_workflows_name_each_action_by_its_commit(workflow: str) -> None:
+    text = (ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8")
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    assert [action for action in actions if not re.fullmatch(r"\S+@[0-9a-f]{40} # v[0-9.]+", action)] == []
+
+
+def test_an_image_is_pinned_by_digest_or_its_file_says_how_to_pin_it() -> None:
+    bases = {each.arguments.split()[0] for each in dockerfile() if each.name == "FROM"}
+    others = {service["image"] for service in compose()["services"].values() if "build" not in service}
+    for name, images in (("Dockerfile", bases), ("compose.yaml", others)):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert all("@sha256:" in image for image in images) or "docker buildx imagetools inspect" in text

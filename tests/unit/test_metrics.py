@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from prometheus_client import values
+from prometheus_client import CollectorRegistry, Counter, values
 
 from wallet.api.audit_example import AUDITED
 from wallet.api.audit_schemas import AuditResponse
@@ -82,3 +82,13 @@ def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) ->
         assert "wallet_audit_status 2.0" in lines
     processes[0].show_audit(None)
     assert not any(line.startswith("wallet_audit_status") for line in lines_of(processes[0]))
+
+
+def test_the_library_counts_with_the_class_that_is_set_and_names_its_files_by_our_number(directory: Path) -> None:
+    """`values.ValueClass` is not part of the library's documented interface; a release that ignores it fails here."""
+    Metrics(process_number=7)
+    value = values.ValueClass("counter", "n_total", "n_total", (), (), "help")
+    value.inc(1)
+    assert (directory / "counter_7.db").exists()
+    own = Counter("own_total", "A metric that is created after the class was set.", registry=CollectorRegistry())
+    assert type(own._value) is values.ValueClass  # the place where the library keeps the value

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -275,14 +275,14 @@ def test_commands_can_be_run(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["wallet", "test", "scripts/lock", "scripts/setup.sh", "scripts/rabbitmq.sh", "scripts/wrk.sh"]
+    "script", ["wallet", "test", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").iterdir())]
 )
 def test_scripts_are_read_by_a_plain_shell(script: str) -> None:
     finished = subprocess.run(["sh", "-n", ROOT / script], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-image.lock", "requirements-dev.lock"])
 def test_locks_pin_each_package_by_hash_and_name_no_address(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     pins = re.split(r"^(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)[1:]
@@ -292,18 +292,29 @@ def test_locks_pin_each_package_by_hash_and_name_no_address(lock: str) -> None:
     assert not ADDRESS_OF_A_REGISTRY.search(text)
 
 
-def test_the_lock_for_tests_holds_what_runs() -> None:
-    def pins(lock: str) -> set[str]:
-        return set(re.findall(r"^\S+==\S+", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE))
-
-    assert pins("requirements.lock") <= pins("requirements-dev.lock")
+def pins_of(lock: str) -> set[str]:
+    return set(re.findall(r"^\S+==\S+", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
-def test_the_lock_has_every_dependency() -> None:
+def test_each_lock_holds_the_same_versions_as_the_smaller_one() -> None:
+    assert pins_of("requirements-image.lock") < pins_of("requirements.lock") < pins_of("requirements-dev.lock")
+
+
+def test_the_locks_have_every_dependency_and_the_image_lacks_the_stress_tools() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {re.split(r"[<>=!~\[; ]", dependency)[0] for dependency in project["dependencies"]}
-    locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
-    assert wanted - locked == set()
+
+    def names(requirements: Iterable[str]) -> set[str]:
+        return {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in requirements}
+
+    always, stress = names(project["dependencies"]), names(project["optional-dependencies"]["stress"])
+    assert always | stress <= names(pins_of("requirements.lock"))
+    assert always <= names(pins_of("requirements-image.lock"))
+    assert stress.isdisjoint(names(pins_of("requirements-image.lock")))
+
+
+def test_the_locks_leave_out_what_only_unused_code_needs() -> None:
+    locked = {re.split("==", pin)[0] for pin in pins_of("requirements.lock")}
+    assert locked.isdisjoint({"flask", "jinja2", "pyyaml", "werkzeug"})
 
 
 def test_nothing_names_the_address_of_a_registry() -> None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-_PACKAGE: Final = "swagger_ui"
+_PACKAGE: Final = "flask_swagger_ui"
 _TAKEN: Final[Mapping[str, str]] = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
@@ -27,7 +27,7 @@ _CONTENT_SECURITY_POLICY: Final = (
 
 
 class SwaggerMissing(Exception):
-    """Swagger UI's files are not installed: install swagger-ui-py, or set ENABLE_SWAGGER=false."""
+    """Swagger UI's files are not installed: install flask-swagger-ui, or set ENABLE_SWAGGER=false."""
 
     def __str__(self) -> str:
         """The docstring is the message."""
@@ -44,7 +44,7 @@ class Asset:
 
 def load_assets() -> dict[str, Asset]:
     """Every file of the page by its name. Raises SwaggerMissing."""
-    ours, theirs = files("wallet.api").joinpath("static"), _package_folder() / "static"
+    ours, theirs = files("wallet.api").joinpath("static"), _package_folder() / "dist"
     try:
         return {name: Asset((theirs / name).read_bytes(), kind) for name, kind in _TAKEN.items()} | {
             name: Asset(ours.joinpath(name).read_bytes(), kind) for name, kind in _OURS.items()
@@ -59,7 +59,7 @@ def page_headers() -> dict[str, str]:
 
 
 def _package_folder() -> Path:
-    # Looked up and not imported: importing it would bring a template engine and web frameworks along.
+    # Located without an import: the import would need Flask, which only the package's own code uses.
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SwaggerMissing

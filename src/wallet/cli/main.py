@@ -32,6 +32,7 @@ from wallet.observability import logging_to
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import MigrationError, migrate
 from wallet.settings import InvalidSettings, Settings, load_settings
+from wallet.version import version
 
 app = typer.Typer(
     help="An event-driven wallet service: balances that are never wrong, and a log that proves it.",
@@ -52,6 +53,21 @@ GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 20_000, 50, 100
 """The defaults (700, 10, 10) look for cycles, of which a request makes none, with 5-20 % of the processor."""
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"wallet {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The options of the program itself."""
 
 
 def main() -> None:

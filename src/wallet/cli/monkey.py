@@ -3,9 +3,12 @@
 import random
 import secrets
 import sys
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
+
+from wallet.cli.checkout import give_up
 
 SEEDS = 2**32
 
@@ -24,6 +27,8 @@ def monkey(
 
     Exit code 0: every promise was kept. 1: something is off. 2: the service can't be reached.
     """
+    if find_spec("aiohttp") is None:
+        give_up("the stress tool's HTTP client is not installed: pip install 'wallet-service[stress]'")
     # The HTTP client is loaded only where it is needed: the other commands start faster without it.
     from wallet.cli.monkey_screen import run_on_screen
     from wallet.monkey.run import Options
