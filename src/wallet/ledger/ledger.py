@@ -13,6 +13,7 @@ from wallet.domain.commands import Command, SagaStep
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.audit import AuditRecord
+from wallet.ledger.bulk_turns import BulkTurns
 from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
@@ -36,6 +37,9 @@ SAGAS_PER_REQUEST_MAX: Final = 64
 GRACE_SECONDS: Final = 1.0
 """How long past its deadline a request may wait to learn what its attempt under way comes to."""
 
+TIMER_SLACK_SECONDS: Final = 0.005
+"""The event loop counts in milliseconds, so that a timer may come a little before its time."""
+
 
 class Ledger:
     """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
@@ -52,6 +56,7 @@ class Ledger:
     ) -> None:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
+        self._bulk_turns = BulkTurns()
         self._mode = BatchMode(is_stepwise)
         known = KnownWallets()
         self._lanes = [
@@ -66,8 +71,8 @@ class Ledger:
 
     @property
     def waiting_count(self) -> int:
-        """Requests that wait for a lane."""
-        return len(self._gathering) + len(self._side_lane)
+        """Requests that wait for a lane, or for their turn to."""
+        return len(self._gathering) + len(self._side_lane) + self._bulk_turns.waiting_count
 
     async def execute(self, command: Command, audit: AuditRecord) -> Answer:
         """Bring a command to its end and return its answer, byte for byte the same for each retry.
@@ -85,10 +90,18 @@ class Ledger:
         Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
         transfers must not be stepwise. In stepwise mode the transfers of a request end side by side, after the
         other commands; an exception then says of the request as a whole that it is to be sent again.
+
+        Each client address has a few bulk requests under way at once; further ones wait for their turn.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
-        settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+        async with self._bulk_turns.turn(audit.client_ip, deadline):
+            return await self._execute_bulk(tuple(commands), audit, deadline, kind)
+
+    async def _execute_bulk(
+        self, commands: tuple[Command, ...], audit: AuditRecord, deadline: float, kind: Kind
+    ) -> BulkAnswer:
+        settled = await self._enqueue(commands, audit, deadline, kind)
         if settled.refusal is not None:
             return BulkAnswer((), settled.refusal)
         finishing = asyncio.Semaphore(SAGAS_PER_REQUEST_MAX)
@@ -154,6 +167,10 @@ class Ledger:
             return await request.future
         finally:
             timer.cancel()
+            if request.is_bulk:
+                # One that expired must not keep its place, or what stands behind it.
+                self._gathering.withdraw(request)
+                self._wake_all() if self._draining else self._wake()
 
     def _wake(self) -> None:
         """Wake a lane of each sort that has something ready."""
@@ -167,7 +184,7 @@ class Ledger:
                 idle.pop().set()
 
     async def _run_lane(self, lane: Lane, *, is_bulk: bool) -> None:
-        woken = asyncio.Event()
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
         try:
             while True:
                 batch = self._gathering.take(is_bulk=is_bulk)
@@ -175,6 +192,8 @@ class Ledger:
                     await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
                     self._gathering.release(batch)
                     self._wake()
+                    if is_bulk and self._gathering.rest_end_seconds is not None:
+                        loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
                 elif self._draining and not len(self._gathering):
                     # The others may have looked while this lane was still at work, and then gone idle.
                     self._wake_all()
