@@ -100,7 +100,10 @@ class Books:
         self.debited.remove((terms, key))
 
 
-@given(st.lists(STEPS, min_size=8, max_size=60), st.lists(st.integers(0, ROOM), min_size=len(NAMES), max_size=len(NAMES)))
+@given(
+    st.lists(STEPS, min_size=8, max_size=60),
+    st.lists(st.integers(0, ROOM), min_size=len(NAMES), max_size=len(NAMES)),
+)
 def test_a_refund_always_fits_and_each_transfer_ends(
     steps: list[tuple[str, WalletId | int, WalletId | None]], rooms: list[int]
 ) -> None:

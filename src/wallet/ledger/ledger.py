@@ -17,6 +17,7 @@ from wallet.ledger.bulk_turns import BulkTurns
 from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
+from wallet.ledger.recovery import Recovery
 from wallet.ledger.requests import Kind, Phase, Request, Settled
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
@@ -65,7 +66,8 @@ class Ledger:
         self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
         self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
         self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
-        self._saga = Saga(pool, submit=self._submit, deadline_seconds=deadline_seconds)
+        self._saga = Saga(pool, submit=self._submit)
+        self._recovery = Recovery(pool, self._saga.recover, deadline_seconds=deadline_seconds)
         self._stopping = False
         self._draining = False
 
@@ -134,7 +136,7 @@ class Ledger:
                 tasks.create_task(self._run_lane(lane, is_bulk=False))
             tasks.create_task(self._run_lane(self._bulk_lane, is_bulk=True))
             # A transfer that recovery has begun to drive still needs the lanes, so they stop after it.
-            await self._saga.recover()
+            await self._recovery.run()
             self._draining = True
             self._side_lane.stop()
             self._wake_all()
@@ -142,7 +144,7 @@ class Ledger:
     def stop(self) -> None:
         """Take nothing new, finish what waits, then let `run` return."""
         self._stopping = True
-        self._saga.stop()
+        self._recovery.stop()
 
     async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
         return await self._enqueue((command,), audit, deadline, Kind.SINGLE)

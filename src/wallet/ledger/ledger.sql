@@ -179,11 +179,14 @@ where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = 0
 insert into journal (batch_id, event_count, digest) values ($1, $2, $3)
 
 -- name: stuck_transfers
-select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id
+-- Behind the last one of the page before. The first condition on it says what the second does, for the index.
+select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
+    t.updated_at
 from transfers t
-where t.status = 'debited' and t.updated_at < clock_timestamp() - $1::interval
-order by t.updated_at
-limit $2
+where t.status = 'debited' and t.updated_at < now() - $1::interval
+    and t.updated_at >= $2 and (t.updated_at, t.transfer_id) > ($2, $3)
+order by t.updated_at, t.transfer_id
+limit $4
 
 -- name: pending_transfer
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id
