@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 from wallet.domain.commands import Command
 from wallet.failpoints import configure_failpoints
 from wallet.ledger.answers import BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.ledger.gathering import BULK_WAITING_MAX
+from wallet.ledger.bulk_turns import BULK_MAX
 from wallet.ledger.ledger import Ledger
 
 ROUNDS = 15
@@ -124,10 +124,10 @@ async def test_only_so_many_bulk_requests_wait_for_a_held_wallet(database_url: s
         # It waits in its lane until the lock times out, and then beside the others.
         await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
         await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
-        others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_WAITING_MAX + 4)]
+        others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_MAX + 4)]
         refused, waiting = await asyncio.wait(others, timeout=0.5)
         assert all(isinstance(task.exception(), NotExecuted) for task in refused)
-        assert (len(refused), len(waiting)) == (5, BULK_WAITING_MAX - 1)
+        assert (len(refused), len(waiting)) == (5, BULK_MAX - 1)
         await holding.rollback()
         await outside.close()
         assert {bulk.status for bulk in await asyncio.gather(first, *waiting)} == {200}

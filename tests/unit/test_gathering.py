@@ -7,7 +7,14 @@ import pytest
 
 from tests.support.ledger import audit_of, deposit, transfer
 from wallet.domain.commands import Command
-from wallet.ledger.gathering import BATCH_MAX, BULK_WAITING_MAX, WAITING_MAX, WAITING_PER_WALLET_MAX, Gathering
+from wallet.ledger.gathering import (
+    BATCH_MAX,
+    BULK_PATIENCE_SECONDS,
+    BULK_REST_FACTOR,
+    WAITING_MAX,
+    WAITING_PER_WALLET_MAX,
+    Gathering,
+)
 from wallet.ledger.requests import Kind, Request
 
 
@@ -15,9 +22,9 @@ def request(command: Command) -> Request:
     return Request((command,), audit_of(command), 0.0, asyncio.get_running_loop().create_future())
 
 
-def bulk(*commands: Command) -> Request:
+def bulk(*commands: Command, deadline: float = float("inf")) -> Request:
     future = asyncio.get_running_loop().create_future()
-    return Request(commands, audit_of(commands[0]), 0.0, future, Kind.INDEPENDENT)
+    return Request(commands, audit_of(commands[0]), deadline, future, Kind.INDEPENDENT)
 
 
 async def test_what_waits_is_taken_as_one_batch_in_order() -> None:
@@ -110,16 +117,107 @@ async def test_any_interleaving_keeps_every_wallets_order(seed: int, wallet_coun
     assert done == sent
 
 
-async def test_a_bulk_request_has_a_queue_of_its_own_and_keeps_its_place_among_the_others_on_its_wallets() -> None:
+async def test_single_requests_overtake_a_bulk_request_that_waits_for_their_wallets() -> None:
     gathering = Gathering()
     single, later, other = request(deposit("a", 1)), request(deposit("b", 2)), request(deposit("c", 1))
     both = bulk(deposit("a", 1), deposit("b", 1))
     for each in (single, both, later, other):
         gathering.add(each)
+    assert gathering.take(is_bulk=True) == []
+    in_flight = gathering.take(is_bulk=False)
+    assert in_flight == [single, later, other]
+    assert gathering.take(is_bulk=True) == []
+    gathering.release(in_flight)
     assert gathering.take(is_bulk=True) == [both]
-    assert gathering.take(is_bulk=False) == [other]
+
+
+async def test_a_single_request_waits_for_a_running_bulk_request_on_its_wallet_only() -> None:
+    gathering = Gathering()
+    both, again = bulk(deposit("a", 1), deposit("b", 1)), bulk(deposit("a", 1), deposit("b", 1))
+    gathering.add(both)
+    assert gathering.take(is_bulk=True) == [both]
+    waits, free = request(deposit("b", 1)), request(deposit("c", 1))
+    for each in (again, waits, free):
+        gathering.add(each)
+    assert gathering.take(is_bulk=False) == [free]
     gathering.release([both])
-    assert gathering.take(is_bulk=False) == [single, later]
+    assert gathering.take(is_bulk=False) == [waits]
+
+
+async def test_a_bulk_request_gets_its_wallets_under_a_steady_stream_of_single_requests() -> None:
+    """There is always one in flight and one that waits, so the wallet is never idle by itself."""
+    now = [0.0]
+    gathering = Gathering(clock_seconds=lambda: now[0])
+    everything = bulk(deposit("a", 1), deposit("b", 1), deadline=10.0)
+    gathering.add(request(deposit("a", 1)))
+    in_flight = gathering.take(is_bulk=False)
+    gathering.add(everything)
+    while not (taken := gathering.take(is_bulk=True)):
+        gathering.add(request(deposit("a", 1)))
+        gathering.release(in_flight)
+        in_flight = gathering.take(is_bulk=False)
+        now[0] += 0.1
+        assert now[0] <= BULK_PATIENCE_SECONDS + 0.5
+    assert taken == [everything]
+    assert now[0] >= BULK_PATIENCE_SECONDS
+
+
+async def test_a_bulk_request_near_its_deadline_waits_for_less() -> None:
+    now = [0.0]
+    gathering = Gathering(clock_seconds=lambda: now[0])
+    gathering.add(request(deposit("a", 1)))
+    in_flight = gathering.take(is_bulk=False)
+    late = bulk(deposit("a", 1), deadline=0.4)
+    gathering.add(late)
+    now[0] = 0.1
+    assert not gathering.has_ready(is_bulk=True)
+    gathering.add(request(deposit("a", 1)))
+    gathering.release(in_flight)
+    assert gathering.take(is_bulk=True) == [late]
+
+
+async def test_wallets_whose_single_requests_waited_for_a_bulk_request_rest_from_bulk_requests() -> None:
+    now = [0.0]
+    gathering = Gathering(clock_seconds=lambda: now[0])
+    first, second = bulk(deposit("a", 1), deadline=10.0), bulk(deposit("a", 1), deadline=10.0)
+    gathering.add(first)
+    in_flight = gathering.take(is_bulk=True)
+    waits = request(deposit("a", 1))
+    gathering.add(second)
+    gathering.add(waits)
+    elsewhere = bulk(deposit("b", 1), deadline=10.0)
+    gathering.add(elsewhere)
+    now[0] = 2.0
+    gathering.release(in_flight)
+    assert gathering.take(is_bulk=False) == [waits]
+    gathering.release([waits])
+    assert gathering.take(is_bulk=True) == [elsewhere]
+    gathering.release([elsewhere])
+    ends_at = gathering.rest_end_seconds
+    assert ends_at == 2.0 + 2.0 * BULK_REST_FACTOR
+    now[0] = ends_at - 0.1
+    assert not gathering.has_ready(is_bulk=True)
+    now[0] = ends_at
+    assert gathering.take(is_bulk=True) == [second]
+
+
+async def test_a_bulk_request_that_expired_with_a_reservation_blocks_nobody() -> None:
+    now = [0.0]
+    gathering = Gathering(clock_seconds=lambda: now[0])
+    gathering.add(request(deposit("a", 1)))
+    in_flight = gathering.take(is_bulk=False)
+    expired = bulk(deposit("a", 1), deposit("b", 1), deadline=0.1)
+    gathering.add(expired)
+    now[0] = 0.1
+    assert not gathering.has_ready(is_bulk=True)
+    behind = request(deposit("b", 1))
+    gathering.add(behind)
+    assert gathering.take(is_bulk=False) == []
+    gathering.withdraw(expired)
+    assert gathering.take(is_bulk=False) == [behind]
+    gathering.release(in_flight)
+    gathering.release([behind])
+    assert (len(gathering), gathering.has_ready(is_bulk=True)) == (0, False)
 
 
 async def test_whole_requests_fill_a_batch_and_none_is_split() -> None:
@@ -129,14 +227,3 @@ async def test_whole_requests_fill_a_batch_and_none_is_split() -> None:
         gathering.add(each)
     assert gathering.take(is_bulk=True) == requests[:2]
     assert gathering.take(is_bulk=True) == requests[2:]
-
-
-async def test_only_so_many_bulk_requests_wait() -> None:
-    gathering = Gathering()
-    for number in range(BULK_WAITING_MAX):
-        assert gathering.refusal_for(bulk(deposit(f"w{number}", 1))) is None
-        gathering.add(bulk(deposit(f"w{number}", 1)))
-    assert "bulk requests are waiting" in (gathering.refusal_for(bulk(deposit("x", 1))) or "")
-    assert gathering.refusal_for(request(deposit("x", 1))) is None
-    gathering.take(is_bulk=True)
-    assert gathering.refusal_for(bulk(deposit("x", 1))) is None

@@ -120,6 +120,9 @@ body that its own route would have given, a 400 for one that is not valid includ
 **atomic**: all operations take effect, or none. The first refusal is the answer to all, with the operation's place in \
 `index`, and is stored for every key. A key stands for the whole request then: sent again with any change, or with \
 some keys used and others new, it is 422. Not available where `TRANSFER_MODE` is `stepwise`.
+
+Two requests of one client address run at a time; further ones wait for their turn until the deadline. Single requests \
+on the same wallets go before a request that waits.
 """
 
 _MONEY: Final = (

@@ -7,6 +7,7 @@ in order. A refusal is the outcome of its command alone and never touches the ot
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import assert_never
 
 from wallet.domain.commands import (
@@ -23,6 +24,7 @@ from wallet.domain.commands import (
 )
 from wallet.domain.events import Event, RecordedEvent, TransferTerms
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
+from wallet.domain.money import ZERO, add, subtract
 from wallet.domain.outcomes import FinalOutcome, KeyReused, Moved, Transferred
 from wallet.domain.rejections import Rejected, Rejection
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused, begin, conclude, receive
@@ -88,7 +90,8 @@ class BatchState:
     """What was locked and loaded for a batch; `decide_batch` folds it forward in place.
 
     `wallets` may lack wallets that have no row; `operations` holds the keys' stored operations;
-    `credits` the receivers' words on stepwise transfers; `unfinished` the transfers still debited.
+    `credits` the receivers' words on stepwise transfers; `unfinished` the transfers still debited; `refundable` what
+    each wallet has sent in stepwise transfers that have not ended, for the wallets that have any.
     """
 
     now: datetime
@@ -96,12 +99,17 @@ class BatchState:
     operations: dict[OperationKey, StoredOperation]
     credits: dict[TransferId, CreditOutcome] = field(default_factory=dict)
     unfinished: set[TransferId] = field(default_factory=set)
+    refundable: dict[WalletId, Decimal] = field(default_factory=dict)
     stepwise: bool = False
     events: list[RecordedEvent] = field(default_factory=list)
 
     def wallet(self, wallet_id: WalletId) -> Wallet:
         """The state as folded so far."""
         return self.wallets.get(wallet_id) or initial(wallet_id)
+
+    def refundable_to(self, wallet_id: WalletId) -> Decimal:
+        """What may come back to the wallet, as folded so far."""
+        return self.refundable.get(wallet_id, ZERO)
 
     def append(
         self, wallet_id: WalletId, events: Iterable[Event], *, request_id: RequestId, api_audit_id: ApiAuditId
@@ -146,7 +154,9 @@ def _decide_once(command: Command, state: BatchState) -> Decision:
 def _decide_new(command: Command, state: BatchState) -> Decided | Begun:
     match command:
         case Deposit():
-            return Decided(_move(command, decide_deposit(state.wallet(command.wallet_id), command.amount), state))
+            refundable = state.refundable_to(command.wallet_id)
+            decided = decide_deposit(state.wallet(command.wallet_id), command.amount, refundable=refundable)
+            return Decided(_move(command, decided, state))
         case Withdraw():
             return Decided(_move(command, decide_withdraw(state.wallet(command.wallet_id), command.amount), state))
         case Transfer():
@@ -174,7 +184,7 @@ def _transfer(command: Transfer, state: BatchState) -> FinalOutcome:
     begun = begin(state.wallet(terms.from_wallet_id), terms)
     if isinstance(begun, Rejected):
         return begun
-    received = receive(state.wallet(terms.to_wallet_id), terms)
+    received = _received(terms, state)
     if isinstance(received, Rejected):
         return received
     state.append(terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id)
@@ -191,6 +201,11 @@ def _transfer(command: Transfer, state: BatchState) -> FinalOutcome:
     return Transferred(terms, sender.balance, receiver.balance)
 
 
+def _received(terms: TransferTerms, state: BatchState) -> tuple[Event, ...] | Rejected:
+    refundable = state.refundable_to(terms.to_wallet_id)
+    return receive(state.wallet(terms.to_wallet_id), terms, refundable=refundable)
+
+
 def _begin(command: Transfer, state: BatchState) -> Decided | Begun:
     terms = _terms(command, state)
     begun = begin(state.wallet(terms.from_wallet_id), terms)
@@ -198,6 +213,7 @@ def _begin(command: Transfer, state: BatchState) -> Decided | Begun:
         return Decided(begun)
     state.append(terms.from_wallet_id, begun, request_id=command.request_id, api_audit_id=command.api_audit_id)
     state.unfinished.add(terms.transfer_id)
+    state.refundable[terms.from_wallet_id] = add(state.refundable_to(terms.from_wallet_id), terms.amount)
     return Begun(terms)
 
 
@@ -207,7 +223,7 @@ def _credit(command: CreditTransfer, state: BatchState) -> Credited:
     known = state.credits.get(terms.transfer_id)
     if known is not None:
         return Credited(known, is_new=False)
-    received = receive(state.wallet(terms.to_wallet_id), terms)
+    received = _received(terms, state)
     outcome: CreditOutcome
     if isinstance(received, Rejected):
         outcome = CreditRefused(received.detail)
@@ -231,6 +247,7 @@ def _conclude(command: ConcludeTransfer, state: BatchState) -> Concluded | Repla
         api_audit_id=command.api_audit_id,
     )
     state.unfinished.discard(terms.transfer_id)
+    state.refundable[terms.from_wallet_id] = subtract(state.refundable_to(terms.from_wallet_id), terms.amount)
     state.operations[key] = StoredOperation(
         state.operations[key].fingerprint, state.operations[key].api_audit_id, is_final=True
     )

@@ -16,6 +16,7 @@ from wallet.domain.events import (
     TransferInitiated,
     TransferTerms,
 )
+from wallet.domain.money import ZERO
 from wallet.domain.rejections import Rejected
 from wallet.domain.values import Value
 from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_debit
@@ -42,9 +43,12 @@ def begin(sender: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
     return refuse_debit(sender, terms.amount) or (TransferInitiated(terms), TransferDebited(terms))
 
 
-def receive(receiver: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
-    """Step 2, at the receiver: put the amount in, or say why not. Its answer alone decides the saga."""
-    return refuse_credit(receiver, terms.amount) or (
+def receive(receiver: Wallet, terms: TransferTerms, *, refundable: Decimal = ZERO) -> tuple[Event, ...] | Rejected:
+    """Step 2, at the receiver: put the amount in, or say why not. Its answer alone decides the saga.
+
+    `refundable` is what the receiver itself has sent and may get back (see `refuse_credit`).
+    """
+    return refuse_credit(receiver, terms.amount, refundable=refundable) or (
         *creation_for(receiver, terms.currency),
         TransferCredited(terms),
     )

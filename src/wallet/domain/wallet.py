@@ -21,6 +21,7 @@ from wallet.domain.values import Value
 
 DEFAULT_CURRENCY: Final = "USD"
 _TICK: Final = timedelta(microseconds=1)
+_INCLUDING_REFUNDABLE: Final = ", with the money of its transfers under way, which may come back"
 
 
 class Wallet(Value, frozen=True):
@@ -43,9 +44,9 @@ def initial(wallet_id: WalletId) -> Wallet:
     return Wallet(wallet_id, DEFAULT_CURRENCY, ZERO, 0, None)
 
 
-def decide_deposit(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Rejected:
-    """An amount comes in; the first one makes the wallet."""
-    refusal = refuse_credit(wallet, amount)
+def decide_deposit(wallet: Wallet, amount: Decimal, *, refundable: Decimal = ZERO) -> tuple[Event, ...] | Rejected:
+    """An amount comes in; the first one makes the wallet. `refundable` as in `refuse_credit`."""
+    refusal = refuse_credit(wallet, amount, refundable=refundable)
     if refusal is not None:
         return refusal
     if wallet.exists:
@@ -71,14 +72,18 @@ def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
     return None
 
 
-def refuse_credit(wallet: Wallet, amount: Decimal) -> Rejected | None:
-    """Why this amount can't enter the wallet, or None."""
-    if add(wallet.balance, amount) > BALANCE_MAX:
+def refuse_credit(wallet: Wallet, amount: Decimal, *, refundable: Decimal) -> Rejected | None:
+    """Why this amount can't enter the wallet, or None.
+
+    `refundable` is what the wallet has sent in stepwise transfers that have not ended: it may come back at any time,
+    so its room is kept. A debit moves money from the balance to it, hence a refund always fits.
+    """
+    if add(add(wallet.balance, refundable), amount) > BALANCE_MAX:
         return Rejected(
             Rejection.BALANCE_LIMIT_EXCEEDED,
             # The balance stays out of it: a sender must not learn what the receiver holds.
             f"{format_money(amount)} more would take wallet {wallet.wallet_id} over its limit of "
-            f"{format_money(BALANCE_MAX)}.",
+            f"{format_money(BALANCE_MAX)}{_INCLUDING_REFUNDABLE if refundable else ''}.",
         )
     return None
 

@@ -1,13 +1,26 @@
-"""Where requests wait for a lane: bounded, fair, and in order for every wallet.
+"""The queue in front of the lanes: bounded, fair, and in order for every wallet.
 
-A wallet is in at most one batch in flight, so its commands keep their order and lanes never wait for each
-other. A request whose wallets are all free is *ready*; one that shares a wallet with a batch in flight, or
-with an earlier parked request, is *parked* until that batch is over. Bulk requests have a lane of their own, so that
-single ones on other wallets never wait behind a thousand commands.
+Each wallet that is busy or waited for has a *line*: the requests that wait for it, in order. A wallet is in at most one
+batch in flight, so its commands keep their order and lanes never wait for each other. A single request is *ready* when
+it is at the head of the lines of all its wallets and none of them is busy; the oldest ready request is taken first.
+
+A bulk request that waits stands in no line, so single requests overtake it: it is ready when none of its wallets has
+a line. Two rules keep a steady stream of single requests and a steady stream of bulk requests from starving each other:
+
+- *Reservation*: once the oldest bulk request has waited for BULK_PATIENCE_SECONDS (or a quarter of the time to its
+  deadline, if that is less), it joins the lines of its wallets, and only what came before goes before it. There is one
+  reservation at a time, and only while no bulk request runs, so that a single request waits for at most one of them.
+- *Rest*: a wallet whose single requests had to wait for a bulk batch is closed to bulk requests, and no reservation is
+  made, for BULK_REST_FACTOR times as long as that batch took.
+
+Every method costs in proportion to the wallets of the requests it moves (and, for each of these wallets, to the bulk
+requests that wait for it), never to the number of requests that wait.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterable
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from typing import Final
 
 from wallet.domain.identifiers import WalletId
@@ -18,8 +31,9 @@ WAITING_PER_WALLET_MAX: Final = WAITING_MAX // 4
 """One hot wallet can't take the room of all the others."""
 BATCH_MAX: Final = 1024
 """Commands in a batch; a request is never split over two."""
-BULK_WAITING_MAX: Final = 64
-"""So many bulk requests, of up to a thousand commands each, are kept in memory."""
+BULK_PATIENCE_SECONDS: Final = 1.0
+BULK_REST_FACTOR: Final = 2.0
+"""Wallets that single requests also use are at most a third of the time in bulk batches."""
 
 
 def first_batch_of(requests: Iterable[Request]) -> list[Request]:
@@ -35,109 +49,290 @@ def first_batch_of(requests: Iterable[Request]) -> list[Request]:
     return batch
 
 
-class Gathering:
-    """The waiting room of the lanes. Not a coroutine in sight: every method runs to its end at once."""
+def _loop_seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class _Line:
+    """The requests that wait for a wallet. It exists while the wallet is busy, waited for, or resting."""
+
+    __slots__ = ("is_busy", "is_resting", "queue")
 
     def __init__(self) -> None:
-        self._ready: dict[bool, deque[Request]] = {False: deque(), True: deque()}
-        self._parked: deque[Request] = deque()
-        self._busy: set[WalletId] = set()
-        self._parked_wallets: Counter[WalletId] = Counter()
-        self._waiting_per_wallet: Counter[WalletId] = Counter()
-        self._bulk_count = 0
+        self.is_busy = False
+        self.is_resting = False
+        self.queue: deque[Request] = deque()
+
+
+class Gathering:
+    """The queue of one process. No method awaits anything, so each one is atomic.
+
+    `Request.blockers` counts what keeps a request from being ready: for one that stands in lines, the lines in which it
+    is not at the head, or whose wallet is busy; for a bulk request without a reservation, the lines of its wallets.
+    """
+
+    def __init__(self, clock_seconds: Callable[[], float] = _loop_seconds) -> None:
+        self._clock_seconds = clock_seconds
+        self._lines: dict[WalletId, _Line] = {}
+        self._ready: list[tuple[int, Request]] = []
+        self._place = 0
+        self._single_count = 0
+        self._bulk_due_seconds: dict[Request, float] = {}
+        self._bulk_of_wallet: dict[WalletId, set[Request]] = {}
+        self._ready_bulk: set[Request] = set()
+        self._reserved: Request | None = None
+        self._bulk_began_seconds: float | None = None
+        self._resting_until_seconds: deque[tuple[float, list[WalletId]]] = deque()
 
     def __len__(self) -> int:
-        return sum(map(len, self._ready.values())) + len(self._parked)
+        return self._single_count + len(self._bulk_due_seconds)
+
+    @property
+    def rest_end_seconds(self) -> float | None:
+        """When wallets are open to bulk requests again: what waits for that is ready then, without another event."""
+        return self._resting_until_seconds[-1][0] if self._resting_until_seconds else None
 
     def has_ready(self, *, is_bulk: bool) -> bool:
-        """Whether a lane of this sort that asks now would get a batch."""
-        return bool(self._ready[is_bulk])
+        """Whether a lane of this sort that asks now would get a batch. Rests end and reservations are made here."""
+        if not is_bulk:
+            return bool(self._ready)
+        if not self._bulk_due_seconds and not self._resting_until_seconds:
+            return False
+        self._end_rests()
+        self._reserve_if_due()
+        return bool(self._ready_bulk) if self._reserved is None else not self._reserved.blockers
 
     def refusal_for(self, request: Request) -> str | None:
         """Why there is no room for this request now, or None."""
         if len(self) >= WAITING_MAX:
             return f"{WAITING_MAX} requests are waiting already"
-        if request.is_bulk and self._bulk_count >= BULK_WAITING_MAX:
-            return f"{BULK_WAITING_MAX} bulk requests are waiting already"
-        if any(self._waiting_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids):
-            return f"{WAITING_PER_WALLET_MAX} requests are waiting for this wallet already"
+        for wallet_id in request.wallet_ids:
+            line = self._lines.get(wallet_id)
+            if line is not None and len(line.queue) >= WAITING_PER_WALLET_MAX:
+                return f"{WAITING_PER_WALLET_MAX} requests are waiting for this wallet already"
         return None
 
     def add(self, request: Request) -> None:
-        """Let a request wait at the end."""
-        self._bulk_count += request.is_bulk
-        for wallet_id in request.wallet_ids:
-            self._waiting_per_wallet[wallet_id] += 1
-        self._place(request)
+        """Add a request, as the youngest."""
+        self._place += 1
+        request.place = self._place
+        if request.is_bulk:
+            self._add_bulk(request)
+        else:
+            self._single_count += 1
+            self._stand_in_line(request)
 
     def take(self, *, is_bulk: bool) -> list[Request]:
         """The next batch, oldest first; its wallets are busy until `release`. May be empty."""
-        ready = self._ready[is_bulk]
-        batch = first_batch_of(ready)
-        while ready:
-            request = ready.popleft()
-            self._forget(request)
-            if batch and request is batch[-1]:
-                break
-        for request in batch:
-            self._busy.update(request.wallet_ids)
-        self._park_the_rest_of_busy_wallets()
-        return batch
+        return self._take_bulk() if is_bulk else self._take_singles()
 
     def release(self, batch: list[Request]) -> None:
-        """The batch is over: its wallets are free, and what was parked for them becomes ready in order."""
+        """The batch is over: its wallets are free, and the heads of their lines may be ready."""
+        if batch[0].is_bulk:
+            self._rest_after(batch)
         for request in batch:
-            self._busy.difference_update(request.wallet_ids)
-        parked, self._parked = self._parked, deque()
-        self._parked_wallets.clear()
-        for request in parked:
-            self._place(request)
+            for wallet_id in request.wallet_ids:
+                line = self._lines.get(wallet_id)
+                if line is not None and line.is_busy:
+                    self._free(wallet_id, line)
+
+    def withdraw(self, request: Request) -> None:
+        """Remove a bulk request that nobody waits for any more, if it is here."""
+        if request in self._bulk_due_seconds:
+            self._remove([request])
 
     def take_waiting(self, wallet_ids: set[WalletId]) -> list[Request]:
         """Take out all that waits for one of these wallets, in order (they go to the side lane)."""
-        queues = (*self._ready.values(), self._parked)
-        taken = [each for queue in queues for each in queue if wallet_ids.intersection(each.wallet_ids)]
-        if not taken:
-            return []
-        gone = set(map(id, taken))
-        for queue in queues:
-            kept = [request for request in queue if id(request) not in gone]
-            queue.clear()
-            queue.extend(kept)
-        for request in taken:
-            self._forget(request)
-        self.release([])
+        found: set[Request] = set()
+        for wallet_id in wallet_ids:
+            line = self._lines.get(wallet_id)
+            if line is not None:
+                found.update(line.queue)
+            found.update(self._bulk_of_wallet.get(wallet_id, ()))
+        taken = sorted(found, key=lambda request: request.place)
+        self._remove(taken)
         return taken
 
-    def _place(self, request: Request) -> None:
-        if any(wallet_id in self._busy or self._parked_wallets[wallet_id] > 0 for wallet_id in request.wallet_ids):
-            self._parked.append(request)
-            self._parked_wallets.update(request.wallet_ids)
-        else:
-            self._ready[request.is_bulk].append(request)
-
-    def _park_the_rest_of_busy_wallets(self) -> None:
-        """What was ready and is not any more is older than anything parked for the same wallets: it goes in front."""
-        for ready in self._ready.values():
-            if not ready:
-                continue
-            rest = list(ready)
-            ready.clear()
-            ahead: list[Request] = []
-            blocked: set[WalletId] = set()
-            for request in rest:
-                if any(wallet_id in self._busy or wallet_id in blocked for wallet_id in request.wallet_ids):
-                    ahead.append(request)
-                    blocked.update(request.wallet_ids)
-                else:
-                    ready.append(request)
-            self._parked.extendleft(reversed(ahead))
-            for request in ahead:
-                self._parked_wallets.update(request.wallet_ids)
-
-    def _forget(self, request: Request) -> None:
-        self._bulk_count -= request.is_bulk
+    def _stand_in_line(self, request: Request) -> None:
+        blockers = 0
+        lines = self._lines
         for wallet_id in request.wallet_ids:
-            self._waiting_per_wallet[wallet_id] -= 1
-            if self._waiting_per_wallet[wallet_id] <= 0:
-                del self._waiting_per_wallet[wallet_id]
+            line = lines.get(wallet_id)
+            if line is None:
+                line = self._open(wallet_id)
+            elif line.is_busy or line.queue:
+                blockers += 1
+            line.queue.append(request)
+        request.blockers = blockers
+        if not blockers and not request.is_bulk:
+            heappush(self._ready, (request.place, request))
+
+    def _take_singles(self) -> list[Request]:
+        batch: list[Request] = []
+        over: list[Request] = []
+        ready, lines = self._ready, self._lines
+        # Ready as well, because all that stood before them is in this batch.
+        behind: list[tuple[int, Request]] = []
+        moved: list[_Line] = []
+        while len(batch) < BATCH_MAX and (ready or behind):
+            place, request = heappop(behind if behind and (not ready or behind[0] < ready[0]) else ready)
+            if request.place != place:
+                continue  # It was removed while it was ready.
+            self._single_count -= 1
+            (over if request.is_over else batch).append(request)
+            for wallet_id in request.wallet_ids:
+                line = lines[wallet_id]
+                line.is_busy = True
+                line.queue.popleft()
+                if line.queue:
+                    moved.append(line)
+                    head = line.queue[0]
+                    head.blockers -= 1
+                    if not head.blockers and not head.is_bulk:
+                        heappush(behind, (head.place, head))
+        # The heads that did not fit wait until the wallet is free, like any other head of a busy wallet's line.
+        for line in {id(line): line for line in moved}.values():
+            if line.queue:
+                line.queue[0].blockers += 1
+        if over:
+            self._free_unless_in(batch, over)
+        return batch
+
+    def _free_unless_in(self, batch: list[Request], over: list[Request]) -> None:
+        """Free the wallets of requests that nobody waited for, except those that are in the batch too."""
+        taken = {wallet_id for request in batch for wallet_id in request.wallet_ids}
+        for request in over:
+            for wallet_id in request.wallet_ids:
+                line = self._lines.get(wallet_id)
+                if line is not None and line.is_busy and wallet_id not in taken:
+                    self._free(wallet_id, line)
+
+    def _free(self, wallet_id: WalletId, line: _Line) -> None:
+        line.is_busy = False
+        if line.queue:
+            self._move_up(line.queue[0])
+        elif not line.is_resting:
+            self._close(wallet_id)
+
+    def _move_up(self, head: Request) -> None:
+        """The request is now at the head of one more line whose wallet is free."""
+        head.blockers -= 1
+        if not head.blockers and not head.is_bulk:
+            heappush(self._ready, (head.place, head))
+
+    def _open(self, wallet_id: WalletId) -> _Line:
+        line = self._lines[wallet_id] = _Line()
+        for bulk in self._bulk_of_wallet.get(wallet_id, ()):
+            bulk.blockers += 1
+            self._ready_bulk.discard(bulk)
+        return line
+
+    def _close(self, wallet_id: WalletId) -> None:
+        del self._lines[wallet_id]
+        for bulk in self._bulk_of_wallet.get(wallet_id, ()):
+            bulk.blockers -= 1
+            if not bulk.blockers:
+                self._ready_bulk.add(bulk)
+
+    def _add_bulk(self, request: Request) -> None:
+        now = self._clock_seconds()
+        self._bulk_due_seconds[request] = now + min(BULK_PATIENCE_SECONDS, (request.deadline - now) / 4)
+        blockers = 0
+        for wallet_id in request.wallet_ids:
+            self._bulk_of_wallet.setdefault(wallet_id, set()).add(request)
+            blockers += wallet_id in self._lines
+        request.blockers = blockers
+        if not blockers:
+            self._ready_bulk.add(request)
+
+    def _forget_bulk_of_wallets(self, request: Request) -> None:
+        self._ready_bulk.discard(request)
+        for wallet_id in request.wallet_ids:
+            of_wallet = self._bulk_of_wallet[wallet_id]
+            of_wallet.discard(request)
+            if not of_wallet:
+                del self._bulk_of_wallet[wallet_id]
+
+    def _take_bulk(self) -> list[Request]:
+        if not self.has_ready(is_bulk=True):
+            return []
+        reserved, self._reserved = self._reserved, None
+        batch = [reserved] if reserved else first_batch_of(sorted(self._ready_bulk, key=lambda each: each.place))
+        for request in batch:
+            del self._bulk_due_seconds[request]
+            if request is reserved:
+                for wallet_id in request.wallet_ids:
+                    self._lines[wallet_id].queue.popleft()
+            else:
+                self._forget_bulk_of_wallets(request)
+        for request in batch:
+            for wallet_id in request.wallet_ids:
+                (self._lines.get(wallet_id) or self._open(wallet_id)).is_busy = True
+        if batch:
+            self._bulk_began_seconds = self._clock_seconds()
+        return batch
+
+    def _reserve_if_due(self) -> None:
+        """Let the oldest bulk request join the lines of its wallets, if its time has come."""
+        if (
+            self._reserved is not None
+            or self._bulk_began_seconds is not None
+            or self._resting_until_seconds
+            or not self._bulk_due_seconds
+        ):
+            return
+        oldest, due_seconds = next(iter(self._bulk_due_seconds.items()))
+        if oldest.blockers and self._clock_seconds() >= due_seconds:
+            self._forget_bulk_of_wallets(oldest)
+            self._reserved = oldest
+            self._stand_in_line(oldest)
+
+    def _rest_after(self, batch: list[Request]) -> None:
+        """Close the wallets whose single requests waited for this bulk batch to bulk requests for a while."""
+        now = self._clock_seconds()
+        assert self._bulk_began_seconds is not None
+        seconds = BULK_REST_FACTOR * (now - self._bulk_began_seconds)
+        self._bulk_began_seconds = None
+        waited_for: list[WalletId] = []
+        for request in batch:
+            for wallet_id in request.wallet_ids:
+                line = self._lines[wallet_id]
+                if line.queue and not line.is_resting:
+                    line.is_resting = True
+                    waited_for.append(wallet_id)
+        if waited_for:
+            # Never before those that rest already, so that the last to rest is the last to end it.
+            self._resting_until_seconds.append((max(now + seconds, self.rest_end_seconds or 0.0), waited_for))
+
+    def _end_rests(self) -> None:
+        while self._resting_until_seconds and self._resting_until_seconds[0][0] <= self._clock_seconds():
+            for wallet_id in self._resting_until_seconds.popleft()[1]:
+                line = self._lines[wallet_id]
+                line.is_resting = False
+                if not line.is_busy and not line.queue:
+                    self._close(wallet_id)
+
+    def _remove(self, requests: list[Request]) -> None:
+        """Remove requests from wherever they wait; what stood behind them moves up."""
+        gone = set(requests)
+        standing = [request for request in requests if not request.is_bulk or request is self._reserved]
+        for wallet_id in {wallet_id for request in standing for wallet_id in request.wallet_ids}:
+            line = self._lines[wallet_id]
+            head = line.queue[0]
+            line.queue = deque(request for request in line.queue if request not in gone)
+            if line.is_busy or (line.queue and line.queue[0] is head):
+                continue
+            if line.queue:
+                self._move_up(line.queue[0])
+            elif not line.is_resting:
+                self._close(wallet_id)
+        for request in requests:
+            request.place = 0
+            if not request.is_bulk:
+                self._single_count -= 1
+                continue
+            del self._bulk_due_seconds[request]
+            if request is self._reserved:
+                self._reserved = None
+            else:
+                self._forget_bulk_of_wallets(request)

@@ -14,9 +14,11 @@ from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.attempts import Attempts
 from wallet.ledger.audit import AuditRecord
+from wallet.ledger.bulk_turns import BulkTurns
 from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
+from wallet.ledger.recovery import Recovery
 from wallet.ledger.requests import Kind, Phase, Request, Settled
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
@@ -37,6 +39,9 @@ SAGAS_PER_REQUEST_MAX: Final = 64
 GRACE_SECONDS: Final = 1.0
 """How long past its deadline a request may wait to learn what its attempt under way comes to."""
 
+TIMER_SLACK_SECONDS: Final = 0.005
+"""The event loop counts in milliseconds, so that a timer may come a little before its time."""
+
 
 class Ledger:
     """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
@@ -55,6 +60,7 @@ class Ledger:
         self._deadline_seconds = deadline_seconds
         self._gathering = Gathering()
         self._attempts = Attempts()
+        self._bulk_turns = BulkTurns()
         self._mode = BatchMode(is_stepwise, clock_difference_max_seconds)
         known = KnownWallets()
         self._lanes = [
@@ -63,14 +69,15 @@ class Ledger:
         self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
         self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
         self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
-        self._saga = Saga(pool, submit=self._submit_step, deadline_seconds=deadline_seconds)
+        self._saga = Saga(pool, submit=self._submit_step)
+        self._recovery = Recovery(pool, self._saga.recover, deadline_seconds=deadline_seconds)
         self._stopping = False
         self._draining = False
 
     @property
     def waiting_count(self) -> int:
-        """Requests that wait for a lane."""
-        return len(self._gathering) + len(self._side_lane)
+        """Requests that wait for a lane, or for their turn to."""
+        return len(self._gathering) + len(self._side_lane) + self._bulk_turns.waiting_count
 
     async def execute(self, command: Command, audit: AuditRecord) -> Answer:
         """Bring a command to its end and return its answer, byte for byte the same for each retry.
@@ -91,12 +98,15 @@ class Ledger:
         Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
         transfers must not be stepwise. In stepwise mode the transfers of a request end side by side, after the
         other commands; an exception then says of the request as a whole that it is to be sent again.
+
+        Each client address has a few bulk requests under way at once; further ones wait for their turn.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
         with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
-            settled = await self._enqueue(tuple(commands), audit, deadline, kind)
-            answer = await self._finish_bulk(commands, settled, deadline)
+            async with self._bulk_turns.turn(audit.client_ip, deadline):
+                settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+                answer = await self._finish_bulk(commands, settled, deadline)
             attempt.decisions = settled.decisions
         return answer
 
@@ -140,7 +150,7 @@ class Ledger:
                 tasks.create_task(self._run_lane(lane, is_bulk=False))
             tasks.create_task(self._run_lane(self._bulk_lane, is_bulk=True))
             # A transfer that recovery has begun to drive still needs the lanes, so they stop after it.
-            await self._saga.recover()
+            await self._recovery.run()
             self._draining = True
             self._side_lane.stop()
             self._wake_all()
@@ -148,7 +158,7 @@ class Ledger:
     def stop(self) -> None:
         """Take nothing new, finish what waits, then let `run` return."""
         self._stopping = True
-        self._saga.stop()
+        self._recovery.stop()
 
     async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
         return await self._enqueue((command,), audit, deadline, Kind.SINGLE)
@@ -185,6 +195,10 @@ class Ledger:
             return await request.future
         finally:
             timer.cancel()
+            if request.is_bulk:
+                # One that expired must not keep its place, or what stands behind it.
+                self._gathering.withdraw(request)
+                self._wake_all() if self._draining else self._wake()
 
     def _wake(self) -> None:
         """Wake a lane of each sort that has something ready."""
@@ -198,7 +212,7 @@ class Ledger:
                 idle.pop().set()
 
     async def _run_lane(self, lane: Lane, *, is_bulk: bool) -> None:
-        woken = asyncio.Event()
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
         try:
             while True:
                 batch = self._gathering.take(is_bulk=is_bulk)
@@ -206,6 +220,8 @@ class Ledger:
                     await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
                     self._gathering.release(batch)
                     self._wake()
+                    if is_bulk and self._gathering.rest_end_seconds is not None:
+                        loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
                 elif self._draining and not len(self._gathering):
                     # The others may have looked while this lane was still at work, and then gone idle.
                     self._wake_all()

@@ -30,13 +30,27 @@ from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
 
 -- name: load_operations
-select clock.now, o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o.response, o.api_audit_id
-from (select clock_timestamp() as now) as clock
+-- Only stepwise transfers are ever debited, so the look for one reads an index that is empty without them.
+select clock.now, clock.has_debited, o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o.response,
+    o.api_audit_id
+from (
+    select clock_timestamp() as now, exists (select from transfers t where t.status = 'debited') as has_debited
+) as clock
 left join (
     select o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o.response, o.api_audit_id
     from unnest($1::text::smallint[], $2::text::text[], $3::text::text[]) as k (bucket, wallet_id, request_id)
     join operations o on o.bucket = k.bucket and o.wallet_id = k.wallet_id and o.request_id = k.request_id
 ) as o on true
+
+-- name: load_refundable
+-- Reads all that is debited (the index of the unfinished), never the whole history of a wallet.
+with debited as materialized (
+    select t.from_wallet_id, t.amount from transfers t where t.status = 'debited'
+)
+select d.from_wallet_id, sum(d.amount) as amount
+from debited d
+where d.from_wallet_id = any($1::text::text[])
+group by d.from_wallet_id
 
 -- name: load_credits
 select c.transfer_id, c.outcome, c.reason, c.event_version, c.balance_after
@@ -165,11 +179,14 @@ where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = 0
 insert into journal (batch_id, event_count, digest) values ($1, $2, $3)
 
 -- name: stuck_transfers
-select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id
+-- Behind the last one of the page before. The first condition on it says what the second does, for the index.
+select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
+    t.updated_at
 from transfers t
-where t.status = 'debited' and t.updated_at < clock_timestamp() - $1::interval
-order by t.updated_at
-limit $2
+where t.status = 'debited' and t.updated_at < now() - $1::interval
+    and t.updated_at >= $2 and (t.updated_at, t.transfer_id) > ($2, $3)
+order by t.updated_at, t.transfer_id
+limit $4
 
 -- name: pending_transfer
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id

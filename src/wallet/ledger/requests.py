@@ -47,7 +47,7 @@ class Request:
     """The commands of one request (or one step of a transfer) with what is needed to audit and answer them.
 
     `audit` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
-    the event loop's clock, seconds.
+    the event loop's clock, seconds. `place` (its order of arrival) and `blockers` belong to the Gathering.
     """
 
     commands: tuple[Command | SagaStep, ...]
@@ -57,6 +57,8 @@ class Request:
     kind: Kind = Kind.SINGLE
     phase: Phase = Phase.WAITING
     wallet_ids: tuple[WalletId, ...] = field(init=False)
+    place: int = 0
+    blockers: int = 0
 
     def __post_init__(self) -> None:
         """Work out the wallets once: they are asked for on every hand-over."""

@@ -1,16 +1,11 @@
-"""The stepwise transfer: drives a debited transfer to its end, for its request or after a crash.
+"""The stepwise transfer: drives a debited transfer to its end, for its request or for recovery.
 
 Each step is a command of its own through the lanes. The receiver's word (transfer_credits) alone decides, so any
 number of drivers of one transfer agree; nobody compensates on a time-out, an error or its own judgement.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from wallet.domain.batch import Credited
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep
@@ -26,28 +21,15 @@ from wallet.postgres.errors import DATABASE_ERRORS
 if TYPE_CHECKING:
     from wallet.postgres.connections import Pool
 
-STUCK_AFTER: Final = timedelta(seconds=5)
-"""A transfer untouched for so long has lost its driver."""
-RECOVER_SECONDS: Final = 1.0
-RECOVER_MAX: Final = 50
-
 Submit = Callable[[Command | SagaStep, AuditRecord | None, float], Awaitable[Settled]]
-
-log = structlog.get_logger()
 
 
 class Saga:
-    """Drives transfers through their steps 2 and 3, and looks after those whose driver is gone."""
+    """Drives transfers through their steps 2 and 3."""
 
-    def __init__(self, pool: "Pool", *, submit: Submit, deadline_seconds: float) -> None:
+    def __init__(self, pool: "Pool", *, submit: Submit) -> None:
         self._pool = pool
         self._submit = submit
-        self._deadline_seconds = deadline_seconds
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        """Let `recover` return after the transfer it is driving."""
-        self._stopping.set()
 
     async def finish(self, terms: TransferTerms, command: Command, deadline: float) -> Answer:
         """Drive a debited transfer to its end and return its answer.
@@ -78,34 +60,15 @@ class Saga:
         )
         return Answer(answer.status, answer.body, replayed=not is_own)
 
-    async def recover(self) -> None:
-        """Until stopped: drive every transfer that nobody has touched for a while."""
-        while not self._stopping.is_set():
-            try:
-                await self._recover_once()
-            except DATABASE_ERRORS as error:
-                log.warning("transfer_recovery_waits", error=repr(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), RECOVER_SECONDS)
-
-    async def _recover_once(self) -> None:
-        rows = await self._pool.fetch(SQL.stuck_transfers, STUCK_AFTER, RECOVER_MAX)
-        for row in rows:
-            if self._stopping.is_set():
-                return
-            deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-            try:
-                answer = await self._drive(
-                    _terms_of(row),
-                    request_id=row["request_id"],
-                    api_audit_id=row["api_audit_id"],
-                    waiting=(),
-                    deadline=deadline,
-                )
-            except OutcomeUnknown as error:
-                log.warning("transfer_recovery_failed", transfer_id=str(row["transfer_id"]), error=repr(error))
-            else:
-                log.info("transfer_recovered", transfer_id=str(row["transfer_id"]), status=answer.status)
+    async def recover(self, row: Any, deadline: float) -> Answer:
+        """Drive the transfer of this row to its end for nobody in particular; raises as `finish` does."""
+        return await self._drive(
+            _terms_of(row),
+            request_id=row["request_id"],
+            api_audit_id=row["api_audit_id"],
+            waiting=(),
+            deadline=deadline,
+        )
 
     async def _drive(
         self,

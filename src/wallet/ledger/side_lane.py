@@ -12,7 +12,7 @@ from typing import Final
 
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Render
-from wallet.ledger.gathering import BULK_WAITING_MAX, WAITING_PER_WALLET_MAX, first_batch_of
+from wallet.ledger.gathering import WAITING_PER_WALLET_MAX, first_batch_of
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
 from wallet.ledger.requests import Request
@@ -44,7 +44,7 @@ class SideLane:
         return not self._held.isdisjoint(request.wallet_ids)
 
     def add(self, requests: list[Request], held: set[WalletId]) -> None:
-        """Let requests wait here, at the end; neither one wallet nor bulk requests can take all the room."""
+        """Let requests wait here, at the end; one wallet can't take all the room."""
         self._held |= held
         for request in requests:
             if self._is_full_for(request):
@@ -55,8 +55,6 @@ class SideLane:
         self._changed.set()
 
     def _is_full_for(self, request: Request) -> bool:
-        if request.is_bulk and sum(waiting.is_bulk for waiting in self._waiting) >= BULK_WAITING_MAX:
-            return True
         return any(self._count_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids)
 
     def stop(self) -> None:

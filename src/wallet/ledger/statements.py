@@ -1,7 +1,9 @@
 """The statements of one batch as functions: arrays in, rows out, one round trip each."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from wallet.domain.batch import StoredOperation
@@ -58,10 +60,20 @@ async def existing_wallets(connection: "AnyConnection", wallet_ids: Iterable[Wal
     return {row["wallet_id"] for row in rows}
 
 
-async def load_operations(
-    connection: "AnyConnection", keys: Iterable[OperationKey]
-) -> tuple[datetime, dict[OperationKey, StoredOperation], dict[OperationKey, Answer]]:
-    """PostgreSQL's clock, what is stored for the keys, and the stored answers of the final ones."""
+@dataclass(frozen=True, slots=True)
+class LoadedOperations:
+    """What is stored for the keys of a batch, the answers of the final ones, and what the same statement tells."""
+
+    now: datetime
+    """PostgreSQL's clock."""
+    operations: dict[OperationKey, StoredOperation]
+    answers: dict[OperationKey, Answer]
+    has_debited: bool
+    """Whether any stepwise transfer, of whatever wallets, has been debited and not ended."""
+
+
+async def load_operations(connection: "AnyConnection", keys: Iterable[OperationKey]) -> LoadedOperations:
+    """Read what is stored for the keys."""
     ordered = sorted((bucket_of(key.wallet_id), key) for key in set(keys))
     rows = await connection.fetch(
         SQL.load_operations,
@@ -78,7 +90,13 @@ async def load_operations(
         operations[key] = StoredOperation(row["fingerprint"], row["api_audit_id"], is_final)
         if is_final:
             answers[key] = Answer(row["status"], row["response"], replayed=True)
-    return rows[0]["now"], operations, answers
+    return LoadedOperations(rows[0]["now"], operations, answers, rows[0]["has_debited"])
+
+
+async def load_refundable(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> dict[WalletId, Decimal]:
+    """What these wallets have sent in stepwise transfers that have not ended; nothing for those without any."""
+    rows = await connection.fetch(SQL.load_refundable, array_of_texts(sorted(wallet_ids)))
+    return {row["from_wallet_id"]: row["amount"] for row in rows}
 
 
 async def load_credits(connection: "AnyConnection", terms: Sequence[TransferTerms]) -> dict[TransferId, CreditOutcome]:

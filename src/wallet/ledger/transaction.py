@@ -4,7 +4,7 @@
 |--------|-------------|-----------------------------------------------------------------------------|
 | begin  | 1           |                                                                             |
 | lock   | 1-2         | rows for wallets that a credit may have to make, then every wallet, by key  |
-| load   | 1-3         | in later statements, since a lock wait does not refresh its own snapshot    |
+| load   | 1-4         | in later statements, since a lock wait does not refresh its own snapshot    |
 | decide | 0           | pure, see wallet.domain.batch                                               |
 | write  | 3 or more   | operations, transfers, events, audit rows, wallets, one journal row         |
 | commit | 1           |                                                                             |
@@ -183,21 +183,23 @@ async def _load(
     mode: BatchMode,
 ) -> tuple[BatchState, dict[OperationKey, Answer]]:
     asked_at_seconds = time.time()
-    now, operations, answers = await statements.load_operations(connection, map(key_of, commands))
+    loaded = await statements.load_operations(connection, map(key_of, commands))
     check_clock(
-        now,
+        loaded.now,
         asked_at_seconds=asked_at_seconds,
         answered_at_seconds=time.time(),
         difference_seconds_max=mode.clock_difference_max_seconds,
     )
-    state = BatchState(now, wallets, operations, stepwise=mode.stepwise)
+    state = BatchState(loaded.now, wallets, loaded.operations, stepwise=mode.stepwise)
+    if loaded.has_debited and wallets:
+        state.refundable = await statements.load_refundable(connection, wallets)
     credit_terms = [command.terms for command in commands if isinstance(command, CreditTransfer)]
     if credit_terms:
         state.credits = await statements.load_credits(connection, credit_terms)
     conclude_terms = [command.terms for command in commands if isinstance(command, ConcludeTransfer)]
     if conclude_terms:
         state.unfinished = await statements.load_unfinished(connection, conclude_terms)
-    return state, answers
+    return state, loaded.answers
 
 
 async def _write(

@@ -1,0 +1,124 @@
+"""The turns of bulk requests: two under way for each address, the others in order, and room for everybody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from tests.support.waiting import eventually
+from wallet.ledger.answers import NotExecuted
+from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, BulkTurns
+
+FAR_SECONDS = 60.0
+
+
+class Bulk:
+    """A bulk request that is under way from its turn until it is told to end."""
+
+    def __init__(self, turns: BulkTurns, address: str, *, deadline_seconds: float = FAR_SECONDS) -> None:
+        self.is_under_way = False
+        self.refusal = ""
+        self._end = asyncio.Event()
+        deadline = asyncio.get_running_loop().time() + deadline_seconds
+        self.task = asyncio.create_task(self._run(turns, address, deadline))
+
+    async def _run(self, turns: BulkTurns, address: str, deadline: float) -> None:
+        try:
+            async with turns.turn(address, deadline):
+                self.is_under_way = True
+                await self._end.wait()
+        except NotExecuted as refusal:
+            self.refusal = str(refusal)
+        finally:
+            self.is_under_way = False
+
+    async def end(self) -> None:
+        self._end.set()
+        await self.task
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_afterwards() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def under_way(bulks: list[Bulk]) -> list[int]:
+    return [number for number, bulk in enumerate(bulks) if bulk.is_under_way]
+
+
+async def settled() -> None:
+    """Let every task run until it waits: a few rounds of the event loop."""
+    loop = asyncio.get_running_loop()
+    for _ in range(5):
+        round_over = loop.create_future()
+        loop.call_soon(round_over.set_result, None)
+        await round_over
+
+
+async def test_an_address_has_two_under_way_and_its_others_follow_in_order() -> None:
+    turns = BulkTurns()
+    bulks = [Bulk(turns, "one") for _ in range(5)]
+    other = Bulk(turns, "other")
+    await settled()
+    assert BULK_UNDER_WAY_MAX == 2
+    assert (under_way(bulks), other.is_under_way, turns.waiting_count) == ([0, 1], True, 3)
+    await bulks[1].end()
+    await settled()
+    assert under_way(bulks) == [0, 2]
+    await bulks[0].end()
+    await settled()
+    assert under_way(bulks) == [2, 3]
+    for bulk in (*bulks[2:], other):
+        await bulk.end()
+    assert turns.waiting_count == 0
+
+
+async def test_one_that_expires_or_is_cancelled_gives_its_place_to_the_next() -> None:
+    turns = BulkTurns()
+    bulks = [Bulk(turns, "one") for _ in range(2)]
+    await settled()
+    expiring = Bulk(turns, "one", deadline_seconds=0.01)
+    cancelled, last = Bulk(turns, "one"), Bulk(turns, "one")
+    await eventually(expiring.task.done)
+    assert "before the request's turn came" in expiring.refusal
+    cancelled.task.cancel()
+    await settled()
+    await bulks[0].end()
+    await settled()
+    assert last.is_under_way
+
+
+async def test_a_turn_that_comes_as_its_request_is_cancelled_goes_to_the_next() -> None:
+    turns = BulkTurns()
+    bulks = [Bulk(turns, "one") for _ in range(4)]
+    await settled()
+    await bulks[0].end()
+    # Its turn has come, and it has not run since.
+    bulks[2].task.cancel()
+    await settled()
+    assert under_way(bulks) == [1, 3]
+
+
+async def test_an_address_that_fills_the_room_loses_its_newest_to_others_and_no_more_than_is_fair() -> None:
+    turns = BulkTurns()
+    greedy = [Bulk(turns, "greedy") for _ in range(BULK_MAX)]
+    await settled()
+    assert len(under_way(greedy)) == BULK_UNDER_WAY_MAX
+    assert turns.waiting_count == BULK_MAX - BULK_UNDER_WAY_MAX
+    one_more = Bulk(turns, "greedy")
+    await settled()
+    assert f"{BULK_MAX} bulk requests" in one_more.refusal
+    others = [Bulk(turns, "other") for _ in range(BULK_MAX)]
+    await settled()
+    lost = [bulk for bulk in greedy if bulk.refusal]
+    refused = [bulk for bulk in others if bulk.refusal]
+    assert lost == greedy[BULK_MAX // 2 :]
+    assert refused == others[BULK_MAX // 2 :]
+    assert "other clients" in lost[0].refusal
+    assert len(under_way(others)) == BULK_UNDER_WAY_MAX
