@@ -35,6 +35,7 @@ from pika.spec import Basic
 from wallet.pacing import Pace
 from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
+from wallet.started import Started, report_started
 
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
@@ -138,6 +139,7 @@ class Consumer:
         self._is_retrying = False
         self._pace.reset()
         log.info("consumer_connected", address=connection.address, session=session.number)
+        report_started(Started.CONSUMES)
         return session
 
     async def _lose(self, session: "_Session") -> NoReturn:
