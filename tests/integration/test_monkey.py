@@ -88,10 +88,10 @@ async def test_ctrl_c_ends_the_sending_and_what_was_sent_is_checked(processes: P
     assert "clean: every promise was kept" in monkey.output()
 
 
-def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(processes: Processes) -> None:
+def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_3(processes: Processes) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     monkey = processes.start("monkey", "--url", url, settings={})
-    assert monkey.wait() == 2
+    assert monkey.wait() == 3
     assert monkey.output() == (
         f"wallet: {url} can't be reached: connection refused. "
         "Start it (here: ./wallet up), or name another with --url.\n"
