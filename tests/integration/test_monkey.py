@@ -101,4 +101,4 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_3(processes:
 def test_an_address_that_is_none_is_refused(processes: Processes) -> None:
     monkey = processes.start("monkey", "--url", "localhost:3000", settings={})
     assert monkey.wait() == 2
-    assert "must begin with http:// or https://" in monkey.output()
+    assert "must begin with http://" in monkey.output()

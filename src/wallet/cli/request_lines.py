@@ -38,9 +38,8 @@ class RequestLine(msgspec.Struct, frozen=True):
 _DECODER: Final = msgspec.json.Decoder(RequestLine)
 
 
-async def show_requests(log: Path, console: Console, stop: asyncio.Event) -> None:
-    """Print what the api logs from now on, until `stop`."""
-    tail = Tail(log)
+async def show_requests(tail: "Tail", console: Console, stop: asyncio.Event) -> None:
+    """Print the requests that are appended to a log, until `stop`; then close it."""
     limit = RateLimit(asyncio.get_running_loop().time)
     try:
         while not stop.is_set():

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from wallet.cli.children import BackOff, CannotStart, Child, is_set_within, running
 from wallet.cli.errands import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_WRONG_CALL, unreachable_database
-from wallet.cli.request_lines import show_requests
+from wallet.cli.request_lines import Tail, show_requests
 from wallet.cli.running_up import recorded
 from wallet.postgres.connections import connect
 from wallet.postgres.embedded import BinariesMissing, EmbeddedPostgres, EmbeddedPostgresError, InUse
@@ -60,10 +60,12 @@ async def run_up(
         if await _wait_until_ready(_Starting(url, relay, worker, api, has_broker=settings.amqp_url is not None), stop):
             data = None if settings.has_database else data_dir
             stack.enter_context(recorded(settings, url=url, data=data))
+            # Opened before `ready` is printed: the first request after it is shown.
+            tail = Tail(settings.log_dir / "api.log")
             _greet(url, settings, data)
             if worker.has_reported(Started.BROKER_IS_AWAY) and not worker.has_reported(Started.CONSUMES):
                 typer.echo("RabbitMQ can't be reached: events wait in the journal until it is back\n")
-            await _run_until(stop, settings, quiet=quiet)
+            await _run_until(stop, tail, quiet=quiet)
         typer.echo("stopping")
     typer.echo("stopped")
 
@@ -206,13 +208,15 @@ async def _wait_until_ready(starting: _Starting, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _run_until(stop: asyncio.Event, settings: Settings, *, quiet: bool) -> None:
+async def _run_until(stop: asyncio.Event, tail: Tail, *, quiet: bool) -> None:
     """Wait for `stop`; on a terminal, print a line for each request meanwhile."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal and not quiet:
         # A terminal that was closed ends the lines, not the service.
         with suppress(OSError):
-            await show_requests(settings.log_dir / "api.log", console, stop)
+            await show_requests(tail, console, stop)
+    else:
+        tail.close()
     await stop.wait()
 
 
