@@ -2,6 +2,9 @@
 #
 # A stamp in .venv names the locks it was made from, by checksum, and is written last: a .venv without one was
 # interrupted and is made again from nothing. One set-up works at a time; another waits for it.
+#
+# Processes may run from .venv meanwhile. The lock for tests has every package of the other one in the same version, so
+# to go from that one to this only adds packages; the stamp then stays, and a .venv that works is never removed.
 
 venv=$root/.venv
 stamp=$venv/set-up
@@ -15,8 +18,12 @@ set_up() {
     is_set_up "$1" && return
     lock_set_up
     if ! is_set_up "$1"; then
-        make_venv
-        rm -f "$stamp"
+        if is_set_up requirements.lock; then
+            say "adding the packages for tests …"
+        else
+            make_venv
+            rm -f "$stamp"
+        fi
         install_lock "$1" || fail "The set-up failed; the lines above say why. Run this again to try again."
         write_stamp "$1"
     fi
@@ -25,6 +32,11 @@ set_up() {
 
 is_set_up() {
     [ -f "$stamp" ] && [ -x "$venv/bin/python" ] && grep -q -x -F "$(checksum "$1")" "$stamp"
+}
+
+# Whether there is something to run, of whatever version.
+can_run() {
+    [ -f "$stamp" ] && [ -x "$venv/bin/python" ]
 }
 
 checksum() {
@@ -64,6 +76,8 @@ install_lock() {
     if has_uv; then
         uv pip install --quiet --python "$venv/bin/python" --no-deps --require-hashes --requirements "$root/$1"
     else
+        # A .venv that uv made has no pip.
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null 2>&1
         "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
             --no-deps --require-hashes --requirement "$root/$1"
     fi

@@ -28,6 +28,8 @@ EVENTS_WAITING_MAX: Final = 20_000
 LINES_PER_WRITE_MAX: Final = 500
 GATHER_SECONDS: Final = 0.05
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+FILE_MODE: Final = 0o640
+"""Logs name wallets and clients: the owner writes them, its group reads them, and nobody else does."""
 
 Event = MutableMapping[str, Any]
 
@@ -99,7 +101,10 @@ class _Writer:
         self._dropped = 0
         self._is_failing = False
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
-        self._file = _File(path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False)
+        _restrict_earlier_files(path)
+        self._file = _File(
+            path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False, chmod=FILE_MODE
+        )
         self._on_terminal = on_terminal
         self._readable = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else None
         self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
@@ -180,6 +185,15 @@ class _Writer:
 def _shown(event: Event) -> Event:
     """An event for a terminal, with its time as text."""
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in event.items()}
+
+
+def _restrict_earlier_files(path: Path) -> None:
+    """Give files that an earlier version wrote the mode of those that are written now."""
+    for earlier in (path, *path.parent.glob(f"{path.name}.*"), path.parent / f".__{path.stem}.lock"):
+        # Another user's file stays as it is, and so does what is no file, such as a device behind a link.
+        with suppress(OSError):
+            if earlier.is_file() and not earlier.is_symlink():
+                earlier.chmod(FILE_MODE)
 
 
 class _StandardLibraryHandler(logging.Handler):

@@ -1,16 +1,22 @@
 """The settings: read once at start from the environment or `.env`, then passed on."""
 
+from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wallet.domain.money import AMOUNT_MAX
+
+RESEMBLES: Final = 0.8
+"""How alike two names must be, from 0 to 1, for one to be taken for a misspelt other."""
 
 
 class InvalidSettings(Exception):
@@ -111,6 +117,41 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise InvalidSettings("; ".join(map(_sentence, error.errors()))) from None
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownSetting:
+    """A name in the file of settings that no setting has, and the setting that was probably meant."""
+
+    file: str
+    line: int
+    name: str
+    nearest: str | None
+
+
+def unknown_settings() -> list[UnknownSetting]:
+    """Names in `.env` that nothing reads, though they begin like a setting or resemble one. Values are not returned."""
+    file = str(Settings.model_config["env_file"])
+    known = [name.upper() for name in Settings.model_fields]
+    beginnings = tuple({f"{name.partition('_')[0]}_" for name in known})
+    found = []
+    try:
+        with Path(file).open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+    except (OSError, UnicodeDecodeError):
+        return []
+    for binding in bindings:
+        name = (binding.key or "").upper()
+        if not name or name in known:
+            continue
+        begun = [each for each in known if "_" in each and name.startswith(each)]
+        nearest = begun or get_close_matches(name, known, n=1, cutoff=RESEMBLES)
+        if nearest or name.startswith(beginnings):
+            # A binding begins with the blank lines and comments before it.
+            before = binding.original.string[: binding.original.string.index(binding.key or "")]
+            line = binding.original.line + before.count("\n")
+            found.append(UnknownSetting(file, line, binding.key or "", nearest[0] if nearest else None))
+    return found
 
 
 def _sentence(problem: ErrorDetails) -> str:

@@ -139,7 +139,7 @@ def test_a_directory_that_cannot_be_used_is_one_clear_line(processes: Processes)
     ):
         command, *rest = arguments
         refused = processes.start(command, *rest, settings=settings)
-        assert refused.wait() == 1
+        assert refused.wait() == 2
         assert refused.output().count("\n") == 1, refused.output()
         assert name in refused.output()
 
@@ -148,7 +148,7 @@ def test_a_port_in_use_is_one_clear_line(processes: Processes, tmp_path: Path) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = processes.start("up", "--data", str(tmp_path / "data"), settings={"PORT": str(port)})
-        assert up.wait() == 1
+        assert up.wait() == 2
     assert up.output().count("\n") == 1
     assert f"127.0.0.1:{port}" in up.output()
     assert "--port" in up.output()
@@ -168,7 +168,7 @@ def test_a_wrong_setting_is_one_clear_line_naming_it(processes: Processes, tmp_p
     ]
     for name, value in wrong:
         up = processes.start("up", "--data", str(tmp_path / "data"), settings={name: value})
-        assert up.wait() == 1
+        assert up.wait() == 2
         assert up.output().count("\n") == 1, up.output()
         assert name in up.output()
         assert "hunter2" not in up.output()
@@ -176,7 +176,7 @@ def test_a_wrong_setting_is_one_clear_line_naming_it(processes: Processes, tmp_p
 
 def test_a_database_that_is_named_but_absent_is_one_clear_line(processes: Processes, tmp_path: Path) -> None:
     up = processes.start("up", settings={"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"})
-    assert up.wait() == 1
+    assert up.wait() == 3
     assert "can't be reached" in up.output()
     assert up.output().count("\n") == 1
     assert "hunter2" not in up.output()

@@ -261,7 +261,7 @@ def taken_port() -> Iterator[int]:
 def test_a_port_in_use_is_one_clear_line(starter: Starter) -> None:
     with taken_port() as port:
         refused = starter.start(port=port)
-        assert refused.parent.wait() == 1
+        assert refused.parent.wait() == 2
     assert refused.parent.output().count("\n") == 1
     assert f"Port {port} on 127.0.0.1 is in use" in refused.parent.output()
 
@@ -271,7 +271,7 @@ def test_the_port_is_taken_before_anything_listens_on_it(starter: Starter) -> No
     first = starter.start(port=port)
     eventually_blocking(first.holds_its_port, within=30)
     second = starter.start(port=port)
-    assert second.parent.wait() == 1
+    assert second.parent.wait() == 2
     assert f"Port {port} on 127.0.0.1 is in use" in second.parent.output()
     starter.processes.wait_until(first.parent, lambda: len(first.events("api_ready")) == 2)
 
@@ -286,7 +286,7 @@ def test_port_0_is_one_free_port_for_both(starter: Starter) -> None:
 
 def test_what_cannot_start_says_so_and_is_not_tried_for_ever(starter: Starter) -> None:
     wrong = starter.start(REQUEST_DEADLINE_SECONDS="soon")
-    assert wrong.parent.wait() == 1
+    assert wrong.parent.wait() == 2
     assert wrong.parent.output().count("\n") == 1
     assert "REQUEST_DEADLINE_SECONDS" in wrong.parent.output()
     # Something that only the process itself finds out: the package for the documentation's page is not whole.

@@ -88,10 +88,10 @@ async def test_ctrl_c_ends_the_sending_and_what_was_sent_is_checked(processes: P
     assert "clean: every promise was kept" in monkey.output()
 
 
-def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(processes: Processes) -> None:
+def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_3(processes: Processes) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     monkey = processes.start("monkey", "--url", url, settings={})
-    assert monkey.wait() == 2
+    assert monkey.wait() == 3
     assert monkey.output() == (
         f"wallet: {url} can't be reached: connection refused. "
         "Start it (here: ./wallet up), or name another with --url.\n"
@@ -101,4 +101,4 @@ def test_a_service_that_cannot_be_reached_is_one_line_and_exit_code_2(processes:
 def test_an_address_that_is_none_is_refused(processes: Processes) -> None:
     monkey = processes.start("monkey", "--url", "localhost:3000", settings={})
     assert monkey.wait() == 2
-    assert "must begin with http:// or https://" in monkey.output()
+    assert "must begin with http://" in monkey.output()

@@ -26,6 +26,7 @@ from wallet.relay.heads import FILENAME
 from wallet.relay.lease import Lease, LeaseLost, release, renew, take
 from wallet.relay.publish import mark_published
 from wallet.relay.seal import seal_batches
+from wallet.relay.term import Term
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
@@ -228,6 +229,20 @@ async def test_at_stop_the_head_is_in_the_heads_file(database_url: str, tmp_path
     lines = (tmp_path / "logs" / FILENAME).read_text().splitlines()
     assert [line.split(" ")[:2] for line in lines] == [[str(row["position"]), row["chain"].hex()] for row in rows]
     assert all(datetime.fromisoformat(line.split(" ")[2]).tzinfo is UTC for line in lines)
+
+
+async def test_the_head_that_is_exported_at_stop_covers_what_was_committed_just_before(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with connected(database_url) as connection:
+        lease = await take(connection, "test")
+        assert lease is not None
+        batch = await insert_batch(connection)
+        stop = asyncio.Event()
+        stop.set()
+        await Term(relay_settings(database_url, None, tmp_path), stop, lease).lead()
+        assert [row["batch_id"] for row in await sealed_rows(connection)] == [batch.batch_id]
+    assert (tmp_path / FILENAME).read_text().startswith("1 ")
 
 
 async def test_while_it_leads_the_relay_exports_heads(

@@ -17,6 +17,7 @@ from wallet.verification.checks import Check
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory without settings or data."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delenv("DB_HOST", raising=False)
     return tmp_path
@@ -104,7 +105,7 @@ def test_without_a_database_nothing_is_done_and_one_line_says_why(
     assert run() == 2
     assert "run `wallet migrate`" in refusal(capsys)
     monkeypatch.setenv("DATABASE_URL", "postgresql://wallet:wallet@127.0.0.1:1/wallet")
-    assert run() == 2
+    assert run() == 3
     assert "refused" in refusal(capsys)
     monkeypatch.setenv("DATABASE_URL", "nonsense://")
     assert run() == 2

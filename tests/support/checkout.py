@@ -18,11 +18,11 @@ def copy_checkout(directory: Path) -> Path:
     for entry in Path(sys.prefix).iterdir():
         if entry.name != "set-up":
             (venv / entry.name).symlink_to(entry)
-    stamp = "".join(_checksum(lock, directory) for lock in LOCKS)
+    stamp = "".join(checksum(lock, directory) for lock in LOCKS)
     (venv / "set-up").write_text(stamp)
     return directory
 
 
-def _checksum(name: str, directory: Path) -> str:
-    """As scripts/setup.sh writes it."""
+def checksum(name: str, directory: Path) -> str:
+    """The line that scripts/setup.sh writes into the stamp for this lock."""
     return subprocess.run(["cksum", name], cwd=directory, capture_output=True, text=True, check=True).stdout

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,33 @@ def test_what_a_full_disk_lost_is_counted_when_there_is_room_again(
     kept, dropped = (json.loads(line) for line in file.read_text(encoding="utf-8").split())
     assert kept["event"] == "kept"
     assert (dropped["event"], dropped["count"]) == ("log_events_dropped", 3)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_log_files_are_for_the_owner_and_the_group_only(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.observability.FILE_BYTES_MAX", 1_000)
+    for name in ("api.log", "api.log.5", ".__api.lock"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    before = os.umask(umask)
+    try:
+        for service in ("api", "worker"):
+            with logging_to(Settings(log_dir=tmp_path), service, on_terminal=False):
+                for number in range(3):
+                    structlog.get_logger().info("event", number=number, text="x" * 900)
+                    eventually_blocking(partial(has_logged, tmp_path, service, f'"number":{number}'))
+    finally:
+        os.umask(before)
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()}
+    rotated = {"api.log.1", "worker.log.1"}
+    assert {"api.log", "api.log.5", ".__api.lock", "worker.log", ".__worker.lock"} | rotated <= set(modes)
+    assert set(modes.values()) == {"0o640"}, modes
+
+
+def has_logged(directory: Path, service: str, text: str) -> bool:
+    return any(text in file.read_text() for file in directory.glob(f"{service}.log*"))
 
 
 class ClosedTerminal(io.StringIO):

@@ -25,6 +25,7 @@ from wallet.api.metrics import DIRECTORY_VARIABLE, forget_process
 from wallet.api.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
 from wallet.api.server import held_port, is_listened_on
 from wallet.cli.children import CannotStart, Child, is_set_within, running
+from wallet.cli.errands import EXIT_WRONG_CALL
 
 PROCESSES_MAX: Final = 64
 """Far beyond what one PostgreSQL can feed; each has connections of its own to it."""
@@ -36,7 +37,9 @@ _POLL_SECONDS: Final = 0.05
 async def run_api_processes(*, host: str, port: int, count: int, quiet: bool, stop: asyncio.Event) -> None:
     """Keep so many api processes serving the port until `stop`. Raises CannotStart, PortInUse or CannotListen."""
     if sys.platform != "linux":
-        raise CannotStart("--workers needs Linux: elsewhere one of the processes would get every connection.")
+        raise CannotStart(
+            "--workers needs Linux: elsewhere one of the processes would get every connection.", EXIT_WRONG_CALL
+        )
     with (
         held_port(host, port) as held,
         tempfile.TemporaryDirectory(prefix="wallet-api-", ignore_cleanup_errors=True) as metrics,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from wallet.cli.checkout import give_up, import_from_checkout
+from wallet.cli.checkout import import_from_checkout
+from wallet.cli.errands import give_up
 
 Only = Annotated[list[str] | None, typer.Option(help="A scenario by name; may be given more than once.")]
 

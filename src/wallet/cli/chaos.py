@@ -7,16 +7,24 @@ from typing import Annotated
 
 import typer
 
-from wallet.cli.checkout import give_up, import_from_checkout
+from wallet.cli.checkout import import_from_checkout
+from wallet.cli.errands import give_up
+from wallet.cli.options import between, duration
 
 SEEDS = 2**32
+_SEED = between(0)
 
 Only = Annotated[list[int] | None, typer.Option(help="An experiment by its number; may be given more than once.")]
 
 
 def chaos(
-    minutes: Annotated[float, typer.Option(help="How long to go on; what has begun comes to its end.", min=0)] = 5.0,
-    seed: Annotated[int | None, typer.Option(help="Of the first round; every round has the next one.", min=0)] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(help="How long to go on; what has begun comes to its end.", parser=duration, metavar="MINUTES"),
+    ] = 5.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first round; every round has the next one.", parser=_SEED, metavar="N")
+    ] = None,
     only: Only = None,
     logs: Annotated[Path, typer.Option(help="Where the logs of a run that failed are kept.")] = Path("logs/chaos"),
 ) -> None:

@@ -4,12 +4,11 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Final
 
-import typer
+from wallet.cli.errands import give_up
 
 CHECKOUT: Final = Path(__file__).parents[3]
-EXIT_CANNOT_RUN: Final = 2
 
 
 def import_from_checkout(module: str, *, command: str) -> ModuleType:
@@ -21,9 +20,3 @@ def import_from_checkout(module: str, *, command: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         give_up(f"{error.name} is missing, one of the packages for tests; `./{command}` brings them")
-
-
-def give_up(message: str) -> NoReturn:
-    """Say why nothing was run, and end."""
-    typer.echo(f"wallet: {message}", err=True)
-    sys.exit(EXIT_CANNOT_RUN)

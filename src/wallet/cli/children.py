@@ -15,12 +15,15 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
 import typer
+
+from wallet.cli.errands import EXIT_FAILED
+from wallet.started import Started, report_starts_to
 
 STOP_SECONDS_MAX: Final = 30.0
 RESTART_SECONDS_FIRST: Final = 0.5
@@ -28,10 +31,17 @@ RESTART_SECONDS_MAX: Final = 10.0
 WELL_AFTER_SECONDS: Final = 60.0
 """A child that ran this long was well: when it ends, the back-off begins anew."""
 PR_SET_PDEATHSIG: Final = 1
+STARTS_VARIABLE: Final = "WALLET_STARTS_FD"
+"""Names the pipe on which a child reports how far it has started."""
+REPORT_BYTES_MAX: Final = 4096
 
 
 class CannotStart(Exception):
     """The processes can't be started; the message says why and what to do."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class BackOff:
@@ -85,6 +95,7 @@ class Child:
         self._stop_seconds_max = stop_seconds_max
         self._on_end = on_end
         self._process: Process | None = None
+        self._reports = _Reports()
         self._stopping = asyncio.Event()
 
     async def keep_running(self) -> None:
@@ -108,6 +119,10 @@ class Child:
         if self.ending is not None and not self._has_started:
             raise CannotStart(f"{self.name} could not start: it {self.ending}. Its reason stands above or in its log.")
 
+    def has_reported(self, *states: Started) -> bool:
+        """Whether the process that runs now has reported one of these states."""
+        return self._reports.has(*states)
+
     def mark_started(self) -> None:
         """From now on start it again when it ends. Raises CannotStart if it has ended."""
         self.expect_not_ended()
@@ -123,18 +138,23 @@ class Child:
         """Run the process to its end; returns how it ended."""
         parent = os.getpid()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
-                start_new_session=True,
-                preexec_fn=lambda: _stop_with_parent(parent),
-            )
+            with self._reports.opened() as pipe:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    env={**self._environment, STARTS_VARIABLE: str(pipe)},
+                    pass_fds=(pipe,),
+                    start_new_session=True,
+                    preexec_fn=lambda: _stop_with_parent(parent),
+                )
         except OSError as error:
             return f"can't be started ({error.strerror or error})"
         if self._stopping.is_set():
             # `stop` came while the process was being made, and found none to stop.
             await self._end(self._process)
-        return f"ended by itself (exit code {await self._process.wait()})"
+        try:
+            return f"ended by itself (exit code {await self._process.wait()})"
+        finally:
+            self._reports.close()
 
     async def _end(self, process: Process) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -146,6 +166,55 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+class _Reports:
+    """What a child wrote to its pipe, read when somebody asks. A pipe holds far more than a child ever writes."""
+
+    def __init__(self) -> None:
+        self._pipe: int | None = None
+        self._text = ""
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """A new pipe: yields the end for the child, which stays open here only until the child has it."""
+        self.close()
+        self._text = ""
+        self._pipe, write_end = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            yield write_end
+        finally:
+            os.close(write_end)
+
+    def has(self, *states: Started) -> bool:
+        """Whether one of these states was reported."""
+        if self._pipe is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._text += os.read(self._pipe, REPORT_BYTES_MAX).decode("ascii", errors="replace")
+        lines = self._text.splitlines()
+        return any(state.name in lines for state in states)
+
+    def close(self) -> None:
+        """Close the end that is read."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def report_starts_to_parent() -> None:
+    """In a child: report how far it has started on the pipe that its parent opened, if there is one."""
+    given = os.environ.pop(STARTS_VARIABLE, "")
+    if not given.isdigit():
+        return
+    pipe = int(given)
+
+    def write(state: str) -> None:
+        # A parent that was killed reads no more.
+        with contextlib.suppress(OSError):
+            os.write(pipe, f"{state}\n".encode("ascii"))
+
+    report_starts_to(write)
 
 
 @asynccontextmanager

@@ -1,12 +1,12 @@
 """`wallet dlq`: its commands and their options."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from wallet.cli.database import DataDirectory
+from wallet.cli.database import DATA, DataDirectory
+from wallet.cli.options import ACTOR_HELP, AsJson, between
 
 LIST_LIMIT_MAX: Final = 10_000
 TEXT_CHARACTERS_MAX: Final = 500
@@ -15,10 +15,12 @@ TEXT_CHARACTERS_MAX: Final = 500
 dlq = typer.Typer(
     help="Dead letters: messages that had no effect, kept with the reason. Look at them, replay them, discard them.",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 
-LetterNumber = Annotated[int, typer.Argument(metavar="ID", help="Its id in the list.", min=1, max=2**63 - 1)]
+_LIMIT: Final = between(1, LIST_LIMIT_MAX)
+_ID: Final = between(1, 2**63 - 1)
+LetterNumber = Annotated[int, typer.Argument(help="Its id in the list.", parser=_ID, metavar="ID")]
 
 
 def _text(text: str | None) -> str | None:
@@ -32,17 +34,15 @@ def _text(text: str | None) -> str | None:
     return cleaned
 
 
-Actor = Annotated[
-    str | None, typer.Option(help="Who does this; the user of the operating system by default.", callback=_text)
-]
+Actor = Annotated[str | None, typer.Option(metavar="NAME", help=ACTOR_HELP, callback=_text)]
 
 
 @dlq.command(name="list")
 def list_letters(
     with_closed: Annotated[bool, typer.Option("--all", help="Those replayed and discarded too.")] = False,
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=LIST_LIMIT_MAX)] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts: one JSON object.")] = False,
-    data: DataDirectory = Path("data"),
+    limit: Annotated[int, typer.Option(help="How many at most, up to 10,000.", parser=_LIMIT, metavar="N")] = 50,
+    as_json: AsJson = False,
+    data: DataDirectory = DATA,
 ) -> None:
     """List the open dead letters, oldest first. Changes nothing, however often."""
     from wallet.cli.dlq_screen import list_on_screen
@@ -56,27 +56,30 @@ def show(
     body_only: Annotated[
         bool, typer.Option("--body", help="Write the message's body alone, byte for byte, to a file or a pipe.")
     ] = False,
-    data: DataDirectory = Path("data"),
+    as_json: AsJson = False,
+    data: DataDirectory = DATA,
 ) -> None:
     """Show all about one: message, error, history, the event in the log and how they differ. Changes nothing."""
     from wallet.cli.dlq_screen import show_on_screen
 
-    sys.exit(show_on_screen(data, letter_id, body_only=body_only))
+    sys.exit(show_on_screen(data, letter_id, body_only=body_only, as_json=as_json))
 
 
 @dlq.command()
 def replay(
     letter_ids: Annotated[
-        list[int] | None, typer.Argument(metavar="ID", help="Which; --all for every open one.", min=1, max=2**63 - 1)
+        list[int] | None, typer.Argument(help="Which; --all for every open one.", parser=_ID, metavar="ID")
     ] = None,
     is_all: Annotated[bool, typer.Option("--all", help="Every letter that is open now.")] = False,
     is_forced: Annotated[bool, typer.Option("--force", help="Those replayed or discarded before, too.")] = False,
     actor: Actor = None,
-    data: DataDirectory = Path("data"),
+    as_json: AsJson = False,
+    data: DataDirectory = DATA,
 ) -> None:
     """Give messages to the worker again. Each takes effect once, however often it is replayed.
 
-    Exit code 0: all are replayed. 1: one failed again, or could not be replayed.
+    Exit code 0: all are replayed. 1: one failed again, or could not be replayed. 2: a wrong call, id or setting.
+    3: the database or the broker can't be reached.
     """
     from wallet.cli.dlq_screen import replay_on_screen
 
@@ -84,20 +87,22 @@ def replay(
         raise typer.BadParameter("name some letters, or say --all", param_hint="ID")
     if is_all and is_forced:
         raise typer.BadParameter("it takes back what was decided, so name the letters", param_hint="--force")
-    sys.exit(replay_on_screen(data, letter_ids, actor=actor, is_forced=is_forced))
+    sys.exit(replay_on_screen(data, letter_ids, actor=actor, is_forced=is_forced, as_json=as_json))
 
 
 @dlq.command()
 def discard(
-    letter_ids: Annotated[list[int], typer.Argument(metavar="ID", help="Which.", min=1, max=2**63 - 1)],
+    letter_ids: Annotated[list[int], typer.Argument(help="Which.", parser=_ID, metavar="ID")],
     reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=_text)],
     actor: Actor = None,
-    data: DataDirectory = Path("data"),
+    as_json: AsJson = False,
+    data: DataDirectory = DATA,
 ) -> None:
     """Close letters without effect. Their messages are kept, and `replay --force` takes it back.
 
-    Exit code 0: all are discarded. 1: one could not be.
+    Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
+    reached.
     """
     from wallet.cli.dlq_screen import discard_on_screen
 
-    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason))
+    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, as_json=as_json))

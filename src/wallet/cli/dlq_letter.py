@@ -4,13 +4,13 @@ import codecs
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 
 from wallet.cli.dlq_advice import advice
-from wallet.cli.dlq_list import state_of
+from wallet.cli.dlq_list import letter_object, state_of
 from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.details import Details
 from wallet.dead_letters.letters import Happening, Letter
@@ -44,6 +44,39 @@ def tell_letter(details: Details) -> None:
         console.print(title, style="bold")
         for line in lines:
             console.print(f"  {line}")
+
+
+def details_object(details: Details) -> dict[str, Any]:
+    """All about one letter for scripts. The body is text where it is UTF-8; `dlq show --body` writes every byte."""
+    message = details.message
+    differences = details.differences
+    return {
+        **letter_object(details.letter),
+        "message": {
+            "messageId": message.message_id,
+            "type": message.type,
+            "headers": dict(message.headers),
+            "body": message.body.decode(errors="replace"),
+            "isCut": details.is_cut,
+        },
+        "history": [
+            {
+                "what": each.what,
+                "at": each.at.isoformat(),
+                "actor": each.actor,
+                "reason": each.reason,
+                "error": each.error,
+                "attempts": each.attempts,
+            }
+            for each in message.history
+        ],
+        "loggedEvent": None if details.logged is None else json.loads(details.logged),
+        "differences": None
+        if differences is None
+        else [{"path": each.path, "inMessage": each.in_message, "inLog": each.in_log} for each in differences],
+        "refusal": details.refusal,
+        "advice": advice(details),
+    }
 
 
 def body_lines(details: Details) -> Iterator[str]:

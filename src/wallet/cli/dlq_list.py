@@ -1,6 +1,5 @@
 """The list of dead letters: a table for people, a JSON object for scripts."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -9,25 +8,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wallet.cli.errands import print_json
 from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.letters import Kind, Letter
 
 TYPE_CHARACTERS_SHOWN: Final = 40
 ERROR_CHARACTERS_SHOWN: Final = 160
 WALLET_CHARACTERS_SHOWN: Final = 40
+_UNLIMITED: Final = 10_000
 
 
 def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool, as_json: bool) -> None:
     """Print the letters, and how many more there are."""
     if as_json:
-        print(json.dumps({"letters": [_object(letter) for letter in letters], "notShown": not_shown}, indent=2))
+        print_json({"letters": [letter_object(letter) for letter in letters], "notShown": not_shown})
         return
     if not letters:
         print("no dead letters" if with_closed else "no open dead letters")
         return
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
-        console.print(_table(letters))
+        table = _table(letters, date_separator=" ")
+        unlimited = console.options.update(max_width=_UNLIMITED)
+        if table.__rich_measure__(console, unlimited).maximum > console.width:
+            table = _table(letters, date_separator="\n")
+        console.print(table)
     else:
         print("\n".join(_lines(letters)))
     if not_shown:
@@ -42,8 +47,8 @@ def state_of(letter: Letter) -> str:
     return letter.kind.value if letter.is_open and letter.kind is Kind.PARKED else letter.state.value
 
 
-def _table(letters: Sequence[Letter]) -> Table:
-    """A row of a few lines for each letter: whole on 80 columns."""
+def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
+    """A row of a few lines for each letter. With the date on two lines it fits on 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("since (UTC)", no_wrap=True)
@@ -53,7 +58,7 @@ def _table(letters: Sequence[Letter]) -> Table:
     for letter in letters:
         table.add_row(
             str(letter.letter_id),
-            f"{letter.created_at:%Y-%m-%d}\n{letter.created_at:%H:%M:%S}",
+            f"{letter.created_at:%Y-%m-%d}{date_separator}{letter.created_at:%H:%M:%S}",
             str(letter.attempts),
             _state_cell(letter),
             Text("\n".join(_told(letter))),
@@ -115,7 +120,8 @@ def _legend(letters: Sequence[Letter]) -> Iterator[str]:
     yield "wallet dlq show ID   wallet dlq replay ID | --all   wallet dlq discard ID --reason WHY"
 
 
-def _object(letter: Letter) -> dict[str, Any]:
+def letter_object(letter: Letter) -> dict[str, Any]:
+    """One dead letter for scripts."""
     return {
         "id": letter.letter_id,
         "state": letter.state.value,

@@ -1,6 +1,5 @@
 """`wallet dlq` as its user sees it: each command opens what it needs, does its work, and says what came of it."""
 
-import io
 import os
 import pwd
 import sys
@@ -8,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from wallet.cli.database import NoDatabase, find_database
-from wallet.cli.dlq_letter import tell_letter
-from wallet.cli.dlq_list import tell_letters
+from wallet.cli.database import find_system
+from wallet.cli.dlq_letter import details_object, tell_letter
+from wallet.cli.dlq_list import letter_object, tell_letters
+from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, CannotLog, print_json, run_errand
 from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.database import open_database
 from wallet.dead_letters.details import read_details
@@ -24,7 +24,6 @@ from wallet.dead_letters.letters import (
     Kind,
     Letter,
     LetterId,
-    NoSuchLetter,
     count_letters,
     letter_ids,
     read_letter,
@@ -34,32 +33,18 @@ from wallet.dead_letters.letters import (
 from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
 from wallet.dead_letters.routes import open_route
-from wallet.failpoints import InvalidFailpoints, configure_failpoints
+from wallet.failpoints import configure_failpoints
 from wallet.observability import logging_to
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
-from wallet.rabbitmq.publisher import NotPublished
-from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, TopologyMismatch
-from wallet.settings import InvalidSettings, Settings, load_settings
-from wallet.worker.database import DatabaseNotMigrated
+from wallet.rabbitmq.connection import BrokerUnavailable
+from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
+from wallet.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
-EXIT_DONE: Final = 0
-EXIT_NOT_DONE: Final = 1
-
 ERROR_CHARACTERS_SHOWN: Final = 300
 
-
-class CannotLog(Exception):
-    """LOG_DIR can't be written to."""
-
-
 Work = Callable[[Settings, "Connection"], Awaitable[int]]
-
-_SETTINGS_ERRORS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddress)
-_BROKER_ERRORS: Final = (BrokerUnavailable, NotPublished, TopologyMismatch)
 
 
 def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) -> int:
@@ -74,20 +59,26 @@ def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) 
     return _run(data, work)
 
 
-def show_on_screen(data: Path, letter_id: int, *, body_only: bool) -> int:
+def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool) -> int:
     """Show one letter, or write its body alone."""
 
     async def work(_settings: Settings, connection: "Connection") -> int:
         if body_only:
             sys.stdout.buffer.write((await read_message(connection, LetterId(letter_id))).body)
+            return EXIT_DONE
+        details = await read_details(connection, LetterId(letter_id))
+        if as_json:
+            print_json(details_object(details))
         else:
-            tell_letter(await read_details(connection, LetterId(letter_id)))
+            tell_letter(details)
         return EXIT_DONE
 
     return _run(data, work)
 
 
-def replay_on_screen(data: Path, ids: Sequence[int] | None, *, actor: str | None, is_forced: bool) -> int:
+def replay_on_screen(
+    data: Path, ids: Sequence[int] | None, *, actor: str | None, is_forced: bool, as_json: bool
+) -> int:
     """Replay these letters, or all that are open."""
 
     async def work(settings: Settings, connection: "Connection") -> int:
@@ -98,51 +89,49 @@ def replay_on_screen(data: Path, ids: Sequence[int] | None, *, actor: str | None
             try:
                 async for result in replay.run(chosen):
                     results.append(result)
-                    _tell_replayed(result)
+                    if not as_json:
+                        _tell_replayed(result)
             finally:
-                if len(chosen) != 1:
+                if as_json:
+                    print_json(_replayed_object(results, len(chosen)))
+                elif len(chosen) != 1:
                     print(_summary(results, len(chosen)))
-        await _remove_closed(settings, connection)
-        return EXIT_DONE if all(result.fate.is_replayed for result in results) else EXIT_NOT_DONE
+        await _remove_closed(settings, connection, tells=not as_json)
+        return EXIT_DONE if all(result.fate.is_replayed for result in results) else EXIT_FAILED
 
     return _run(data, work, is_logged=True)
 
 
-def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str) -> int:
+def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str, as_json: bool) -> int:
     """Discard these letters."""
 
     async def work(settings: Settings, connection: "Connection") -> int:
-        code = EXIT_DONE
+        code, results = EXIT_DONE, list[dict[str, Any]]()
         for letter_id in await _chosen(connection, ids):
             letter, found = await discard(connection, letter_id, actor=actor or _user(), reason=reason)
-            print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
+            results.append({"result": found.name.lower(), "letter": letter_object(letter)})
+            if not as_json:
+                print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
             if found is Discarded.WAS_REPLAYED:
-                code = EXIT_NOT_DONE
-        await _remove_closed(settings, connection)
+                code = EXIT_FAILED
+        if as_json:
+            print_json({"letters": results})
+        await _remove_closed(settings, connection, tells=not as_json)
         return code
 
     return _run(data, work, is_logged=True)
 
 
 def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # A terminal that knows no … still gets the rest.
-    try:
-        settings = load_settings()
-        configure_failpoints(settings.wallet_failpoints)
-        dsn = find_database(settings, data)
+    def connect_and_work() -> int:
+        given = load_settings()
+        configure_failpoints(given.wallet_failpoints)
+        settings = find_system(given, data)
         with _logging(settings) if is_logged else nullcontext():
-            return uvloop.run(_connected(dsn, partial(work, settings)))
-    except _SETTINGS_ERRORS as error:
-        return _give_up(f"Wrong setting: {error}")
-    except (NoDatabase, CannotLog, DatabaseNotMigrated, NoSuchLetter) as error:
-        return _give_up(str(error))
-    except _BROKER_ERRORS as error:
-        return _give_up(f"{error}\nWhat was not replayed is still open: run this again when the broker is back.")
-    except BrokenPipeError:
-        raise
-    except DATABASE_ERRORS as error:
-        return _give_up(f"The database can't be reached: {str(error) or type(error).__name__}")
+            return uvloop.run(_connected(settings.dsn, partial(work, settings)))
+
+    open_still = "What was not replayed or discarded is still open: run this again when it is back."
+    return run_errand(connect_and_work, interrupted="what was not done is still open", when_away=open_still)
 
 
 async def _connected(dsn: str, work: Callable[["Connection"], Awaitable[int]]) -> int:
@@ -171,7 +160,7 @@ async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[L
     return chosen
 
 
-async def _remove_closed(settings: Settings, connection: "Connection") -> None:
+async def _remove_closed(settings: Settings, connection: "Connection", *, tells: bool) -> None:
     """The last step, which only tidies up: that it failed makes nothing undone."""
     if settings.amqp_url is None:
         return
@@ -181,7 +170,7 @@ async def _remove_closed(settings: Settings, connection: "Connection") -> None:
         reason = f"{DEAD_LETTER_QUEUE} was not tidied; the next replay or discard does it"
         print(f"wallet: {reason}. {error}", file=sys.stderr)
         return
-    if count:
+    if count and tells:
         print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
 
 
@@ -201,6 +190,13 @@ def _tell_replayed(result: Replayed) -> None:
             print(f"{_name(letter)}: published; no worker has said anything of it yet")
         case _:
             print(f"{_name(letter)}: {result.fate.value}")
+
+
+def _replayed_object(results: Sequence[Replayed], count: int) -> dict[str, Any]:
+    return {
+        "letters": [{"result": each.fate.name.lower(), "letter": letter_object(each.letter)} for each in results],
+        "notTried": count - len(results),
+    }
 
 
 def _summary(results: Sequence[Replayed], count: int) -> str:
@@ -234,8 +230,3 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"user {os.getuid()}"
-
-
-def _give_up(message: str) -> int:
-    print(f"wallet: {message}", file=sys.stderr)
-    return EXIT_NOT_DONE

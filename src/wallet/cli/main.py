@@ -3,49 +3,64 @@
 import asyncio
 import errno
 import gc
-import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import structlog
 import typer
 import uvloop
 
 from wallet import bootstrap
+from wallet.api.server import ServerEnded
 from wallet.cli.api_processes import PROCESSES_MAX, forgets_metrics_with_parent, run_api_processes
 from wallet.cli.bench import bench
 from wallet.cli.chaos import chaos
-from wallet.cli.children import CannotStart
-from wallet.cli.contracts import contracts
+from wallet.cli.children import CannotStart, report_starts_to_parent
+from wallet.cli.contracts import contract_files, contracts
+from wallet.cli.database import DATA
 from wallet.cli.dlq import dlq
+from wallet.cli.errands import EXIT_FAILED, EXIT_WRONG_CALL, give_up
+from wallet.cli.migrate import migrate_command
 from wallet.cli.monkey import monkey
+from wallet.cli.options import between
 from wallet.cli.postgres import postgres
 from wallet.cli.prune import prune
 from wallet.cli.rebuild import rebuild
 from wallet.cli.verify import verify
+from wallet.cli.warn import log_warnings, print_warnings, warnings_about
 from wallet.failpoints import InvalidFailpoints, configure_failpoints
 from wallet.observability import logging_to
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.postgres.migrations import MigrationError, migrate
 from wallet.settings import InvalidSettings, Settings, load_settings
 from wallet.version import version
 
 app = typer.Typer(
     help="An event-driven wallet service: balances that are never wrong, and a log that proves it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; the default is the setting PORT.", min=0, max=65535)]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="Port to listen on, up to 65535; 0 takes a free one. The default is the setting PORT.",
+        parser=between(0, 65535),
+        metavar="PORT",
+    ),
+]
 Workers = Annotated[
-    int, typer.Option(help="How many processes serve the port; more than one needs Linux.", min=1, max=PROCESSES_MAX)
+    int,
+    typer.Option(
+        help=f"How many processes serve the port, up to {PROCESSES_MAX}; more than one needs Linux.",
+        parser=between(1, PROCESSES_MAX),
+        metavar="N",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log to the file in LOG_DIR only.")]
 
@@ -72,7 +87,27 @@ def _program(
 
 def main() -> None:
     """Entry point of the `wallet` command."""
-    app()
+    if sys.flags.optimize:
+        give_up(
+            "Python runs with -O or PYTHONOPTIMIZE, which leaves out checks that protect the books. "
+            "Unset PYTHONOPTIMIZE, or leave out -O, and start again."
+        )
+    app(prog_name="wallet")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"wallet {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `wallet` itself; its help is the application's."""
 
 
 @app.command()
@@ -80,14 +115,22 @@ def up(
     host: Host = "127.0.0.1",
     port: Port = None,
     workers: Workers = 1,
-    data: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = Path("data"),
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where the embedded PostgreSQL keeps its data.")] = DATA,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no line for each request on a terminal.")] = False,
 ) -> None:
-    """Run everything on this machine: api, relay, worker, and a PostgreSQL where no database is named."""
+    """Run everything on this machine: api, relay, worker, and a PostgreSQL where no database is named.
+
+    Prints `ready` when all of them are. Exit code 0: stopped. 1: it can't run. 2: a wrong call or setting.
+    3: the database can't be reached.
+    """
     from wallet.cli.up import run_up
 
     settings = _settings()
     port = _port(settings, port)
-    _serve(lambda stop: run_up(settings, host=host, port=port, api_workers=workers, data_dir=data, stop=stop))
+    print_warnings(warnings_about(settings, host=host))
+    _serve(
+        lambda stop: run_up(settings, host=host, port=port, api_workers=workers, data_dir=data, quiet=quiet, stop=stop)
+    )
 
 
 @app.command()
@@ -99,6 +142,7 @@ def api(host: Host = "127.0.0.1", port: Port = None, workers: Workers = 1, quiet
         _serve(lambda stop: run_api_processes(host=host, port=port, count=workers, quiet=quiet, stop=stop))
     else:
         with logging_to(settings, "api", on_terminal=not quiet):
+            log_warnings(warnings_about(settings, host=host))
             _serve(lambda stop: bootstrap.run_api(settings, host=host, port=port, stop=stop))
 
 
@@ -109,6 +153,8 @@ def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet
     port = _port(settings, port)
     with logging_to(settings, "api", on_terminal=not quiet), forgets_metrics_with_parent(metrics):
         structlog.contextvars.bind_contextvars(process=number)
+        if number == 1:
+            log_warnings(warnings_about(settings, host=host))
         _serve(lambda stop: bootstrap.run_api(settings, host=host, port=port, stop=stop, process_number=number))
 
 
@@ -116,7 +162,9 @@ def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet
 def relay(quiet: Quiet = False) -> None:
     """Run the relay: seals the journal and publishes its events. A second one stands by."""
     settings = _settings_with_database()
+    report_starts_to_parent()
     with logging_to(settings, "relay", on_terminal=not quiet):
+        log_warnings(warnings_about(settings))
         _serve(lambda stop: bootstrap.run_relay(settings, stop))
 
 
@@ -124,32 +172,19 @@ def relay(quiet: Quiet = False) -> None:
 def worker(quiet: Quiet = False) -> None:
     """Run the worker: analytics, fraud rules, notifications."""
     settings = _settings_with_database()
+    report_starts_to_parent()
     with logging_to(settings, "worker", on_terminal=not quiet):
+        log_warnings(warnings_about(settings))
         _serve(lambda stop: bootstrap.run_worker(settings, stop))
-
-
-@app.command(name="migrate")
-def migrate_command() -> None:
-    """Bring the database's tables to this version. Safe to run again, and by several at once."""
-    settings = _settings_with_database()
-    try:
-        applied = asyncio.run(migrate(settings.dsn, tell=typer.echo))
-    except MigrationError as error:
-        _give_up(str(error))
-    except DATABASE_ERRORS as error:
-        _give_up(f"The database can't be reached: {str(error) or type(error).__name__}")
-    for name in applied:
-        typer.echo(f"applied {name}")
-    if not applied:
-        typer.echo("nothing to apply: the database is at this version")
 
 
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP api."""
-    typer.echo(json.dumps(bootstrap.openapi_document(), indent=2))
+    typer.echo(contract_files()["openapi.json"], nl=False)
 
 
+app.command(name="migrate")(migrate_command)
 app.command()(contracts)
 app.command()(monkey)
 app.command()(bench)
@@ -170,16 +205,16 @@ def _settings() -> Settings:
         if not os.access(settings.log_dir, os.W_OK):
             raise PermissionError(errno.EACCES, "permission denied")
     except OSError as error:
-        _give_up(f"Wrong setting: LOG_DIR can't be written to: {error.strerror}.")
+        give_up(f"Wrong setting: LOG_DIR can't be written to: {error.strerror}.")
     except (InvalidSettings, InvalidFailpoints) as error:
-        _give_up(f"Wrong setting: {error}")
+        give_up(f"Wrong setting: {error}")
     return settings
 
 
 def _settings_with_database() -> Settings:
     settings = _settings()
     if not settings.has_database:
-        _give_up("No database is named: set DATABASE_URL or DB_HOST, or run `./wallet up`, which brings its own.")
+        give_up("No database is named: set DATABASE_URL or DB_HOST, or run `./wallet up`, which brings its own.")
     return settings
 
 
@@ -200,8 +235,11 @@ def _serve(run: Run) -> None:
 
     try:
         uvloop.run(until_stopped())
-    except (CannotStart, *bootstrap.CANNOT_RUN) as error:
-        _give_up(str(error) or (type(error).__doc__ or ""))
+    except CannotStart as error:
+        give_up(str(error), error.exit_code)
+    except bootstrap.CANNOT_RUN as error:
+        code = EXIT_FAILED if isinstance(error, ServerEnded) else EXIT_WRONG_CALL
+        give_up(str(error) or (type(error).__doc__ or ""), code)
 
 
 def _collect_rarely() -> None:
@@ -209,8 +247,3 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE)
-
-
-def _give_up(message: str) -> NoReturn:
-    typer.echo(f"wallet: {message}", err=True)
-    sys.exit(1)

@@ -8,24 +8,40 @@ from typing import Annotated
 
 import typer
 
-from wallet.cli.checkout import give_up
+from wallet.cli.errands import give_up
+from wallet.cli.options import AsJson, between, duration
+from wallet.cli.running_up import SeveralRun, find_running_up
 
 SEEDS = 2**32
+DEFAULT_URL = "http://127.0.0.1:3000"
 
 
 def monkey(
-    url: Annotated[str, typer.Option(help="The service to try: any with the wallet's routes.")] = (
-        "http://127.0.0.1:3000"
-    ),
-    requests: Annotated[int, typer.Option(help="How many requests to send.", min=1)] = 1000,
-    concurrency: Annotated[int, typer.Option(help="How many of them at once.", min=1, max=10_000)] = 100,
-    wallets: Annotated[int, typer.Option(help="Over how many wallets; few make them hot.", min=2)] = 20,
-    seed: Annotated[int | None, typer.Option(help="Sends the operations of an earlier run again.")] = None,
-    patience: Annotated[float, typer.Option(help="Seconds to go on asking where nothing moves.", min=0)] = 30.0,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The service to try: any with the wallet's routes. The default is a `wallet up` that runs here, "
+            f"else {DEFAULT_URL}.",
+        ),
+    ] = None,
+    requests: Annotated[int, typer.Option(help="How many requests to send.", parser=between(1), metavar="N")] = 1000,
+    concurrency: Annotated[
+        int, typer.Option(help="How many of them at once, up to 10,000.", parser=between(1, 10_000), metavar="N")
+    ] = 100,
+    wallets: Annotated[
+        int, typer.Option(help="Over how many wallets, at least 2; few make them hot.", parser=between(2), metavar="N")
+    ] = 20,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Sends the operations of an earlier run again.")] = None,
+    patience: Annotated[
+        float,
+        typer.Option(help="How long to go on asking where nothing moves.", parser=duration, metavar="SECONDS"),
+    ] = 30.0,
+    as_json: AsJson = False,
 ) -> None:
     """Stress a wallet service with random money, then prove that none was lost.
 
-    Exit code 0: every promise was kept. 1: something is off. 2: the service can't be reached.
+    Exit code 0: every promise was kept. 1: something is off. 2: a wrong call. 3: the service can't be reached.
     """
     if find_spec("aiohttp") is None:
         give_up("the stress tool's HTTP client is not installed: pip install 'wallet-service[stress]'")
@@ -33,6 +49,7 @@ def monkey(
     from wallet.cli.monkey_screen import run_on_screen
     from wallet.monkey.run import Options
 
+    url = url or _default_url()
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url!r} must begin with http:// or https://", param_hint="--url")
     options = Options(
@@ -44,4 +61,12 @@ def monkey(
         run_id=secrets.token_hex(4),
         patience_seconds=patience,
     )
-    sys.exit(run_on_screen(options))
+    sys.exit(run_on_screen(options, as_json=as_json))
+
+
+def _default_url() -> str:
+    try:
+        up = find_running_up()
+    except SeveralRun as error:
+        give_up(f"{error}, or give --url.")
+    return DEFAULT_URL if up is None else up.url

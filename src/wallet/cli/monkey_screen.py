@@ -1,9 +1,7 @@
 """The stress tool as its user sees it: a bar on a terminal, plain lines elsewhere, then the report."""
 
 import asyncio
-import io
 import signal
-import sys
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -12,36 +10,42 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wallet.cli.errands import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_UNREACHABLE,
+    complain,
+    print_json,
+    print_what_the_terminal_can,
+)
 from wallet.monkey.client import Unreachable
-from wallet.monkey.report import BROKEN, KEPT, heading, report_lines, verdict, without_password
+from wallet.monkey.report import BROKEN, KEPT, heading, report_lines, report_object, verdict, without_password
 from wallet.monkey.run import Findings, Options, Watcher, run_monkey
 
-EXIT_CLEAN: Final = 0
-EXIT_NOT_CLEAN: Final = 1
-EXIT_UNREACHABLE: Final = 2
 WHAT_TO_DO: Final = "Start it (here: ./wallet up), or name another with --url."
 SECONDS_MIN: Final = 0.001
 PLAIN_SECONDS: Final = 2.0
 """Where there is no bar, a line this often, and one when all is done."""
 
 
-def run_on_screen(options: Options) -> int:
-    """Run, show how far it is, and print the report. Returns the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # A terminal that knows no ✓ still gets its report.
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+def run_on_screen(options: Options, *, as_json: bool = False) -> int:
+    """Run, show the progress, and print the report. Returns the exit code."""
+
+    print_what_the_terminal_can()
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=as_json)
     try:
         with Bars(console, options) if console.is_terminal else Lines(console, options) as watcher:
             findings = uvloop.run(_until_checked(options, watcher))
     except Unreachable as reason:
-        print(f"wallet: {without_password(options.url)} can't be reached: {reason}. {WHAT_TO_DO}", file=sys.stderr)
-        return EXIT_UNREACHABLE
+        return complain(f"{without_password(options.url)} can't be reached: {reason}. {WHAT_TO_DO}", EXIT_UNREACHABLE)
     except asyncio.CancelledError:
-        print("wallet: ended; nothing was checked", file=sys.stderr)
-        return EXIT_NOT_CLEAN
+        return complain("interrupted; nothing was checked", EXIT_INTERRUPTED)
+    if as_json:
+        print_json(report_object(options, findings))
     for line in report_lines(options, findings):
         console.print(line, style=_style_of(line, findings))
-    return EXIT_CLEAN if findings.is_clean else EXIT_NOT_CLEAN
+    return EXIT_DONE if findings.is_clean else EXIT_FAILED
 
 
 async def _until_checked(options: Options, watcher: Watcher) -> Findings:

@@ -1,38 +1,43 @@
 """`wallet rebuild` as its user sees it: a line when it begins, and one that says what it did."""
 
-import asyncio
-import sys
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import uvloop
 
-from wallet.cli.database import NoDatabase, find_database
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.settings import InvalidSettings, load_settings
-from wallet.worker.database import DatabaseNotMigrated
+from wallet.cli.database import find_system
+from wallet.cli.errands import EXIT_DONE, print_json, run_errand
+from wallet.settings import load_settings
 from wallet.worker.process import rules_of
-from wallet.worker.rebuild import Rebuilt, UnknownEvents, rebuild
-
-EXIT_DONE: Final = 0
-EXIT_NOTHING_CHANGED: Final = 2
+from wallet.worker.rebuild import Rebuilt, rebuild
 
 
-def rebuild_on_screen(data_dir: Path) -> int:
-    """Rebuild and say what was made. Returns the exit code."""
-    try:
-        settings = load_settings()
-        dsn = find_database(settings, data_dir)
-        print("rebuilding statistics and fraud alerts from the log; workers wait until it is done", flush=True)
-        rebuilt = uvloop.run(rebuild(dsn, rules_of(settings)))
-    except (NoDatabase, InvalidSettings, DatabaseNotMigrated, UnknownEvents) as reason:
-        return _give_up(str(reason))
-    except DATABASE_ERRORS as error:
-        return _give_up(f"The database failed: {str(error) or type(error).__name__}. It can be run again at any time.")
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return _give_up("ended; nothing was changed")
-    print(_told(rebuilt))
-    return EXIT_DONE
+def rebuild_on_screen(data_dir: Path, *, as_json: bool = False) -> int:
+    """Rebuild and print what was made. Returns the exit code."""
+
+    def work() -> int:
+        settings = find_system(load_settings(), data_dir)
+        if not as_json:
+            print("rebuilding statistics and fraud alerts from the log; workers wait until it is done", flush=True)
+        rebuilt = uvloop.run(rebuild(settings.dsn, rules_of(settings)))
+        if as_json:
+            print_json(_object(rebuilt))
+        else:
+            print(_told(rebuilt))
+        return EXIT_DONE
+
+    nothing = "nothing was changed; it can be run again at any time"
+    return run_errand(work, interrupted=nothing, when_away=f"{nothing.capitalize()}.")
+
+
+def _object(rebuilt: Rebuilt) -> dict[str, Any]:
+    return {
+        "walletCount": rebuilt.wallet_count,
+        "alertCount": rebuilt.alert_count,
+        "eventCount": rebuilt.event_count,
+        "newlyProcessedCount": rebuilt.entered_count,
+        "seconds": round(rebuilt.seconds, 3),
+    }
 
 
 def _told(rebuilt: Rebuilt) -> str:
@@ -41,8 +46,3 @@ def _told(rebuilt: Rebuilt) -> str:
         f"rebuilt {rebuilt.wallet_count:,} wallets' statistics and {rebuilt.alert_count:,} fraud alerts from "
         f"{rebuilt.event_count:,} events{entered}, in {rebuilt.seconds:.1f} s"
     )
-
-
-def _give_up(message: str) -> int:
-    print(f"wallet: {message}", file=sys.stderr)
-    return EXIT_NOTHING_CHANGED

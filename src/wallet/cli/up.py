@@ -1,6 +1,8 @@
 """`wallet up`: everything on one machine, each process of its own, started and stopped in the right order.
 
-Order: PostgreSQL, migrations, relay and worker, api; stopped the other way round. What happens to a process that ends
+Order: PostgreSQL, migrations, relay and worker, api; stopped in reverse order. `ready` is printed when the api answers,
+the relay seals (or another one does), and the worker follows its transport; a RabbitMQ that is away delays only events,
+so it does not delay `ready` but is named beside it. What happens to a process that ends
 by itself, and to all of them when this one is killed, is said in children.py.
 """
 
@@ -8,7 +10,8 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -17,28 +20,33 @@ from urllib.parse import quote, urlsplit
 from urllib.request import urlopen
 
 import typer
+from rich.console import Console
 
 from wallet.cli.children import BackOff, CannotStart, Child, is_set_within, running
+from wallet.cli.errands import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_WRONG_CALL, unreachable_database
+from wallet.cli.request_lines import Tail, show_requests
+from wallet.cli.running_up import recorded
 from wallet.postgres.connections import connect
-from wallet.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from wallet.postgres.embedded import BinariesMissing, EmbeddedPostgres, EmbeddedPostgresError, InUse
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import MigrationError, migrate
 from wallet.queries.readiness import durability_faults
 from wallet.settings import Settings
+from wallet.started import Started
 
 READY_SECONDS_MAX: Final = 60.0
 LOOK_SECONDS: Final = 0.5
 
 
 async def run_up(
-    settings: Settings, *, host: str, port: int, api_workers: int, data_dir: Path, stop: asyncio.Event
+    settings: Settings, *, host: str, port: int, api_workers: int, data_dir: Path, quiet: bool, stop: asyncio.Event
 ) -> None:
     """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
     port = _expect_free_port(host, port)
     async with AsyncExitStack() as stack:
         dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir, settings))
         await _migrate(dsn)
-        children = [
+        relay, worker, api = children = [
             Child([*arguments, "--quiet"], name=arguments[0], environment={"DATABASE_URL": dsn})
             for arguments in (
                 ["relay"],
@@ -48,9 +56,16 @@ async def run_up(
         ]
         for child in children:
             await stack.enter_async_context(running(child))
-        if await _wait_until_ready(f"http://{host}:{port}", children, stop):
-            _greet(f"http://{host}:{port}", settings, None if settings.has_database else data_dir)
-            await stop.wait()
+        url = _reachable_url(host, port)
+        if await _wait_until_ready(_Starting(url, relay, worker, api, has_broker=settings.amqp_url is not None), stop):
+            data = None if settings.has_database else data_dir
+            stack.enter_context(recorded(settings, url=url, data=data))
+            # Opened before `ready` is printed: the first request after it is shown.
+            tail = Tail(settings.log_dir / "api.log")
+            _greet(url, settings, data)
+            if worker.has_reported(Started.BROKER_IS_AWAY) and not worker.has_reported(Started.CONSUMES):
+                typer.echo("RabbitMQ can't be reached: events wait in the journal until it is back\n")
+            await _run_until(stop, tail, quiet=quiet)
         typer.echo("stopping")
     typer.echo("stopped")
 
@@ -60,10 +75,12 @@ async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
     try:
         server = EmbeddedPostgres(data_dir, tell=typer.echo)
         await asyncio.to_thread(server.start)
+    except (BinariesMissing, InUse) as error:
+        raise CannotStart(str(error), EXIT_WRONG_CALL) from error
     except EmbeddedPostgresError as error:
-        raise CannotStart(str(error)) from error
+        raise CannotStart(str(error), EXIT_UNREACHABLE) from error
     except OSError as error:
-        raise CannotStart(f"--data {data_dir} can't be used: {error.strerror or error}.") from error
+        raise CannotStart(f"--data {data_dir} can't be used: {error.strerror or error}.", EXIT_WRONG_CALL) from error
     stopping = asyncio.Event()
     keeping = asyncio.create_task(_start_again_whenever_it_ends(server, stopping))
     try:
@@ -105,9 +122,9 @@ async def _migrate(dsn: str) -> None:
             typer.echo(f"applied migration {name}")
         await _expect_durable_commits(dsn)
     except MigrationError as error:
-        raise CannotStart(str(error)) from error
+        raise CannotStart(str(error), EXIT_FAILED) from error
     except DATABASE_ERRORS as error:
-        raise CannotStart(f"The database can't be reached: {str(error) or type(error).__name__}") from error
+        raise CannotStart(unreachable_database(error), EXIT_UNREACHABLE) from error
 
 
 async def _expect_durable_commits(dsn: str) -> None:
@@ -131,25 +148,76 @@ def _expect_free_port(host: str, port: int) -> int:
     except OSError as error:
         raise CannotStart(
             f"Can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}. "
-            "Stop what uses it, or choose another with --port."
+            "Stop what uses it, or choose another with --port.",
+            EXIT_WRONG_CALL,
         ) from error
 
 
-async def _wait_until_ready(url: str, children: list[Child], stop: asyncio.Event) -> bool:
-    """Whether it became ready before `stop`. Raises CannotStart if a child ends or it takes too long."""
+def _reachable_url(host: str, port: int) -> str:
+    """An address for this machine's own clients; one that means all of ours can't be connected to everywhere."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Starting:
+    """The processes while they start."""
+
+    url: str
+    relay: Child
+    worker: Child
+    api: Child
+    has_broker: bool
+
+    @property
+    def children(self) -> list[Child]:
+        """All of them."""
+        return [self.relay, self.worker, self.api]
+
+    async def missing(self) -> list[str]:
+        """The names of those that are not ready yet."""
+        transport = [Started.CONSUMES, Started.BROKER_IS_AWAY] if self.has_broker else [Started.FOLLOWS_JOURNAL]
+        is_ready = {
+            self.relay: self.relay.has_reported(Started.LEADS, Started.STANDS_BY),
+            self.worker: self.worker.has_reported(*transport),
+            self.api: await asyncio.to_thread(_answers_ready, self.url),
+        }
+        return [child.name for child, is_done in is_ready.items() if not is_done]
+
+
+async def _wait_until_ready(starting: _Starting, stop: asyncio.Event) -> bool:
+    """Whether all became ready before `stop`. Raises CannotStart if a child ends or it takes too long."""
+    missing: list[str] = []
     try:
         async with asyncio.timeout(READY_SECONDS_MAX):
             while not stop.is_set():
-                for child in children:
+                for child in starting.children:
                     child.expect_not_ended()
-                if await asyncio.to_thread(_answers_ready, url):
-                    for child in children:
+                missing = await starting.missing()
+                if not missing:
+                    for child in starting.children:
                         child.mark_started()
                     return True
                 await is_set_within(stop, 0.1)
     except TimeoutError:
-        raise CannotStart(f"Not ready after {READY_SECONDS_MAX:g} s; see {url}/readyz and the logs.") from None
+        raise CannotStart(
+            f"Not ready after {READY_SECONDS_MAX:g} s: {', '.join(missing) or 'unknown'}; "
+            f"see {starting.url}/readyz and the logs.",
+            EXIT_UNREACHABLE,
+        ) from None
     return False
+
+
+async def _run_until(stop: asyncio.Event, tail: Tail, *, quiet: bool) -> None:
+    """Wait for `stop`; on a terminal, print a line for each request meanwhile."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal and not quiet:
+        # A terminal that was closed ends the lines, not the service.
+        with suppress(OSError):
+            await show_requests(tail, console, stop)
+    else:
+        tail.close()
+    await stop.wait()
 
 
 def _answers_ready(url: str) -> bool:

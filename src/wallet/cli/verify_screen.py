@@ -1,11 +1,9 @@
 """`wallet verify` as its user sees it: bars and a table on a terminal, plain lines elsewhere, then the verdict."""
 
-import asyncio
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import uvloop
 from rich import box
@@ -14,17 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from wallet.cli.database import NoDatabase, find_database
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.settings import InvalidSettings, load_settings
-from wallet.verification.checks import Check, Fault, Finding, Observer, Pass, counted
-from wallet.verification.heads import ExportedHeads, HeadsUnreadable
-from wallet.verification.snapshot import NotMigrated
+from wallet.cli.database import find_database
+from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
+from wallet.settings import load_settings
+from wallet.verification.checks import Check, Fault, Finding, Observer, Pass, Unwatched, counted
+from wallet.verification.heads import ExportedHeads
 from wallet.verification.verify import Proof, verify
-
-EXIT_CLEAN: Final = 0
-EXIT_BROKEN: Final = 1
-EXIT_NOTHING_PROVED: Final = 2
 
 KEPT: Final = "✓"
 BROKEN: Final = "✗"
@@ -33,23 +26,24 @@ PLAIN_SECONDS: Final = 10.0
 """Where there is no bar, a line this often."""
 
 
-def verify_on_screen(data_dir: Path, heads: Path | None) -> int:
-    """Prove, show how far it is, and print what was found. Returns the exit code."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    try:
+def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = False) -> int:
+    """Prove, show the progress, and print what was found. Returns the exit code."""
+
+    def work() -> int:
         dsn = find_database(load_settings(), data_dir)
         exported = None if heads is None else ExportedHeads.of(heads)
-        with Bars(console) if console.is_terminal else Lines(console) as screen:
-            proof = uvloop.run(verify(dsn, screen, exported))
-    except (NoDatabase, InvalidSettings, HeadsUnreadable, NotMigrated) as reason:
-        return _give_up(str(reason))
-    except DATABASE_ERRORS as error:
-        return _give_up(f"The database can't be read: {str(error) or type(error).__name__}")
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return _give_up("ended; nothing was proved")
-    screen.show(proof)
-    _tell(console, proof, has_heads=heads is not None)
-    return EXIT_CLEAN if proof.is_clean else EXIT_BROKEN
+        if as_json:
+            proof = uvloop.run(verify(dsn, Unwatched(), exported))
+            print_json(_object(proof))
+        else:
+            console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+            with Bars(console) if console.is_terminal else Lines(console) as screen:
+                proof = uvloop.run(verify(dsn, screen, exported))
+            screen.show(proof)
+            _tell(console, proof, has_heads=heads is not None)
+        return EXIT_DONE if proof.is_clean else EXIT_FAILED
+
+    return run_errand(work, interrupted="nothing was proved")
 
 
 class Bars(Observer):
@@ -93,19 +87,20 @@ class Bars(Observer):
         """The next bar takes its place."""
 
     def show(self, proof: Proof) -> None:
-        """The table of all checks; those that were proved by the same reading share its time."""
+        """The table of all checks; those that were proved by one reading share its time, shown at the first."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("", "", "", "promise"):
             table.add_column(heading, overflow="fold")
         table.add_column("held against", justify="right", no_wrap=True)
         table.add_column("seconds", justify="right", no_wrap=True)
-        for each in proof.passes:
-            for number, finding in enumerate(each.findings):
-                seconds = f"{each.seconds:,.1f}" if number == 0 else "″"
-                check = finding.check
-                count = counted(finding.looked_at, finding.noun)
-                mark = Text(_mark(finding), style=_style(finding))
-                table.add_row(mark, check.invariant, check.title, check.promise, count, seconds)
+        shown = set[int]()
+        for finding, reading in _in_order(proof):
+            seconds = "″" if id(reading) in shown else f"{reading.seconds:,.1f}"
+            shown.add(id(reading))
+            check = finding.check
+            count = counted(finding.looked_at, finding.noun)
+            mark = Text(_mark(finding), style=_style(finding))
+            table.add_row(mark, check.invariant, check.title, check.promise, count, seconds)
         self._console.print(table)
 
 
@@ -137,24 +132,57 @@ class Lines(Observer):
             self._console.print(f"  … {self._title}: {self._done:,}{of} {self._unit}")
 
     def end(self, done: Pass) -> None:
+        """The lines come together at the end, in order of the promises."""
+
+    def show(self, proof: Proof) -> None:
         """A line for each check."""
-        for finding in done.findings:
+        for finding, reading in _in_order(proof):
             check = finding.check
             count = counted(finding.looked_at, finding.noun)
             self._console.print(
-                f"{_mark(finding)} {check.invariant} {check.title:<15}  {count:>21}  {done.seconds:7.1f} s"
+                f"{_mark(finding)} {check.invariant} {check.title:<15}  {count:>21}  {reading.seconds:7.1f} s"
                 f"  {check.promise}"
             )
 
-    def show(self, proof: Proof) -> None:
-        """Everything was shown as it came."""
+
+def _in_order(proof: Proof) -> list[tuple[Finding, Pass]]:
+    """The findings with their readings, in order of the promises' numbers."""
+    pairs = [(finding, reading) for reading in proof.passes for finding in reading.findings]
+    return sorted(pairs, key=lambda pair: int(pair[0].check.invariant.removeprefix("I")))
+
+
+def _object(proof: Proof) -> dict[str, Any]:
+    return {
+        "isClean": proof.is_clean,
+        "takenAt": proof.taken_at.isoformat(),
+        "seconds": round(proof.seconds, 3),
+        "checks": [_check_object(finding, reading) for finding, reading in _in_order(proof)],
+    }
+
+
+def _check_object(finding: Finding, reading: Pass) -> dict[str, Any]:
+    fault = finding.first
+    return {
+        "invariant": finding.check.invariant,
+        "title": finding.check.title,
+        "promise": finding.check.promise,
+        "checkedCount": finding.looked_at,
+        "unit": finding.noun,
+        "seconds": round(reading.seconds, 3),
+        "faultCount": finding.fault_count,
+        "firstFault": None
+        if fault is None
+        else {"table": fault.table, "row": fault.row, "expected": fault.expected, "found": fault.found},
+        "warnings": finding.warnings,
+    }
 
 
 def _tell(console: Console, proof: Proof, *, has_heads: bool) -> None:
-    for finding in proof.findings:
+    findings = [finding for finding, _ in _in_order(proof)]
+    for finding in findings:
         if finding.first is not None:
             _tell_fault(console, finding, finding.first)
-    for finding in proof.findings:
+    for finding in findings:
         for warning in finding.warnings:
             console.print(f"{WARNING} {finding.check.invariant} {finding.check.title}: {warning}", style="yellow")
     if not has_heads:
@@ -178,7 +206,7 @@ def _verdict(proof: Proof) -> str:
     events = next(finding.looked_at for finding in proof.findings if finding.check is Check.CONSERVATION)
     rate = f"{events / proof.seconds:,.0f} events/s" if proof.seconds else ""
     as_of = f"as of {proof.taken_at:%Y-%m-%d %H:%M:%S} UTC; {events:,} events in {proof.seconds:,.1f} s, {rate}"
-    broken = [finding.check for finding in proof.findings if finding.fault_count]
+    broken = [finding.check for finding, _ in _in_order(proof) if finding.fault_count]
     if not broken:
         return f"clean: every promise holds, {as_of}"
     names = ", ".join(f"{check.invariant} {check.title}" for check in broken)
@@ -193,8 +221,3 @@ def _mark(finding: Finding) -> str:
 
 def _style(finding: Finding) -> str:
     return {KEPT: "green", WARNING: "yellow", BROKEN: "bold red"}[_mark(finding)]
-
-
-def _give_up(message: str) -> int:
-    print(f"wallet: {message}", file=sys.stderr)
-    return EXIT_NOTHING_PROVED

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from wallet.monkey.exchanges import Answer, Exchange
@@ -45,6 +45,31 @@ def report_lines(options: Options, findings: Findings) -> Iterator[str]:
     yield ""
     yield verdict(findings)
     yield f"repeat it: {repeat_line(options)}"
+
+
+def report_object(options: Options, findings: Findings) -> dict[str, Any]:
+    """The whole report for scripts."""
+    exchanges = findings.exchanges
+    seconds = sorted(exchange.took_seconds for exchange in exchanges)
+    return {
+        "isClean": findings.is_clean,
+        "url": without_password(options.url),
+        "runId": options.run_id,
+        "seed": options.seed,
+        "requestCount": len(exchanges),
+        "requestedCount": options.request_count,
+        "sendingSeconds": round(findings.sending_seconds, 3),
+        "latencyMs": {
+            f"p{each}": round(percentile_seconds(seconds, each) * 1000, 3) for each in PERCENTILES if seconds
+        },
+        "workerCaughtUp": findings.has_caught_up,
+        "workerSeconds": round(findings.catching_up_seconds, 3),
+        "checks": [
+            {"promise": each.promise, "isChecked": each.is_checked, "seen": each.seen, "faults": list(each.faults)}
+            for each in findings.checks
+        ],
+        "repeat": repeat_line(options),
+    }
 
 
 def repeat_line(options: Options) -> str:

@@ -40,6 +40,7 @@ from wallet.domain.envelope import BODY_STORED_BYTES_MAX, WholeBody
 from wallet.pacing import Pace
 from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
+from wallet.started import Started, report_started
 
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
@@ -168,6 +169,7 @@ class Consumer:
         self._is_retrying = False
         self._pace.reset()
         log.info("consumer_connected", address=connection.address, session=session.number)
+        report_started(Started.CONSUMES)
         return session
 
     async def _change_prefetch(self, session: "_Session") -> None:

@@ -13,16 +13,18 @@ at stop export the head and release the lease, so that another relay takes over 
 import asyncio
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from wallet.pacing import Pace, woken_at
 from wallet.rabbitmq.connection import address_of
-from wallet.relay.lease import Lease, take
+from wallet.relay.lease import LEASE_SECONDS, Lease, take
 from wallet.relay.rounds import Rounds, Work
 from wallet.relay.term import Term
 from wallet.settings import Settings
+from wallet.started import Started, report_started
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
@@ -47,6 +49,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
             try:
                 lease = await _stand_by(settings.dsn, stop)
                 if lease is not None:
+                    report_started(Started.LEADS)
                     await Term(settings, stop, lease).lead()
             except Exception:
                 # The process's own loop: a bug is logged and tried again, as an outage would be.
@@ -59,12 +62,16 @@ async def _stand_by(dsn: str, stop: asyncio.Event) -> Lease | None:
     holder = f"{socket.gethostname()}:{os.getpid()}"
     lease: Lease | None = None
     rounds = Rounds(dsn, name="relay standby", stop=stop)
+    began_at_seconds = time.monotonic()
 
     async def try_to_take(connection: "Connection") -> Work:
         nonlocal lease
         lease = await take(connection, holder)
         if lease is not None:
             rounds.finish()
+        elif time.monotonic() - began_at_seconds > LEASE_SECONDS:
+            # A killed relay's lease would have ended by now: a living one renews it.
+            report_started(Started.STANDS_BY)
         return Work.NONE
 
     try:

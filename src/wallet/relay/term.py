@@ -143,8 +143,19 @@ class Term:
         finally:
             await self._sealing.close()
 
+    async def _seal_the_rest(self) -> None:
+        """Seal what was committed since the last round, so that the exported head covers it."""
+        try:
+            while await self._seal_round(await self._sealing.connection()) is Work.MORE:
+                pass
+        except LeaseLost:
+            log.warning("lease_lost", token=self._lease.token)
+        except DATABASE_ERRORS as error:
+            log.warning("journal_not_sealed_at_stop", error=repr(error))
+
     async def _hand_over(self) -> None:
         if self._stop.is_set():
+            await self._seal_the_rest()
             await self._export_head()
         try:
             await release(await self._sealing.connection(), self._lease)

@@ -24,6 +24,7 @@ import structlog
 from wallet.domain.fraud import FraudRules
 from wallet.pacing import Pace
 from wallet.postgres.statements import load_statements
+from wallet.started import Started, report_started
 from wallet.worker.database import Database
 from wallet.worker.handle import LeaseLost, handle_group
 from wallet.worker.journal import Piece, read_pieces
@@ -74,6 +75,7 @@ class FromJournal:
         if lease is None or lease.connection is not connection:
             # A new connection may lead to another server, promoted meanwhile, whose checkpoint is an earlier one.
             lease = await self._take_lease(connection)
+            report_started(Started.FOLLOWS_JOURNAL)
         if lease is None:
             await unless_stopped(asyncio.sleep(STANDBY_SECONDS), self._stop)
             return True

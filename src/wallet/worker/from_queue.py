@@ -17,6 +17,7 @@ from wallet.failpoints import failpoint
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.consumer import GROUP_SIZE_MAX, Consumer, Delivery
 from wallet.rabbitmq.topology import TopologyMismatch
+from wallet.started import Started, report_started
 from wallet.worker.database import Database
 from wallet.worker.group_size import GroupSize
 from wallet.worker.handle import handle_group
@@ -45,6 +46,7 @@ class FromQueue:
         except (BrokerUnavailable, TopologyMismatch) as error:
             # No pause for this: the consumer waits its own back-off before it tries again.
             _log.warning("broker_unavailable", reason=str(error))
+            report_started(Started.BROKER_IS_AWAY)
             return True
         if group is not None:
             try:

@@ -1,0 +1,137 @@
+"""The records that running `wallet up`s leave, so that other commands of the same user find them without options.
+
+A record is a file with mode 0600 in the user's state directory: the directory that `up` was started in, its address,
+its data directory and the settings that other commands need. It is removed at the end. `up` holds a lock on it that
+the kernel releases however `up` ends, so the record of a killed `up` is recognised, and removed by whoever finds it.
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from wallet.settings import Settings
+
+_SHARED_SETTINGS: Final = (
+    "database_url",
+    "db_host",
+    "db_port",
+    "db_user",
+    "db_pass",
+    "db_name",
+    "rabbitmq_url",
+    "rabbitmq_exchange",
+    "rabbitmq_dlx",
+    "fraud_large_withdrawal_threshold",
+    "fraud_rapid_withdrawal_count",
+    "fraud_rapid_withdrawal_window_seconds",
+)
+"""What a command beside `up` must use as `up` does; where it logs and listens is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningUp:
+    """One `wallet up` that runs now. `data` is None where it uses a database that its settings name."""
+
+    pid: int
+    directory: str
+    url: str
+    data: str | None
+    settings: dict[str, str]
+
+    def apply_to(self, settings: Settings) -> Settings:
+        """Returns the settings with those of this `up`, except where they are set already."""
+        known = {name: text for name, text in self.settings.items() if name in _SHARED_SETTINGS}
+        own = {name: getattr(settings, name) for name in settings.model_fields_set}
+        return Settings(**{**known, **own})
+
+
+class SeveralRun(Exception):
+    """Several `wallet up`s run; the message names them."""
+
+
+@contextmanager
+def recorded(settings: Settings, *, url: str, data: Path | None) -> Iterator[None]:
+    """While inside, other commands find this `up`. Where no record can be written they do not, and `up` still runs."""
+    record = RunningUp(
+        pid=os.getpid(),
+        directory=str(Path.cwd()),
+        url=url,
+        data=None if data is None else str(data.resolve()),
+        settings={
+            name: _text(getattr(settings, name)) for name in _SHARED_SETTINGS if name in settings.model_fields_set
+        },
+    )
+    path = None
+    with suppress(OSError, RuntimeError):
+        path = _write(record)
+    try:
+        yield
+    finally:
+        if path is not None:
+            path[0].unlink(missing_ok=True)
+            os.close(path[1])
+
+
+def find_running_up_on(data: Path) -> RunningUp | None:
+    """Returns the one that keeps its data in this directory."""
+    asked = str(data.resolve())
+    return next((each for each in _read_all() if each.data == asked), None)
+
+
+def find_running_up() -> RunningUp | None:
+    """Returns the one that was started in this directory, else the only one. Raises SeveralRun."""
+    found = _read_all()
+    here = str(Path.cwd())
+    candidates = [each for each in found if each.directory == here] or found
+    if len(candidates) > 1:
+        named = ", ".join(f"{each.url} (started in {each.directory})" for each in candidates)
+        raise SeveralRun(f"Several `wallet up`s run: {named}. Run this in the directory of one of them")
+    return candidates[0] if candidates else None
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _directory() -> Path:
+    return Path.home() / ".local" / "state" / "wallet" / "up"
+
+
+def _write(record: RunningUp) -> tuple[Path, int]:
+    """The file and the descriptor that holds its lock. The file appears complete and locked, by a rename."""
+    directory = _directory()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / f"{record.pid}.json"
+    descriptor, unfinished = tempfile.mkstemp(dir=directory, prefix=".")
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.write(descriptor, json.dumps(asdict(record)).encode())
+    Path(unfinished).rename(path)
+    return path, descriptor
+
+
+def _read_all() -> list[RunningUp]:
+    found = []
+    with suppress(OSError, RuntimeError):
+        for path in sorted(_directory().glob("*.json")):
+            with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
+                if _is_locked(file.fileno()):
+                    found.append(RunningUp(**json.load(file)))
+                else:
+                    path.unlink(missing_ok=True)
+    return found
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,38 @@
+"""Reports how far a process has started to the program that runs it, if that program listens.
+
+`wallet up` prints `ready` only after its processes have reported that they do their work. A process that nobody
+listens to reports nothing, at no cost.
+"""
+
+from collections.abc import Callable
+from enum import Enum, unique
+
+
+@unique
+class Started(Enum):
+    """What a process has reached. Each is reported at most once."""
+
+    LEADS = "the relay has the lease"
+    STANDS_BY = "another relay has renewed the lease while this one waited for it"
+    FOLLOWS_JOURNAL = "the worker follows the journal, or waits for the worker that does"
+    CONSUMES = "the worker consumes its queue"
+    BROKER_IS_AWAY = "RabbitMQ can't be reached; the process tries again"
+
+
+_listener: Callable[[str], None] | None = None
+_reported: set[Started] = set()
+
+
+def report_starts_to(listener: Callable[[str], None] | None) -> None:
+    """Call `listener` with the name of each state that is reached from now on; None ends that."""
+    global _listener  # noqa: PLW0603 - one process, one parent
+    _listener = listener
+    _reported.clear()
+
+
+def report_started(state: Started) -> None:
+    """Report that this process has reached a state."""
+    if _listener is None or state in _reported:
+        return
+    _reported.add(state)
+    _listener(state.name)
