@@ -14,7 +14,7 @@ from wallet.api.openapi import document
 from wallet.api.problems import KINDS, Code
 from wallet.settings import Settings
 
-NOT_DOCUMENTED = {"/openapi.json", "/docs", "/api", "/docs/assets/{name}"}
+NOT_DOCUMENTED = {"/", "/openapi.json", "/docs-json", "/docs", "/api", "/docs/assets/{name}"}
 # What no operation can cause: there is no such route to document, or no such method.
 ONLY_OUTSIDE_OF_ROUTES = {Code.ROUTE_NOT_FOUND, Code.METHOD_NOT_ALLOWED}
 

@@ -7,7 +7,7 @@ import falcon.asgi
 import msgspec
 
 from wallet.api.exchange import exchange_of
-from wallet.api.paging import Page, format_cursor, read_page
+from wallet.api.paging import PARAMETERS, Page, format_cursor, read_page
 from wallet.api.problems import Code, Refused
 from wallet.api.requests import read_wallet_id
 from wallet.api.schemas import JSON, HistoryItem, StatsResponse, WalletResponse
@@ -43,6 +43,8 @@ class Wallets:
 class Histories:
     """GET /wallet/{id}/history"""
 
+    parameters: Final = PARAMETERS
+
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
 
@@ -50,7 +52,7 @@ class Histories:
         """The wallet's events, newest first."""
         exchange = exchange_of(req.scope)
         known_id = read_wallet_id(exchange, wallet_id)
-        page = read_page(exchange.query)
+        page = read_page(exchange.parameters)
         try:
             # One more than asked for tells whether there is a next page.
             events = await history_of(
