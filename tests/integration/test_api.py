@@ -13,6 +13,7 @@ from tests.support.raw_http import RawAnswer
 from wallet.api.openapi import document
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+NO_NUMBER = "must be a plain decimal number such as 100 or 100.25: digits, and after a point at most 4 decimals"
 NEXT = re.compile(r'<(?P<target>/wallet/alice/history\?limit=\d+&cursor=[A-Za-z0-9_-]+)>; rel="next"')
 
 
@@ -60,6 +61,34 @@ async def test_a_refusal_says_why(database_url: str, operation: str, body: str, 
         balance = await api.get("/wallet/alice")
     assert (refused.status, refused.code) == (status, code)
     assert balance.json["balance"] == "5.0000"
+
+
+@pytest.mark.parametrize(
+    ("amount", "detail"),
+    [
+        ("99999999999999999", "amount must be at most 100000000000000 (10^14)."),
+        ("1.00001", "amount must be given with at most 4 decimals, not 5."),
+        ("-1", "amount must be greater than 0."),
+        ("1e3", "amount must be given without an exponent, such as 100 or 100.25."),
+        ('"abc"', f"amount {NO_NUMBER}."),
+        ("null", 'amount must be a JSON number or a decimal string, such as 100 or "100.25".'),
+    ],
+)  # fmt: skip
+async def test_an_amount_that_is_refused_names_its_limit_on_single_and_bulk_routes(
+    database_url: str, amount: str, detail: str
+) -> None:
+    operation = f'{{"type":"withdraw","walletId":"alice","amount":{amount},"requestId":"k"}}'
+    bulk = f'"operations":[{operation}]}}'
+    async with running_api(database_url) as api:
+        single = await api.post("/wallet/alice/deposit", f'{{"amount":{amount}}}')
+        independent = await api.post("/operations", f'{{"mode":"independent",{bulk}')
+        atomic = await api.post("/operations", f'{{"mode":"atomic",{bulk}')
+    assert (single.status, single.code, single.json["detail"]) == (400, "invalid_amount", detail)
+    (result,) = independent.json["results"]
+    assert (result["status"], result["body"]["code"]) == (400, "invalid_amount")
+    assert result["body"]["detail"] == result["body"]["message"] == detail
+    assert result["body"]["statusCode"] == 400
+    assert (atomic.status, atomic.json["detail"]) == (400, f"operations/0/{detail}")
 
 
 @pytest.mark.parametrize(

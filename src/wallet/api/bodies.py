@@ -98,7 +98,7 @@ class _Malformed(ValueError):
 
 def _read_amount(body: Body, value: object) -> None:
     if not isinstance(value, str):
-        refuse_field(body, "amount", "must be a number or a decimal string")
+        refuse_field(body, "amount", 'must be a JSON number or a decimal string, such as 100 or "100.25"')
         return
     try:
         body.amount = parse_amount(value)

@@ -2,7 +2,10 @@
 
 from typing import Final
 
-from wallet.api.problems import KINDS, Code, type_of
+import msgspec
+
+from wallet.api.problems import Code, problem_body
+from wallet.domain.identifiers import RequestId
 
 # Each operation has a key of its own in its example, because a key belongs to one request.
 DEPOSIT_EXAMPLES: Final = {
@@ -59,14 +62,13 @@ BULK_DONE: Final = {
         {
             "status": 404,
             "replayed": False,
-            "body": {
-                "type": type_of(Code.WALLET_NOT_FOUND),
-                "title": KINDS[Code.WALLET_NOT_FOUND].title,
-                "status": 404,
-                "detail": "Wallet nobody does not exist. Deposit into it first.",
-                "code": "wallet_not_found",
-                "requestId": "withdrawal-4715",
-            },
+            "body": msgspec.json.decode(
+                problem_body(
+                    Code.WALLET_NOT_FOUND,
+                    "Wallet nobody does not exist. Deposit into it first.",
+                    request_id=RequestId("withdrawal-4715"),
+                )
+            ),
         },
     ]
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from wallet.api.operations import OPERATIONS, Operation, Parameter
-from wallet.api.problems import CONTENT_TYPE, KINDS, Code, Problem, type_of
+from wallet.api.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
 from wallet.api.schemas import JSON, RequestIdText
 
 VERSION: Final = "1.0.0"
@@ -123,14 +123,8 @@ def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
 
 
 def _problem_example(code: Code) -> dict[str, Any]:
-    kind = KINDS[code]
-    return {
-        "type": type_of(code),
-        "title": kind.title,
-        "status": kind.status,
-        "detail": f"{kind.title}.",
-        "code": str(code),
-    }
+    example: dict[str, Any] = msgspec.json.decode(problem_body(code, f"{KINDS[code].title}."))
+    return example
 
 
 def _schema(shape: Any) -> dict[str, Any]:

@@ -118,7 +118,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     title: str
     status: int
     detail: Annotated[str, msgspec.Meta(description="what happened here, and what to do")]
-    code: Annotated[Code, msgspec.Meta(description="stable; branch on it")]
+    code: Annotated[Code, msgspec.Meta(description="Stable: branch on it.")]
+    message: Annotated[str, msgspec.Meta(description="The same as `detail`, for clients of the reference system.")]
+    status_code: Annotated[int, msgspec.Meta(description="The same as `status`, for clients of the reference system.")]
     request_id: Annotated[str | None, msgspec.Meta(description="the idempotency key, where known")] = None
     errors: Annotated[Sequence[FieldError], msgspec.Meta(description="each thing that is wrong with the request")] = ()
     index: (
@@ -164,7 +166,8 @@ def problem_body(
 ) -> bytes:
     """A problem as bytes; the same arguments always give the same bytes, so that it can be stored."""
     kind = KINDS[code]
-    return _encode(Problem(type_of(code), kind.title, kind.status, detail, code, request_id, errors, index))
+    status = kind.status
+    return _encode(Problem(type_of(code), kind.title, status, detail, code, detail, status, request_id, errors, index))
 
 
 def type_of(code: Code) -> str:
