@@ -1,8 +1,10 @@
-"""The version of this distribution: its only definition, which the packaging and the OpenAPI document read."""
+"""The version of the service, defined here and nowhere else: the package's metadata is built from this file."""
 
-__version__ = "0.2.0"
+from typing import Final
+
+VERSION: Final = "0.2.0"
 
 
 def version() -> str:
-    """Returns the version, such as 0.2.0."""
-    return __version__
+    """Returns the version of the service."""
+    return VERSION

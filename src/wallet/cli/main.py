@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import gc
-import json
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from wallet.cli.api_processes import PROCESSES_MAX, forgets_metrics_with_parent,
 from wallet.cli.bench import bench
 from wallet.cli.chaos import chaos
 from wallet.cli.children import CannotStart
-from wallet.cli.contracts import contracts
+from wallet.cli.contracts import contracts, document_text
 from wallet.cli.dlq import dlq
 from wallet.cli.monkey import monkey
 from wallet.cli.postgres import postgres
@@ -131,7 +130,8 @@ def migrate_command() -> None:
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP api."""
-    typer.echo(json.dumps(bootstrap.openapi_document(), indent=2))
+    # As bytes, so that the encoding of the terminal does not change them.
+    typer.echo(document_text(bootstrap.openapi_document()).encode(), nl=False)
 
 
 app.command()(contracts)
