@@ -112,6 +112,9 @@ async def test_a_wallet_that_does_not_exist_is_not_found(database_url: str, oper
         "lastActivityAt": None,
         "suspicious": False,
         "suspiciousReason": None,
+        "createdAt": None,
+        "updatedAt": None,
+        "asOf": None,
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import falcon.inspect
+import jsonschema_rs
 import pytest
 
 from wallet.api.app import create_app
@@ -129,3 +130,14 @@ def test_no_public_text_is_a_fragment_or_in_private_words() -> None:
 
 def test_the_document_is_always_the_same() -> None:
     assert document() == document()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_example_is_what_its_schema_describes(operation: dict[str, Any]) -> None:
+    contents = [response["content"] for response in operation["responses"].values()]
+    contents.append(operation.get("requestBody", {}).get("content", {}))
+    for described in (media for content in contents for media in content.values()):
+        whole = {**described["schema"], "components": document()["components"]}
+        validator = jsonschema_rs.validator_for(whole, validate_formats=True)
+        for example in described.get("examples", {}).values():
+            assert [error.message for error in validator.iter_errors(example["value"])] == []

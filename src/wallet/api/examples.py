@@ -36,6 +36,19 @@ TRANSFERRED: Final = {
     "fromBalance": "75.0000",
     "toBalance": "25.0000",
 }
+STATS: Final = {
+    "walletId": "alice",
+    "totalDeposited": "100.5000",
+    "totalWithdrawn": "0.5000",
+    "totalTransferredOut": "25.0000",
+    "totalTransferredIn": "0.0000",
+    "lastActivityAt": "2026-01-31T12:00:00.000001Z",
+    "suspicious": False,
+    "suspiciousReason": None,
+    "createdAt": "2026-01-31T11:00:00.025000Z",
+    "updatedAt": "2026-01-31T12:00:00.031000Z",
+    "asOf": "2026-01-31T12:00:07.500000Z",
+}
 BULK_EXAMPLES: Final = {
     "independent": {
         "mode": "independent",

@@ -11,6 +11,7 @@ from wallet.api.examples import (
     BULK_EXAMPLES,
     DEPOSIT_EXAMPLES,
     DEPOSITED,
+    STATS,
     TRANSFER_EXAMPLES,
     TRANSFERRED,
     WITHDRAW_EXAMPLES,
@@ -85,7 +86,8 @@ _LIMIT: Final = Parameter(
 _CURSOR: Final = Parameter(
     "cursor",
     "query",
-    "Continues where the previous page ended. It comes from that page's `Link` header and cannot be combined with `before`.",
+    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
+    "`before`.",
     {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
 )
 _BEFORE: Final = Parameter(
@@ -122,6 +124,13 @@ with the status and body of the operation's own route; an invalid operation gets
 position of the refused operation in `index`, and is stored for every key. Each key then stands for the whole request: \
 a request that differs, or that mixes used and new keys, is answered 422. This mode is not available if \
 `TRANSFER_MODE` is `stepwise`.
+"""
+
+_STATS_DESCRIPTION: Final = """\
+The totals that a worker has counted. They follow the changes of the wallet, usually within a second. `asOf` says how \
+far: a change that was answered before that time is in the totals. It moves on by itself about twice a second, also \
+while nothing happens, and never past a change that is not counted. So it stands still while no worker runs, and while \
+the event of any wallet waits as a dead letter. A rebuild of the statistics sets `createdAt` and `updatedAt` again.
 """
 
 _MONEY: Final = (
@@ -240,10 +249,11 @@ _READING: Final = (
         operation_id="getStats",
         tag="reading",
         summary="Statistics",
-        description="What the worker has counted so far: it follows the log, usually within a second.",
+        description=_STATS_DESCRIPTION,
         parameters=(_WALLET_ID,),
         success="The totals.",
         response=StatsResponse,
+        response_example=STATS,
         codes=_READ,
     ),
 )
@@ -266,7 +276,8 @@ _OPERATING: Final = (
         operation_id="isReady",
         tag="operating",
         summary="Readiness",
-        description="A service that is `degraded` still serves requests: a broker that is down delays events and loses none.",
+        description="A service that is `degraded` still serves requests: a broker that is down delays events and loses "
+        "none.",
         success="The service is ready.",
         response=ReadyResponse,
         codes=(Code.NOT_READY, *_ANY),

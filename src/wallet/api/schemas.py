@@ -190,6 +190,21 @@ class StatsResponse(msgspec.Struct, frozen=True, rename="camel"):
     last_activity_at: Time | None
     suspicious: Annotated[bool, Meta(description="Whether a fraud rule has flagged the wallet.")]
     suspicious_reason: str | None
+    created_at: Annotated[
+        Time | None,
+        Meta(description="When the worker first counted an event of the wallet; null if it is not known."),
+    ]
+    updated_at: Annotated[
+        Time | None,
+        Meta(description="When the worker last counted an event of the wallet; null if it is not known."),
+    ]
+    as_of: Annotated[
+        Time | None,
+        Meta(
+            description="Every change that was committed before this time is in the totals, whichever wallet it "
+            "concerns; null if that is not known yet.",
+        ),
+    ]
 
 
 class AliveResponse(msgspec.Struct, frozen=True):
