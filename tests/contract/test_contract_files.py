@@ -1,6 +1,9 @@
 """The files in contracts/ are what the code makes, and the golden examples are read for ever."""
 
 import json
+import os
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ from wallet.domain.event_schemas import event_schemas
 from wallet.domain.events import SCHEMA_VERSION, SIGNS
 from wallet.domain.money import format_money
 
-CONTRACTS = Path(__file__).parents[2] / "contracts"
+ROOT = Path(__file__).parents[2]
+CONTRACTS = ROOT / "contracts"
 EXAMPLES = CONTRACTS / "events" / "examples"
 CURE = "run ./wallet contracts, look at the difference, and commit it if other teams may see it"
 
@@ -48,6 +52,14 @@ def test_a_contract_is_the_file_that_the_code_makes(name: str) -> None:
     path = CONTRACTS / name
     assert path.exists(), CURE
     assert path.read_text(encoding="utf-8") == contract_files()[name], CURE
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1"])
+def test_the_command_prints_the_contract_to_the_byte(encoding: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-P", "-m", "wallet", "openapi"]
+    printed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True).stdout
+    assert printed == (CONTRACTS / "openapi.json").read_bytes()
 
 
 def test_there_is_no_contract_that_the_code_does_not_make() -> None:

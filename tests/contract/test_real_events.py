@@ -3,19 +3,23 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 
+from tests.support.api import running_api
 from tests.support.broker import take_all
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.waiting import eventually
+from wallet.api.openapi import document
 from wallet.domain.event_schemas import event_schemas
 from wallet.domain.events import SIGNS
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
 from wallet.ledger.ledger import Ledger
 from wallet.rabbitmq.topology import WORKER_QUEUE
 
+EXAMPLES = Path(__file__).parents[2] / "contracts" / "events" / "examples"
 LONGEST_ID = "w" * 128
 ODD_ID = "0-a.b_c:d@e"
 
@@ -38,6 +42,38 @@ async def test_every_type_of_event_is_published_as_its_schema_says(
     assert {json.loads(body)["type"] for body in bodies} == set(SIGNS)
     for body in bodies:
         assert_fits_its_schema(body)
+
+
+async def test_every_type_of_event_is_shown_in_the_history_as_the_document_says(database_url: str) -> None:
+    async with running_ledger(database_url, is_stepwise=True) as ledger:
+        await cause_every_type_of_event(ledger)
+    async with running_api(database_url) as api:
+        whole = (await api.get("/openapi.json")).json
+        histories = [
+            (await api.get(f"/wallet/{wallet_id}/history?limit=200")).json
+            for wallet_id in (LONGEST_ID, ODD_ID, "alice", "full", "sender")
+        ]
+    items = [item for history in histories for item in history]
+    validator = history_validator(whole)
+    assert [error.message for item in items for error in validator.iter_errors(item)] == []
+    assert {item["type"] for item in items} == set(SIGNS)
+
+
+def test_the_document_refuses_a_history_item_with_the_payload_of_another_type() -> None:
+    validator = history_validator(document())
+    message = json.loads((EXAMPLES / "FundsDeposited.v1.json").read_bytes())
+    item = {name: message[name] for name in ("id", "walletId", "type", "occurredAt", "payload")} | {"transferId": None}
+    assert validator.is_valid(item)
+    assert not validator.is_valid(item | {"type": "TransferDebited"})
+    assert not validator.is_valid(item | {"type": "Unknown"})
+    assert not validator.is_valid(item | {"payload": item["payload"] | {"amount": 250.5}})
+    assert not validator.is_valid(item | {"payload": {}})
+
+
+def history_validator(whole: dict[str, Any]) -> Any:
+    """Validates one history item by the document's schema for it."""
+    schema = {"$ref": "#/components/schemas/HistoryItem", "components": whole["components"]}
+    return jsonschema_rs.validator_for(schema, validate_formats=True)
 
 
 async def cause_every_type_of_event(ledger: Ledger) -> None:

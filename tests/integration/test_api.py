@@ -13,6 +13,7 @@ from tests.support.raw_http import RawAnswer
 from wallet.api.openapi import document
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+NO_NUMBER = "must be a plain decimal number such as 100 or 100.25: digits, and after a point at most 4 decimals"
 NEXT = re.compile(r'<(?P<target>/wallet/alice/history\?limit=\d+&cursor=[A-Za-z0-9_-]+)>; rel="next"')
 
 
@@ -63,6 +64,34 @@ async def test_a_refusal_says_why(database_url: str, operation: str, body: str, 
 
 
 @pytest.mark.parametrize(
+    ("amount", "detail"),
+    [
+        ("99999999999999999", "amount must be at most 100000000000000 (10^14)."),
+        ("1.00001", "amount must be given with at most 4 decimals, not 5."),
+        ("-1", "amount must be greater than 0."),
+        ("1e3", "amount must be given without an exponent, such as 100 or 100.25."),
+        ('"abc"', f"amount {NO_NUMBER}."),
+        ("null", 'amount must be a JSON number or a decimal string, such as 100 or "100.25".'),
+    ],
+)  # fmt: skip
+async def test_an_amount_that_is_refused_names_its_limit_on_single_and_bulk_routes(
+    database_url: str, amount: str, detail: str
+) -> None:
+    operation = f'{{"type":"withdraw","walletId":"alice","amount":{amount},"requestId":"k"}}'
+    bulk = f'"operations":[{operation}]}}'
+    async with running_api(database_url) as api:
+        single = await api.post("/wallet/alice/deposit", f'{{"amount":{amount}}}')
+        independent = await api.post("/operations", f'{{"mode":"independent",{bulk}')
+        atomic = await api.post("/operations", f'{{"mode":"atomic",{bulk}')
+    assert (single.status, single.code, single.json["detail"]) == (400, "invalid_amount", detail)
+    (result,) = independent.json["results"]
+    assert (result["status"], result["body"]["code"]) == (400, "invalid_amount")
+    assert result["body"]["detail"] == result["body"]["message"] == detail
+    assert result["body"]["statusCode"] == 400
+    assert (atomic.status, atomic.json["detail"]) == (400, f"operations/0/{detail}")
+
+
+@pytest.mark.parametrize(
     ("operation", "body"), [("withdraw", '{"amount":1}'), ("transfer", '{"amount":1,"toWalletId":"b"}')]
 )
 async def test_a_wallet_that_does_not_exist_is_not_found(database_url: str, operation: str, body: str) -> None:
@@ -83,6 +112,9 @@ async def test_a_wallet_that_does_not_exist_is_not_found(database_url: str, oper
         "lastActivityAt": None,
         "suspicious": False,
         "suspiciousReason": None,
+        "createdAt": None,
+        "updatedAt": None,
+        "asOf": None,
     }
 
 
@@ -198,14 +230,17 @@ async def test_the_audit_row_of_a_request_holds_no_secret(database_url: str) -> 
             "X-Api-Key: s3cret",
             "X-Forwarded-For: 192.0.2.7",
         )
+        await api.post("/wallet/alice/deposit", '{"amount":1,"requestId":"k"}', *headers)
         await api.post("/wallet/alice/deposit?token=s3cret&note=x", '{"amount":1,"requestId":"k"}', *headers)
     connection = await asyncpg.connect(database_url)
-    row = await connection.fetchrow("select a.*, a::text as everything from api_audit a")
+    rows = await connection.fetch("select a.*, a::text as everything from api_audit a order by status")
     await connection.close()
-    assert row is not None
-    assert "s3cret" not in row["everything"]
-    assert row["url"] == "/wallet/alice/deposit?token=[redacted]&note=x"
-    assert (row["client_ip"], row["status"], row["wallet_id"], row["request_id"]) == ("192.0.2.7", 201, "alice", "k")
+    assert [row["status"] for row in rows] == [201, 400]
+    for row in rows:
+        assert "s3cret" not in row["everything"]
+        assert row["client_ip"] == "192.0.2.7"
+    assert (rows[0]["wallet_id"], rows[0]["request_id"]) == ("alice", "k")
+    assert rows[1]["url"] == "/wallet/alice/deposit?token=[redacted]&note=x"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +273,7 @@ async def test_head_and_options_answer_without_a_body(database_url: str) -> None
         old = await api.send(b"GET /wallet/alice HTTP/1.0\r\n\r\n")
     assert (for_head.status, for_head.headers["content-length"]) == (200, str(len(whole.body)))
     assert refused.status == 404
-    assert (options.status, options.headers["allow"]) == (200, "POST")
+    assert (options.status, options.headers["allow"]) == (204, "POST, OPTIONS")
     assert old.body == whole.body
 
 

@@ -53,10 +53,11 @@ SESSIONS = [
     ("wallet.ledger", "ledger.sql", ROWS_BY_KEY),
     ("wallet.relay", "relay.sql", ROWS_BY_KEY),
     ("wallet.worker", "worker.sql", ROWS_BY_KEY),
+    ("wallet.worker", "progress.sql", ROWS_BY_KEY),
     ("wallet.queries", "queries.sql", {}),
 ]
 PROOF_SECONDS_MAX = 20.0
-ONE_ROW = ("journal_head", "worker_checkpoint")
+ONE_ROW = ("journal_head", "worker_checkpoint", "stats_progress")
 WITHOUT_INDEX = ("effects_without_events", "failures_without_letters", "overdue_events")
 WHOLE = re.compile(r"Seq Scan on (\w+)")
 PARAMETER = re.compile(r"\$([0-9]+)")

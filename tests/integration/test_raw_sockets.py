@@ -93,15 +93,12 @@ PATHS = [
         path(f"/wallet/{text}/deposit")
         for text in ("%D0%B0lice", "%EF%BC%A1", "a;b=c", "a,b", "~a", "a%2e%2e%2f", "a'b")
     ),
+    *(path(text, status=404, code="route_not_found") for text in ("/wallet", "/wallet/a/b/deposit", "/x%20y")),
     *(
         path(text, status=404, code="route_not_found")
-        for text in ("/", "/wallet", "/wallet/a/b/deposit", "/x%20y", "//")
+        for text in ("/wallet/a/deposit//", "/wallet/a//deposit", "/WALLET/a")
     ),
-    *(
-        path(text, status=404, code="route_not_found")
-        for text in ("/wallet/a/deposit/", "/wallet/a//deposit", "/WALLET/a")
-    ),
-    *(path(text, status=405, code="method_not_allowed") for text in ("/wallet/a", "/healthz", "/openapi.json")),
+    *(path(text, status=405, code="method_not_allowed") for text in ("/", "/wallet/a", "/healthz", "/openapi.json")),
 ]
 HEADERS = [
     keyed("Idempotency-Key: other"),
@@ -264,7 +261,7 @@ async def test_the_bulk_route_takes_a_body_of_a_mebibyte_and_no_more(database_ur
             await assert_too_large(api, post(BULK, b"a" * 10_000_000))
         await assert_too_large(api, head("POST", BULK, "Content-Length: 1048577", "Expect: 100-continue"))
         await assert_nothing_moved(database_url)
-        answer = await api.post(f"{BULK}?note=x", allowed.ljust(1_048_576))
+        answer = await api.post(BULK, allowed.ljust(1_048_576))
         assert answer.status == 200
         assert await audited_statuses(database_url, 9) == [200, *[413] * 8]
     (row,) = await rows(

@@ -33,6 +33,7 @@ class RawAnswer:
         assert problem["status"] == self.status, self
         assert problem["title"], self
         assert problem["detail"], self
+        assert (problem["message"], problem["statusCode"]) == (problem["detail"], problem["status"]), self
         assert problem["type"] == f"urn:wallet:problem:{problem['code']}", self
         return str(problem["code"])
 

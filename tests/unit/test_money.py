@@ -37,6 +37,51 @@ def test_everything_else_is_refused_with_a_reason(token: str) -> None:
         parse_amount(token)
 
 
+NO_NUMBER = "must be a plain decimal number such as 100 or 100.25: digits, and after a point at most 4 decimals"
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("99999999999999999", "must be at most 100000000000000 (10^14)"),
+        ("100000000000000.0001", "must be at most 100000000000000 (10^14)"),
+        ("9" * 5000, "must be at most 100000000000000 (10^14)"),
+        ("1.00001", "must be given with at most 4 decimals, not 5"),
+        ("1.00000", "must be given with at most 4 decimals, not 5"),
+        ("99999999999999999.123456", "must be given with at most 4 decimals, not 6"),
+        ("0.00001", "must be given with at most 4 decimals, not 5"),
+        ("0", "must be greater than 0"),
+        ("0.0000", "must be greater than 0"),
+        ("-1", "must be greater than 0"),
+        ("-0", "must be greater than 0"),
+        ("-1.5", "must be greater than 0"),
+        ("-99999999999999999", "must be greater than 0"),
+        ("+1", "must be given without a sign, such as 100 or 100.25"),
+        ("1e3", "must be given without an exponent, such as 100 or 100.25"),
+        ("-1E3", "must be given without an exponent, such as 100 or 100.25"),
+        ("10e-1", "must be given without an exponent, such as 100 or 100.25"),
+        ("007", "must be given without leading zeros, such as 100 or 100.25"),
+        (".5", NO_NUMBER),
+        ("5.", NO_NUMBER),
+        ("abc", NO_NUMBER),
+        ("", NO_NUMBER),
+        (" 12", NO_NUMBER),
+        ("12\n", NO_NUMBER),
+        ("1,000", NO_NUMBER),
+        ("1_000", NO_NUMBER),
+        ("NaN", NO_NUMBER),
+        ("Infinity", NO_NUMBER),
+        ("0x10", NO_NUMBER),
+        ("٣", NO_NUMBER),
+        ("1.²", NO_NUMBER),
+    ],
+)
+def test_a_refusal_names_the_rule_that_is_broken(token: str, reason: str) -> None:
+    with pytest.raises(InvalidAmount) as refused:
+        parse_amount(token)
+    assert str(refused.value) == reason
+
+
 def test_a_sum_that_would_need_rounding_raises() -> None:
     with pytest.raises(Inexact):
         add(Decimal("1e30"), Decimal("1e-30"))

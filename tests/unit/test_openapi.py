@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import falcon.inspect
+import jsonschema_rs
 import pytest
 
 from wallet.api.app import create_app
@@ -12,9 +13,12 @@ from wallet.api.audit_buffer import AuditBuffer
 from wallet.api.metrics import Metrics
 from wallet.api.openapi import document
 from wallet.api.problems import KINDS, Code
+from wallet.domain.event_schemas import payload_schema
+from wallet.domain.events import SIGNS
 from wallet.settings import Settings
+from wallet.version import version
 
-NOT_DOCUMENTED = {"/openapi.json", "/docs", "/api", "/docs/assets/{name}"}
+NOT_DOCUMENTED = {"/", "/openapi.json", "/docs-json", "/docs", "/api", "/docs/assets/{name}"}
 # What no operation can cause: there is no such route to document, or no such method.
 ONLY_OUTSIDE_OF_ROUTES = {Code.ROUTE_NOT_FOUND, Code.METHOD_NOT_ALLOWED}
 
@@ -93,5 +97,52 @@ def test_every_path_parameter_is_described(operation: dict[str, Any]) -> None:
     assert all(parameter["description"] for parameter in operation["parameters"])
 
 
+def test_the_document_names_its_version_licence_and_server() -> None:
+    whole = document()
+    assert whole["info"]["version"] == version()
+    assert whole["info"]["license"] == {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+    assert [server["url"] for server in whole["servers"]] == ["/"]
+
+
+def test_a_history_item_is_one_of_the_event_types_told_apart_by_its_type() -> None:
+    components = document()["components"]["schemas"]
+    item = components["HistoryItem"]
+    assert item["discriminator"]["propertyName"] == "type"
+    assert item["discriminator"]["mapping"].keys() == SIGNS.keys()
+    assert [choice["$ref"] for choice in item["oneOf"]] == list(item["discriminator"]["mapping"].values())
+    for event_type, reference in item["discriminator"]["mapping"].items():
+        properties = components[reference.rpartition("/")[2]]["properties"]
+        assert properties["type"]["const"] == event_type
+        payload = components[properties["payload"]["$ref"].rpartition("/")[2]]
+        assert payload == payload_schema(event_type)
+
+
+PRIVATE_WORDS = re.compile(r"\b(is made|makes it|anew|nobody|for ever|our logs|They can|It is)\b")
+
+
+def test_no_public_text_is_a_fragment_or_in_private_words() -> None:
+    texts = [
+        node[name]
+        for node in everything_in(document())
+        for name in ("description", "summary")
+        if isinstance(node.get(name), str)
+    ]
+    assert len(texts) > 100
+    assert [text for text in texts if PRIVATE_WORDS.search(text)] == []
+    sentences = [text for text in texts if text.endswith(".")]
+    assert [text for text in sentences if len(text.split()) < 2] == []
+
+
 def test_the_document_is_always_the_same() -> None:
     assert document() == document()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_example_is_what_its_schema_describes(operation: dict[str, Any]) -> None:
+    contents = [response["content"] for response in operation["responses"].values()]
+    contents.append(operation.get("requestBody", {}).get("content", {}))
+    for described in (media for content in contents for media in content.values()):
+        whole = {**described["schema"], "components": document()["components"]}
+        validator = jsonschema_rs.validator_for(whole, validate_formats=True)
+        for example in described.get("examples", {}).values():
+            assert [error.message for error in validator.iter_errors(example["value"])] == []

@@ -6,8 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.api.paging import LIMIT_DEFAULT, Unreadable, format_cursor, parse_cursor, parse_limit, parse_time, read_page
+from wallet.api.bodies import ERRORS_MAX
+from wallet.api.paging import (
+    LIMIT_DEFAULT,
+    PARAMETERS,
+    Page,
+    Unreadable,
+    format_cursor,
+    parse_cursor,
+    parse_limit,
+    parse_time,
+)
+from wallet.api.paging import read_page as read_page_of
 from wallet.api.problems import Code, Refused
+from wallet.api.query import read_parameters
+
+
+def read_page(query: str) -> Page:
+    return read_page_of(read_parameters(query, PARAMETERS))
 
 
 @given(st.integers(min_value=1, max_value=2**63 - 1))
@@ -96,8 +112,27 @@ def test_a_plus_in_a_time_may_be_escaped_or_not() -> None:
     assert escaped.before == datetime(2026, 1, 31, 10, tzinfo=UTC)
 
 
-def test_parameters_that_are_not_ours_are_ignored() -> None:
-    assert read_page("_=1&limit=7&utm=%ff&_=2&&=").limit == 7
+def test_empty_pairs_are_no_parameters() -> None:
+    assert read_page("&limit=7&&").limit == 7
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [("_=1", "_"), ("Limit=1", "Limit"), ("utm%5fa=1", "utm_a"), ("=", '""'), ("%ff=1", "\ufffd"),
+     ("x" * 999, "x" * 64 + "…")],
+)  # fmt: skip
+def test_a_parameter_that_is_not_known_is_refused_by_its_name(query: str, shown: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read_page(f"limit=7&{query}")
+    (error,) = refused.value.errors
+    assert (error.parameter, error.code) == (shown, Code.INVALID_REQUEST)
+    assert error.detail == "is not a query parameter of this route; known are limit, cursor, before"
+
+
+def test_thousands_of_unknown_parameters_give_a_short_answer() -> None:
+    with pytest.raises(Refused) as refused:
+        read_page("&".join(f"p{number}" for number in range(5000)))
+    assert len(refused.value.errors) == ERRORS_MAX
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,19 @@ def test_a_problem_is_always_the_same_bytes() -> None:
     body = problem_body(Code.INSUFFICIENT_FUNDS, "Not enough.", request_id=RequestId("k"))
     assert body == (
         b'{"type":"urn:wallet:problem:insufficient_funds","title":"The wallet does not hold enough","status":400,'
-        b'"detail":"Not enough.","code":"insufficient_funds","requestId":"k"}'
+        b'"detail":"Not enough.","code":"insufficient_funds","message":"Not enough.","statusCode":400,"requestId":"k"}'
     )
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert set(json.loads(problem_body(Code.INTERNAL_ERROR, "Oh."))) == {"type", "title", "status", "detail", "code"}
+    always = {"type", "title", "status", "detail", "code", "message", "statusCode"}
+    assert set(json.loads(problem_body(Code.INTERNAL_ERROR, "Oh."))) == always
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_problem_repeats_detail_and_status_as_clients_of_the_reference_system_read_them(code: Code) -> None:
+    problem = json.loads(problem_body(code, "What happened."))
+    assert (problem["message"], problem["statusCode"]) == (problem["detail"], problem["status"])
 
 
 def test_one_error_gives_the_problem_its_code_and_sentence() -> None:

@@ -15,8 +15,9 @@ from wallet.api.incoming import BULK_PATH, BodyLimits
 from wallet.api.metrics import Metrics
 from wallet.api.movements import Deposits, Executes, Transfers, Withdrawals
 from wallet.api.openapi import document
-from wallet.api.pages import Alive, Document, MetricsPage, Ready, SwaggerAssets, SwaggerPage
-from wallet.api.problems import Refused, code_of_framework_status
+from wallet.api.pages import Alive, Document, Home, MetricsPage, Ready, SwaggerAssets, SwaggerPage
+from wallet.api.problems import Code, Refused, code_of_framework_status
+from wallet.api.query import read_parameters
 from wallet.api.reads import Histories, Stats, Wallets
 from wallet.api.swagger import load_assets
 from wallet.settings import Settings
@@ -24,7 +25,7 @@ from wallet.settings import Settings
 if TYPE_CHECKING:
     from wallet.postgres.connections import Pool
 
-METHODS: Final = ("GET", "HEAD", "POST")
+METHODS: Final = tuple(method for method in falcon.COMBINED_METHODS if method != "OPTIONS")
 
 
 def create_app(
@@ -38,7 +39,9 @@ def create_app(
     body_limits: BodyLimits | None = None,
 ) -> Edge:
     """Join the routes to what serves them. The pools serve the read routes and readiness. Raises SwaggerMissing."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[_RouteNotes()])
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[_RouteChecks()])
+    # As in the reference system. Only one slash: an empty segment is no part of any route.
+    app.req_options.strip_url_path_trailing_slash = True
     for kind in (falcon.HTTPError, falcon.HTTPStatus, Exception):
         app.add_error_handler(kind, _leave_to_the_edge)
 
@@ -54,7 +57,10 @@ def create_app(
     audits = Audits(pool)
     app.add_route("/audit", AuditPage(audits))
     app.add_route("/metrics", MetricsPage(metrics, audits))
-    app.add_route("/openapi.json", Document(document()))
+    contract = Document(document())
+    app.add_route("/openapi.json", contract)
+    app.add_route("/docs-json", contract)
+    app.add_route("/", Home(has_pages=settings.enable_swagger))
     if settings.enable_swagger:
         assets = load_assets()
         app.add_route("/docs", SwaggerPage(assets))
@@ -71,16 +77,36 @@ def create_app(
     )
 
 
-class _RouteNotes:
-    """Notes the route of a request for its log line and metrics, and refuses methods nobody has heard of."""
+class _RouteChecks:
+    """Checks what can be checked for every route before its handler runs: the method and the query's parameters.
+
+    It also notes the route of a request for its log line and metrics, and answers OPTIONS. There are no CORS headers,
+    so a browser that asks for permission to send a request from another site gets none.
+    """
+
+    def __init__(self) -> None:
+        self._methods: dict[type, tuple[str, ...]] = {}
 
     async def process_resource(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        exchange_of(req.scope).route = req.uri_template or ""
-        if req.method not in falcon.COMBINED_METHODS:
-            taken = [method for method in METHODS if hasattr(resource, f"on_{method.lower()}")]
-            raise falcon.HTTPMethodNotAllowed([*taken, "OPTIONS"])
+        exchange = exchange_of(req.scope)
+        exchange.route = req.uri_template or ""
+        methods = self._methods.get(type(resource)) or self._methods_of(type(resource))
+        if req.method not in methods:
+            allowed = ", ".join(methods)
+            raise Refused(Code.METHOD_NOT_ALLOWED, f"This route takes {allowed}.", headers={"Allow": allowed})
+        if exchange.query:
+            exchange.parameters = read_parameters(exchange.query, getattr(resource, "parameters", ()))
+        if req.method == "OPTIONS":
+            resp.status = falcon.HTTP_204
+            resp.set_header("Allow", ", ".join(methods))
+            resp.complete = True
+
+    def _methods_of(self, resource: type) -> tuple[str, ...]:
+        taken = (method for method in METHODS if hasattr(resource, f"on_{method.lower()}"))
+        methods = self._methods[resource] = (*taken, "OPTIONS")
+        return methods
 
 
 async def _leave_to_the_edge(
@@ -97,6 +123,4 @@ def _refusal_of(error: falcon.HTTPError, req: falcon.asgi.Request) -> Refused:
     detail = error.description or error.title or "The request cannot be served."
     if error.status_code == 404:
         detail = "There is no such route; /openapi.json lists them."
-    elif error.status_code == 405:
-        detail = f"This route takes {headers.get('Allow', 'other methods')}."
     return Refused(code_of_framework_status(error.status_code), detail, headers=headers)

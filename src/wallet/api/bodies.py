@@ -103,7 +103,7 @@ class _Malformed(ValueError):
 
 def _read_amount(body: Body, value: object) -> None:
     if not isinstance(value, str):
-        refuse_field(body, "amount", "must be a number or a decimal string")
+        refuse_field(body, "amount", 'must be a JSON number or a decimal string, such as 100 or "100.25"')
         return
     try:
         body.amount = parse_amount(value)
@@ -141,14 +141,14 @@ def _code_of(name: str) -> Code:
 
 def unknown_field(name: str, fields: Iterable[str]) -> FieldError:
     """What is wrong with a field that the request does not have."""
-    shown = _printable(name).replace("~", "~0").replace("/", "~1")
+    shown = printable(name).replace("~", "~0").replace("/", "~1")
     return FieldError(
         Code.INVALID_REQUEST, f"is not a field of this request; known are {', '.join(fields)}", pointer=f"/{shown}"
     )
 
 
-def _printable(name: str) -> str:
-    """A name as it can be shown: bounded, and without the lone surrogates that no UTF-8 can carry."""
+def printable(name: str) -> str:
+    """Returns a name as it can be shown: bounded, and without the lone surrogates that no UTF-8 can carry."""
     shown = name if len(name) <= NAME_LENGTH_SHOWN_MAX else name[:NAME_LENGTH_SHOWN_MAX] + "…"
     return shown.encode("utf-8", "replace").decode("utf-8")
 
@@ -157,7 +157,7 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise _Malformed(f"The body gives the name {_printable(twice)!r} twice in one object.")
+        raise _Malformed(f"The body gives the name {printable(twice)!r} twice in one object.")
     return result
 
 

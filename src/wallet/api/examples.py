@@ -2,7 +2,10 @@
 
 from typing import Final
 
-from wallet.api.problems import KINDS, Code, type_of
+import msgspec
+
+from wallet.api.problems import Code, problem_body
+from wallet.domain.identifiers import RequestId
 
 # Each operation has a key of its own in its example, because a key belongs to one request.
 DEPOSIT_EXAMPLES: Final = {
@@ -33,6 +36,19 @@ TRANSFERRED: Final = {
     "fromBalance": "75.0000",
     "toBalance": "25.0000",
 }
+STATS: Final = {
+    "walletId": "alice",
+    "totalDeposited": "100.5000",
+    "totalWithdrawn": "0.5000",
+    "totalTransferredOut": "25.0000",
+    "totalTransferredIn": "0.0000",
+    "lastActivityAt": "2026-01-31T12:00:00.000001Z",
+    "suspicious": False,
+    "suspiciousReason": None,
+    "createdAt": "2026-01-31T11:00:00.025000Z",
+    "updatedAt": "2026-01-31T12:00:00.031000Z",
+    "asOf": "2026-01-31T12:00:07.500000Z",
+}
 BULK_EXAMPLES: Final = {
     "independent": {
         "mode": "independent",
@@ -59,14 +75,13 @@ BULK_DONE: Final = {
         {
             "status": 404,
             "replayed": False,
-            "body": {
-                "type": type_of(Code.WALLET_NOT_FOUND),
-                "title": KINDS[Code.WALLET_NOT_FOUND].title,
-                "status": 404,
-                "detail": "Wallet nobody does not exist. Deposit into it first.",
-                "code": "wallet_not_found",
-                "requestId": "withdrawal-4715",
-            },
+            "body": msgspec.json.decode(
+                problem_body(
+                    Code.WALLET_NOT_FOUND,
+                    "Wallet nobody does not exist. Deposit into it first.",
+                    request_id=RequestId("withdrawal-4715"),
+                )
+            ),
         },
     ]
 }

@@ -11,6 +11,7 @@ from wallet.postgres.uuids import uuid7
 UNMATCHED_ROUTE: Final = "unmatched"
 SCOPE_KEY: Final = "wallet.exchange"
 SHA256_OF_NOTHING: Final = sha256().digest()
+_NO_PARAMETERS: Final[Mapping[str, str]] = {}
 
 Scope = dict[str, Any]
 
@@ -19,6 +20,7 @@ class Exchange:
     """A request: what the client sent, the ids it was given, and what the handlers learned of it.
 
     The edge makes it, the handlers find it in the scope, and the edge logs, counts and audits from it.
+    `parameters` are those of the query, once the route has checked their names.
     `body_length` and `body_sha256` cover all that was read, which can be more than `body` keeps.
     """
 
@@ -32,6 +34,7 @@ class Exchange:
         "headers",
         "is_audited",
         "method",
+        "parameters",
         "peer",
         "query",
         "raw_path",
@@ -46,6 +49,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: str = scope["query_string"].decode("latin-1")
+        self.parameters = _NO_PARAMETERS
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
         self.client_ip: str = self.peer

@@ -36,7 +36,7 @@ class BodyLimits:
 
     def bytes_max_of(self, raw_path: bytes) -> int:
         """How long a body may be there. It is asked before the routing: a body must be taken in to be refused well."""
-        return self.bulk_body_bytes_max if raw_path == _RAW_BULK_PATH else self.body_bytes_max
+        return self.bulk_body_bytes_max if raw_path in _RAW_BULK_PATHS else self.body_bytes_max
 
 
 class BodyBudget:
@@ -146,4 +146,4 @@ def _too_large(bytes_max: int) -> Refused:
     return Refused(Code.BODY_TOO_LARGE, f"The body is larger than {bytes_max} bytes; nothing was done.", headers=CLOSE)
 
 
-_RAW_BULK_PATH: Final = BULK_PATH.encode()
+_RAW_BULK_PATHS: Final = (BULK_PATH.encode(), f"{BULK_PATH}/".encode())

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
+from wallet.api.history_schema import history_schemas
 from wallet.api.operations import OPERATIONS, Operation, Parameter
-from wallet.api.problems import CONTENT_TYPE, KINDS, Code, Problem, type_of
+from wallet.api.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
 from wallet.api.schemas import JSON, RequestIdText
+from wallet.version import version
 
-VERSION: Final = "1.0.0"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _DESCRIPTION: Final = """\
 Deposits, withdrawals and transfers between wallets: exact money, safe retries, an append-only log.
@@ -23,24 +24,35 @@ The same key with the same request gets the first answer again, byte for byte, w
 The same key with another request gets 422, and nothing moves. A refusal is an answer too: it is stored and \
 replayed. After a 503 retry with the same key.
 
-**Errors** are RFC 9457 problems; branch on `code`.
+**Errors** are RFC 9457 problems; branch on `code`. `message` and `statusCode` repeat `detail` and `status`.
+
+**Requests** are read strictly: an unknown or repeated query parameter and an unknown body field are refused with 400. \
+A trailing slash is accepted. `OPTIONS` answers 204 with the methods in `Allow`; there are no CORS headers, so a \
+browser does not let a page of another site send requests.
 """
 
 
 def document() -> dict[str, Any]:
-    """The whole document; the same version of the code always gives the same."""
+    """Returns the whole document; the same version of the code always gives the same."""
     shapes = [Problem, *(shape for operation in OPERATIONS for shape in _shapes_of(operation))]
     _, components = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
+    components |= history_schemas(components["HistoryItem"], _REFERENCE)
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     whole = {
         "openapi": "3.1.0",
-        "info": {"title": "Wallet", "version": VERSION, "description": _DESCRIPTION},
+        "info": {
+            "title": "Wallet",
+            "version": version(),
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "The server that this document comes from."}],
         "tags": [
             {"name": "money", "description": "Move money."},
-            {"name": "reading", "description": "Look at wallets."},
-            {"name": "operating", "description": "Watch the service."},
+            {"name": "reading", "description": "Read wallets."},
+            {"name": "operating", "description": "Monitor the service."},
         ],
         "paths": paths,
         "components": {
@@ -124,14 +136,8 @@ def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
 
 
 def _problem_example(code: Code) -> dict[str, Any]:
-    kind = KINDS[code]
-    return {
-        "type": type_of(code),
-        "title": kind.title,
-        "status": kind.status,
-        "detail": f"{kind.title}.",
-        "code": str(code),
-    }
+    example: dict[str, Any] = msgspec.json.decode(problem_body(code, f"{KINDS[code].title}."))
+    return example
 
 
 def _schema(shape: Any) -> dict[str, Any]:
@@ -152,15 +158,18 @@ _RETRY: Final = (
 
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {
-        "description": "The request's own if it sent a well-formed one, else a new one. It is in the log line of the request and in the audit trail.",
+        "description": (
+            "The id of this request: its own if it sent a well-formed one, otherwise a new one. It is in the log line "
+            "of the request and in the audit trail."
+        ),
         "schema": _schema(RequestIdText) | {"description": "An id.", "examples": ["4f1f7a3c"]},
     },
     "traceparent": {
-        "description": "W3C trace context: the request's own if it was well-formed, else a new one.",
+        "description": "The W3C trace context: the request's own if it was well-formed, otherwise a new one.",
         "schema": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
     },
     "Idempotency-Replayed": {
-        "description": "Present where the answer is that of an earlier request with the same key.",
+        "description": "Present if this is the answer to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     },
     "Retry-After": {
@@ -168,7 +177,7 @@ _HEADERS: Final[dict[str, Any]] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "Link": {
-        "description": 'The next page, where there is one: `</wallet/…/history?…>; rel="next"`.',
+        "description": 'The next page, if there is one: `</wallet/…/history?…>; rel="next"`.',
         "schema": {"type": "string"},
     },
 }

@@ -11,6 +11,7 @@ from wallet.api.examples import (
     BULK_EXAMPLES,
     DEPOSIT_EXAMPLES,
     DEPOSITED,
+    STATS,
     TRANSFER_EXAMPLES,
     TRANSFERRED,
     WITHDRAW_EXAMPLES,
@@ -68,24 +69,25 @@ class Operation:
     codes: tuple[Code, ...] = ()
 
 
-_WALLET_ID: Final = Parameter("id", "path", "The wallet.", WalletIdText)
+_WALLET_ID: Final = Parameter("id", "path", "The id of the wallet.", WalletIdText)
 _KEY: Final = Parameter(
     "Idempotency-Key",
     "header",
-    "The key, instead of `requestId` or equal to it; bare, or as a quoted string.",
+    "The idempotency key, instead of `requestId` or equal to it; either bare or as a quoted string.",
     # Without an example: Swagger UI would fill it in beside a body that has a key of its own.
     {"type": "string", "pattern": f"^{ID_PATTERN}$"},
 )
 _LIMIT: Final = Parameter(
     "limit",
     "query",
-    "How many events; more than 200 is served as 200.",
+    "The highest number of events in the answer; more than 200 is served as 200.",
     {"type": "integer", "minimum": 1, "default": 50},
 )
 _CURSOR: Final = Parameter(
     "cursor",
     "query",
-    "Continues where the page before ended: taken from its `Link` header, not together with `before`.",
+    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
+    "`before`.",
     {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
 )
 _BEFORE: Final = Parameter(
@@ -111,18 +113,27 @@ _MOVE: Final = (
     *_ANY,
 )
 _BULK_DESCRIPTION: Final = """\
-Runs 1 to 1,000 operations in order; the body may be 1 MiB. Each has its key in `requestId`, with the scope it has on \
-the operation's own route, so the whole request can be sent again safely.
+Runs 1 to 1,000 operations in order. The body may have up to 1 MiB. Each operation has its key in `requestId`, with \
+the same scope as on the operation's own route, so the whole request can be sent again safely.
 
-**independent**: each operation has its own outcome; `results` has them in the same order, each with the status and \
-body that its own route would have given, a 400 for one that is not valid included. The answer as a whole is 200.
+**independent**: each operation has its own outcome. `results` lists the outcomes in the order of the operations, each \
+with the status and body of the operation's own route; an invalid operation gets a 400 there. The answer as a whole is \
+200.
 
-**atomic**: all operations take effect, or none. The first refusal is the answer to all, with the operation's place in \
-`index`, and is stored for every key. A key stands for the whole request then: sent again with any change, or with \
-some keys used and others new, it is 422. Not available where `TRANSFER_MODE` is `stepwise`.
+**atomic**: all operations take effect, or none does. The first refusal is the answer to the whole request, with the \
+position of the refused operation in `index`, and is stored for every key. Each key then stands for the whole request: \
+a request that differs, or that mixes used and new keys, is answered 422. This mode is not available if \
+`TRANSFER_MODE` is `stepwise`.
 
 Two requests of one client address run at a time; further ones wait for their turn until the deadline. Single requests \
 on the same wallets go before a request that waits.
+"""
+
+_STATS_DESCRIPTION: Final = """\
+The totals that a worker has counted. They follow the changes of the wallet, usually within a second. `asOf` says how \
+far: a change that was answered before that time is in the totals. It moves on by itself about twice a second, also \
+while nothing happens, and never past a change that is not counted. So it stands still while no worker runs, and while \
+the event of any wallet waits as a dead letter. A rebuild of the statistics sets `createdAt` and `updatedAt` again.
 """
 
 _MONEY: Final = (
@@ -132,12 +143,12 @@ _MONEY: Final = (
         operation_id="deposit",
         tag="money",
         summary="Deposit",
-        description="Adds an amount to a wallet, which is made if it does not exist.",
+        description="Adds an amount to a wallet. The first deposit creates the wallet.",
         parameters=(_WALLET_ID, _KEY),
         request=MoveRequest,
         request_examples=DEPOSIT_EXAMPLES,
         status=201,
-        success="The amount is in the wallet.",
+        success="The amount was added.",
         response=MoveResponse,
         response_example=DEPOSITED,
         headers=("Idempotency-Replayed",),
@@ -149,12 +160,12 @@ _MONEY: Final = (
         operation_id="withdraw",
         tag="money",
         summary="Withdraw",
-        description="Takes an amount from a wallet; never more than it holds.",
+        description="Takes an amount from a wallet. The balance never goes below zero.",
         parameters=(_WALLET_ID, _KEY),
         request=MoveRequest,
         request_examples=WITHDRAW_EXAMPLES,
         status=201,
-        success="The amount has left the wallet.",
+        success="The amount was taken.",
         response=MoveResponse,
         response_example=WITHDRAWN,
         headers=("Idempotency-Replayed",),
@@ -166,7 +177,7 @@ _MONEY: Final = (
         operation_id="transfer",
         tag="money",
         summary="Transfer",
-        description="Moves an amount to another wallet, which is made if it does not exist.",
+        description="Moves an amount to another wallet, which is created if it does not exist.",
         parameters=(_WALLET_ID, _KEY),
         request=TransferRequest,
         request_examples=TRANSFER_EXAMPLES,
@@ -189,11 +200,11 @@ _MONEY: Final = (
         path="/operations",
         operation_id="runOperations",
         tag="money",
-        summary="Many operations at once",
+        summary="Run many operations",
         description=_BULK_DESCRIPTION,
         request=BulkRequest,
         request_examples=BULK_EXAMPLES,
-        success="The operations have run; each result says what came of it.",
+        success="The operations were run; each result is the outcome of one operation.",
         response=BulkResponse,
         response_example=BULK_DONE,
         headers=("Idempotency-Replayed",),
@@ -217,7 +228,7 @@ _READING: Final = (
         summary="Balance",
         description="A wallet that does not exist has the balance 0.0000 and `exists` false.",
         parameters=(_WALLET_ID,),
-        success="The balance now.",
+        success="The current balance.",
         response=WalletResponse,
         response_example={"walletId": "alice", "balance": "100.5000", "exists": True},
         codes=_READ,
@@ -228,7 +239,7 @@ _READING: Final = (
         operation_id="getHistory",
         tag="reading",
         summary="History",
-        description="The wallet's events, newest first, in the wallet's own order. Unknown parameters are ignored.",
+        description="The wallet's events, newest first, in the order of the wallet's versions.",
         parameters=(_WALLET_ID, _LIMIT, _CURSOR, _BEFORE),
         success="A page of events.",
         response=list[HistoryItem],
@@ -240,11 +251,12 @@ _READING: Final = (
         path="/wallet/{id}/stats",
         operation_id="getStats",
         tag="reading",
-        summary="Totals and suspicion",
-        description="What the worker has counted so far: it follows the log, usually within a second.",
+        summary="Statistics",
+        description=_STATS_DESCRIPTION,
         parameters=(_WALLET_ID,),
         success="The totals.",
         response=StatsResponse,
+        response_example=STATS,
         codes=_READ,
     ),
 )
@@ -255,9 +267,9 @@ _OPERATING: Final = (
         path="/healthz",
         operation_id="isAlive",
         tag="operating",
-        summary="Is the process alive?",
-        description="Asks nothing but the process itself.",
-        success="It is.",
+        summary="Liveness",
+        description="Checks the process only, and neither the database nor the broker.",
+        success="The process is alive.",
         response=AliveResponse,
         codes=_ANY,
     ),
@@ -266,9 +278,10 @@ _OPERATING: Final = (
         path="/readyz",
         operation_id="isReady",
         tag="operating",
-        summary="Can requests be served?",
-        description="`degraded` is still ready: a broker that is down delays events and loses none.",
-        success="They can.",
+        summary="Readiness",
+        description="A service that is `degraded` still serves requests: a broker that is down delays events and loses "
+        "none.",
+        success="The service is ready.",
         response=ReadyResponse,
         codes=(Code.NOT_READY, *_ANY),
     ),
@@ -290,7 +303,7 @@ _OPERATING: Final = (
         operation_id="getMetrics",
         tag="operating",
         summary="Metrics",
-        description="In Prometheus' text format.",
+        description="The metrics of the service, in the text format of Prometheus.",
         success="The metrics.",
         content_type=METRICS_CONTENT_TYPE,
         codes=_ANY,

@@ -9,15 +9,19 @@ import falcon.asgi
 import msgspec
 
 from wallet.api.audits import Audits
+from wallet.api.exchange import exchange_of
 from wallet.api.health import Health
 from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.api.metrics import Metrics
 from wallet.api.problems import Code, FieldError, Refused
 from wallet.api.schemas import JSON, AliveResponse, ReadyResponse
 from wallet.api.shared import Shared
+from wallet.api.static_files import StaticFile
 from wallet.api.swagger import Asset, page_headers
 from wallet.queries.reading import ReadFailed
 
+_REVALIDATE: Final = "no-cache"
+_KEEP_AN_HOUR: Final = "max-age=3600"
 METRICS_SECONDS: Final = 1.0
 """A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
 AUDIT_SECONDS_MAX: Final = 2.0
@@ -79,16 +83,34 @@ class MetricsPage:
         return self._metrics.render()
 
 
+class Home:
+    """GET /"""
+
+    def __init__(self, *, has_pages: bool) -> None:
+        self._has_pages = has_pages
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Lead to the documentation, which is what somebody who opens the bare address looks for."""
+        if not self._has_pages:
+            raise Refused(Code.ROUTE_NOT_FOUND, "There is no page here. The API is described at /openapi.json.")
+        # Not a permanent redirect, which a browser would still follow when another page is here one day.
+        resp.status = falcon.HTTP_302
+        resp.set_header("Location", "/docs")
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.data = b"The documentation is at /docs, the OpenAPI document at /openapi.json.\n"
+
+    on_head = on_get
+
+
 class Document:
-    """GET /openapi.json"""
+    """GET /openapi.json, GET /docs-json"""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._body = _encode(document)
+        self._file = StaticFile(_encode(document), JSON, cache_control=_REVALIDATE)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """The contract of this API."""
-        resp.data = self._body
-        resp.content_type = JSON
+        await self._file.answer(exchange_of(req.scope), resp)
 
     on_head = on_get
 
@@ -97,12 +119,12 @@ class SwaggerPage:
     """GET /docs, GET /api"""
 
     def __init__(self, assets: Mapping[str, Asset]) -> None:
-        self._page = assets["index.html"]
+        page = assets["index.html"]
+        self._file = StaticFile(page.content, page.content_type, cache_control=_REVALIDATE)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """The page, which loads everything else from here."""
-        resp.data = self._page.content
-        resp.content_type = self._page.content_type
+        await self._file.answer(exchange_of(req.scope), resp)
         for name, value in page_headers().items():
             resp.set_header(name, value)
 
@@ -113,16 +135,17 @@ class SwaggerAssets:
     """GET /docs/assets/{name}"""
 
     def __init__(self, assets: Mapping[str, Asset]) -> None:
-        self._assets = assets
+        self._files = {
+            name: StaticFile(asset.content, asset.content_type, cache_control=_KEEP_AN_HOUR)
+            for name, asset in assets.items()
+        }
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str) -> None:
         """One of the page's files."""
-        asset = self._assets.get(name)
-        if asset is None:
+        file = self._files.get(name)
+        if file is None:
             raise falcon.HTTPNotFound
-        resp.data = asset.content
-        resp.content_type = asset.content_type
-        resp.set_header("Cache-Control", "max-age=3600")
+        await file.answer(exchange_of(req.scope), resp)
 
     on_head = on_get
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
-from wallet.api.problems import Code, FieldError, refusal_of
+from wallet.api.problems import FieldError, refusal_of
+from wallet.api.query import parameter_error
 
+PARAMETERS: Final = ("limit", "cursor", "before")
 LIMIT_DEFAULT: Final = 50
 LIMIT_SERVED_MAX: Final = 200
 VERSION_MAX: Final = 2**63 - 1
@@ -22,7 +23,6 @@ _TIME: Final = re.compile(
     r"([Zz]|(?P<sign>[+-])(?P<offset_hours>[0-9]{2}):(?P<offset_minutes>[0-9]{2}))",
     re.ASCII,
 )
-_KNOWN: Final = ("limit", "cursor", "before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Unreadable(ValueError):
     """A parameter's value is wrong; the message says what it must be."""
 
 
-def read_page(query: str) -> Page:
-    """Read the query of a history request. Raises Refused; parameters that are not ours are ignored."""
-    values, errors = _parameters(query)
+def read_page(values: Mapping[str, str]) -> Page:
+    """Read the parameters of a history request, whose names have been checked. Raises Refused."""
+    errors: list[FieldError] = []
     limit, version, before = LIMIT_DEFAULT, None, None
     for name, value in values.items():
         try:
@@ -52,9 +52,9 @@ def read_page(query: str) -> Page:
                 case _:
                     before = parse_time(value)
         except Unreadable as error:
-            errors.append(_error(name, str(error)))
+            errors.append(parameter_error(name, str(error)))
     if "cursor" in values and "before" in values:
-        errors.append(_error("before", "cannot be combined with cursor: send one of them"))
+        errors.append(parameter_error("before", "cannot be combined with cursor: send one of them"))
     if errors:
         raise refusal_of(errors)
     return Page(limit, version, before)
@@ -112,26 +112,3 @@ def _offset(match: re.Match[str]) -> timezone:
         raise ValueError("an offset is below 24 hours")
     offset = timedelta(hours=hours, minutes=minutes)
     return timezone(-offset if match["sign"] == "-" else offset)
-
-
-def _parameters(query: str) -> tuple[Mapping[str, str], list[FieldError]]:
-    values: dict[str, str] = {}
-    errors: list[FieldError] = []
-    for pair in query.split("&"):
-        raw_name, _, raw_value = pair.partition("=")
-        name = _decoded(raw_name)
-        if name not in _KNOWN:
-            continue
-        if name in values:
-            errors.append(_error(name, "is given twice"))
-        values[name] = _decoded(raw_value)
-    return values, errors
-
-
-def _decoded(text: str) -> str:
-    """Escapes undone. A plus stays a plus: none of our values holds a blank, but a time's offset may be +02:00."""
-    return unquote_to_bytes(text).decode("utf-8", "replace")
-
-
-def _error(name: str, detail: str) -> FieldError:
-    return FieldError(Code.INVALID_REQUEST, detail, parameter=name)

@@ -99,10 +99,10 @@ class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
 
     code: Code
     detail: str
-    pointer: Annotated[str | None, msgspec.Meta(description="JSON pointer into the body")] = None
-    parameter: Annotated[str | None, msgspec.Meta(description="name in the path or query")] = None
-    header: Annotated[str | None, msgspec.Meta(description="name of the header")] = None
-    check: Annotated[str | None, msgspec.Meta(description="name of a check of /readyz")] = None
+    pointer: Annotated[str | None, msgspec.Meta(description="The JSON pointer to the field of the body.")] = None
+    parameter: Annotated[str | None, msgspec.Meta(description="The name of the parameter in the path or query.")] = None
+    header: Annotated[str | None, msgspec.Meta(description="The name of the header.")] = None
+    check: Annotated[str | None, msgspec.Meta(description="The name of the check of /readyz.")] = None
 
     @property
     def sentence(self) -> str:
@@ -114,15 +114,19 @@ class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Why a request was refused (RFC 9457)."""
 
-    type: Annotated[str, msgspec.Meta(description="names the problem; not an address")]
+    type: Annotated[str, msgspec.Meta(description="The name of the problem; it is not an address.")]
     title: str
     status: int
-    detail: Annotated[str, msgspec.Meta(description="what happened here, and what to do")]
-    code: Annotated[Code, msgspec.Meta(description="stable; branch on it")]
-    request_id: Annotated[str | None, msgspec.Meta(description="the idempotency key, where known")] = None
-    errors: Annotated[Sequence[FieldError], msgspec.Meta(description="each thing that is wrong with the request")] = ()
+    detail: Annotated[str, msgspec.Meta(description="What happened, and what to do.")]
+    code: Annotated[Code, msgspec.Meta(description="Stable: branch on it.")]
+    message: Annotated[str, msgspec.Meta(description="The same as `detail`, for clients of the reference system.")]
+    status_code: Annotated[int, msgspec.Meta(description="The same as `status`, for clients of the reference system.")]
+    request_id: Annotated[str | None, msgspec.Meta(description="The idempotency key, if it is known.")] = None
+    errors: Annotated[Sequence[FieldError], msgspec.Meta(description="Each thing that is wrong with the request.")] = ()
     index: (
-        Annotated[int, msgspec.Meta(ge=0, description="in an atomic request: the refused operation's place, from 0")]
+        Annotated[
+            int, msgspec.Meta(ge=0, description="In an atomic request: the position of the refused operation, from 0.")
+        ]
         | None
     ) = None
 
@@ -164,7 +168,8 @@ def problem_body(
 ) -> bytes:
     """A problem as bytes; the same arguments always give the same bytes, so that it can be stored."""
     kind = KINDS[code]
-    return _encode(Problem(type_of(code), kind.title, kind.status, detail, code, request_id, errors, index))
+    status = kind.status
+    return _encode(Problem(type_of(code), kind.title, status, detail, code, detail, status, request_id, errors, index))
 
 
 def type_of(code: Code) -> str:

@@ -7,7 +7,7 @@ import falcon.asgi
 import msgspec
 
 from wallet.api.exchange import exchange_of
-from wallet.api.paging import Page, format_cursor, read_page
+from wallet.api.paging import PARAMETERS, Page, format_cursor, read_page
 from wallet.api.problems import Code, Refused
 from wallet.api.requests import read_wallet_id
 from wallet.api.schemas import JSON, HistoryItem, StatsResponse, WalletResponse
@@ -43,6 +43,8 @@ class Wallets:
 class Histories:
     """GET /wallet/{id}/history"""
 
+    parameters: Final = PARAMETERS
+
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
 
@@ -50,7 +52,7 @@ class Histories:
         """The wallet's events, newest first."""
         exchange = exchange_of(req.scope)
         known_id = read_wallet_id(exchange, wallet_id)
-        page = read_page(exchange.query)
+        page = read_page(exchange.parameters)
         try:
             # One more than asked for tells whether there is a next page.
             events = await history_of(
@@ -90,9 +92,12 @@ class Stats:
                 total_withdrawn=format_money(stats.total_withdrawn),
                 total_transferred_out=format_money(stats.total_transferred_out),
                 total_transferred_in=format_money(stats.total_transferred_in),
-                last_activity_at=None if stats.last_activity_at is None else format_time(stats.last_activity_at),
+                last_activity_at=_known_time(stats.last_activity_at),
                 suspicious=stats.is_suspicious,
                 suspicious_reason=stats.suspicious_reason,
+                created_at=_known_time(stats.created_at),
+                updated_at=_known_time(stats.updated_at),
+                as_of=_known_time(stats.as_of),
             ),
         )
 
@@ -102,6 +107,10 @@ class Stats:
 def format_time(moment: datetime) -> str:
     """A time as it leaves the service: RFC 3339, UTC, always six digits of a second."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def _known_time(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)
 
 
 def _history_item(wallet_id: WalletId, event: StoredEvent) -> HistoryItem:

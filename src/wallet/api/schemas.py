@@ -59,14 +59,14 @@ Time = Annotated[
 
 
 class MoveRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a deposit or withdrawal asks for."""
+    """A deposit or withdrawal."""
 
     amount: AmountIn
     request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
 
 
 class TransferRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a transfer asks for; the sender is the wallet of the path."""
+    """A transfer; the sender is the wallet of the path."""
 
     to_wallet_id: WalletIdText
     amount: AmountIn
@@ -96,27 +96,27 @@ class TransferOperation(_Operation, tag="transfer"):
 
 
 class BulkRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """Operations to run in order: each for itself, or all or nothing."""
+    """Operations to run in order: each on its own, or all or none."""
 
     mode: Annotated[
         Literal["independent", "atomic"],
-        Meta(description="independent: each has its own outcome; atomic: all take effect, or none"),
+        Meta(description="independent: each operation has its own outcome. atomic: all take effect, or none does."),
     ]
     operations: Annotated[
         list[DepositOperation | WithdrawOperation | TransferOperation],
-        Meta(min_length=1, max_length=OPERATIONS_MAX, description="run in this order"),
+        Meta(min_length=1, max_length=OPERATIONS_MAX, description="They are run in this order."),
     ]
 
 
 class BulkResult(msgspec.Struct, frozen=True, rename="camel"):
-    """What came of one operation: what its own route would have answered."""
+    """The outcome of one operation: what its own route would have answered."""
 
-    status: Annotated[int, Meta(description="the status that the operation's own route gives", examples=[201])]
-    replayed: Annotated[bool, Meta(description="whether this is the answer to an earlier request with the same key")]
+    status: Annotated[int, Meta(description="The status that the operation's own route gives.", examples=[201])]
+    replayed: Annotated[bool, Meta(description="Whether this is the answer to an earlier request with the same key.")]
     body: Annotated[
         msgspec.Raw,
         Meta(
-            description="the body that the operation's own route gives",
+            description="The body that the operation's own route gives.",
             extra_json_schema={
                 "anyOf": [
                     {"$ref": f"#/components/schemas/{name}"} for name in ("MoveResponse", "TransferResponse", "Problem")
@@ -133,16 +133,16 @@ class BulkResponse(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class MoveResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """A deposit or withdrawal took effect."""
+    """The result of a deposit or withdrawal."""
 
     wallet_id: WalletIdText
     balance: Money
     request_id: RequestIdText
-    created: Annotated[bool, Meta(description="Whether this deposit made the wallet.")]
+    created: Annotated[bool, Meta(description="Whether this deposit created the wallet.")]
 
 
 class TransferResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """A transfer completed; both balances are those right after it."""
+    """The result of a transfer; both balances are those right after it."""
 
     transfer_id: Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
     from_wallet_id: WalletIdText
@@ -155,7 +155,7 @@ class TransferResponse(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class WalletResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """A wallet's balance now; a wallet that does not exist has none."""
+    """The current balance of a wallet; 0.0000 if the wallet does not exist."""
 
     wallet_id: WalletIdText
     balance: Money
@@ -173,14 +173,14 @@ class HistoryItem(msgspec.Struct, frozen=True, rename="camel"):
     payload: Annotated[
         msgspec.Raw,
         Meta(
-            description="amount, newBalance, requestId and more by type; money as decimal strings.",
+            description="What the event says; its fields depend on the type.",
             extra_json_schema={"type": "object"},
         ),
     ]
 
 
 class StatsResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """What the worker has counted so far; zeros for a wallet it has not seen."""
+    """The totals that the worker has counted; zeros for a wallet of which it has counted nothing."""
 
     wallet_id: WalletIdText
     total_deposited: Money
@@ -188,18 +188,33 @@ class StatsResponse(msgspec.Struct, frozen=True, rename="camel"):
     total_transferred_out: Money
     total_transferred_in: Money
     last_activity_at: Time | None
-    suspicious: Annotated[bool, Meta(description="Whether a fraud rule was hit.")]
+    suspicious: Annotated[bool, Meta(description="Whether a fraud rule has flagged the wallet.")]
     suspicious_reason: str | None
+    created_at: Annotated[
+        Time | None,
+        Meta(description="When the worker first counted an event of the wallet; null if it is not known."),
+    ]
+    updated_at: Annotated[
+        Time | None,
+        Meta(description="When the worker last counted an event of the wallet; null if it is not known."),
+    ]
+    as_of: Annotated[
+        Time | None,
+        Meta(
+            description="Every change that was committed before this time is in the totals, whichever wallet it "
+            "concerns; null if that is not known yet.",
+        ),
+    ]
 
 
 class AliveResponse(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["alive"] = "alive"
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """One named thing that readiness depends on."""
+    """The result of one check that readiness depends on."""
 
     name: Annotated[str, Meta(examples=["database"])]
     status: Literal["ok", "degraded", "failed"]
@@ -207,7 +222,7 @@ class CheckResult(msgspec.Struct, frozen=True):
 
 
 class ReadyResponse(msgspec.Struct, frozen=True):
-    """Requests can be served; `degraded` says that something behind the API is behind."""
+    """The service is ready; `degraded` means that events leave it late."""
 
     status: Literal["ready", "degraded"]
     checks: Sequence[CheckResult]

@@ -27,7 +27,7 @@ def contract_files() -> dict[str, str]:
     documents = {"openapi.json": openapi_document()}
     for event_type, schema in event_schemas().items():
         documents[f"events/{event_type}.v{SCHEMA_VERSION}.schema.json"] = schema
-    return {path: _text(document) for path, document in documents.items()}
+    return {path: document_text(document) for path, document in documents.items()}
 
 
 def write_contracts(directory: Path) -> list[Path]:
@@ -42,5 +42,6 @@ def write_contracts(directory: Path) -> list[Path]:
     return changed
 
 
-def _text(document: dict[str, Any]) -> str:
+def document_text(document: dict[str, Any]) -> str:
+    """Returns the text of a contract, to the byte as its file has it."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -20,7 +20,7 @@ from wallet.cli.api_processes import PROCESSES_MAX, forgets_metrics_with_parent,
 from wallet.cli.bench import bench
 from wallet.cli.chaos import chaos
 from wallet.cli.children import CannotStart, report_starts_to_parent
-from wallet.cli.contracts import contract_files, contracts
+from wallet.cli.contracts import contracts, document_text
 from wallet.cli.database import DATA
 from wallet.cli.dlq import dlq
 from wallet.cli.errands import EXIT_FAILED, EXIT_WRONG_CALL, give_up
@@ -68,21 +68,6 @@ GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 20_000, 50, 100
 """The defaults (700, 10, 10) look for cycles, of which a request makes none, with 5-20 % of the processor."""
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
-
-
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        typer.echo(f"wallet {version()}")
-        raise typer.Exit
-
-
-@app.callback()
-def _program(
-    _: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
-    ] = False,
-) -> None:
-    """The options of the program itself."""
 
 
 def main() -> None:
@@ -181,7 +166,8 @@ def worker(quiet: Quiet = False) -> None:
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP api."""
-    typer.echo(contract_files()["openapi.json"], nl=False)
+    # As bytes, so that the encoding of the terminal does not change them.
+    typer.echo(document_text(bootstrap.openapi_document()).encode(), nl=False)
 
 
 app.command(name="migrate")(migrate_command)

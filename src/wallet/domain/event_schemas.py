@@ -12,6 +12,9 @@ from wallet.domain.identifiers import ID_PATTERN
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
+MEANINGS: Final = {kind.__name__: str(kind.__doc__) for kind in get_args(Event)}
+"""Event type → the sentence that says what happened."""
+
 _BIGINT_MAX: Final = 2**63 - 1
 _ID: Final = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _UUID: Final = {
@@ -60,15 +63,14 @@ _PAYLOAD: Final[dict[str, dict[str, Any]]] = {
 
 def event_schemas() -> dict[str, dict[str, Any]]:
     """Event type → the JSON Schema of its message at today's schema version."""
-    meanings = {kind.__name__: str(kind.__doc__) for kind in get_args(Event)}
-    return {event_type: _message(event_type, meanings[event_type]) for event_type in SIGNS}
+    return {event_type: _message(event_type, MEANINGS[event_type]) for event_type in SIGNS}
 
 
 def _message(event_type: str, meaning: str) -> dict[str, Any]:
     properties = {name: dict(schema) for name, schema in _ENVELOPE.items()}
     properties["type"]["const"] = event_type
     properties["schemaVersion"]["const"] = SCHEMA_VERSION
-    properties["payload"] = _payload(event_type)
+    properties["payload"] = payload_schema(event_type)
     return {
         "$schema": DIALECT,
         "$id": f"urn:wallet:event:{event_type}:{SCHEMA_VERSION}",
@@ -80,9 +82,10 @@ def _message(event_type: str, meaning: str) -> dict[str, Any]:
     }
 
 
-def _payload(event_type: str) -> dict[str, Any]:
+def payload_schema(event_type: str) -> dict[str, Any]:
+    """Returns the JSON Schema of the payload of an event type."""
     names = (*COMMON_FIELDS, *PAYLOAD_FIELDS[event_type])
     properties = {name: dict(_PAYLOAD[name]) for name in names}
     if event_type == "WalletCreated":
-        properties["amount"] = {"const": _NO_MONEY, "description": "Nothing moves when a wallet is made."}
+        properties["amount"] = {"const": _NO_MONEY, "description": "No money moves when a wallet is created."}
     return {"type": "object", "required": list(names), "properties": properties}

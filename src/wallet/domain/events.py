@@ -25,7 +25,7 @@ class TransferTerms(Value, frozen=True):
 
 
 class WalletCreated(Value, frozen=True):
-    """A first credit made the wallet."""
+    """A first credit created the wallet."""
 
     currency: str
 

@@ -13,6 +13,12 @@ BALANCE_MAX: Final = Decimal("9999999999999999.9999")
 
 _QUANTUM: Final = Decimal("0.0001")
 _AMOUNT: Final = re.compile(r"(0|[1-9][0-9]{0,14})(\.[0-9]{1,4})?", re.ASCII)
+_NUMBER: Final = re.compile(
+    r"(?P<sign>[+-])?(?P<whole>[0-9]+)(\.(?P<decimals>[0-9]+))?(?P<exponent>[eE][+-]?[0-9]+)?", re.ASCII
+)
+_SUCH_AS: Final = "such as 100 or 100.25"
+_NOT_POSITIVE: Final = "must be greater than 0"
+_TOO_LARGE: Final = f"must be at most {AMOUNT_MAX:.0f} (10^14)"
 # 38 digits hold the sum of 10^22 of the largest amounts; more than that traps instead of rounding.
 _EXACT: Final = Context(prec=38, traps=[Inexact, InvalidOperation, Overflow, DivisionByZero])
 
@@ -28,15 +34,32 @@ def parse_amount(token: str) -> Decimal:
     Raises InvalidAmount for everything else: signs, exponents, blanks, underscores, NaN, other scripts' digits.
     """
     if not _AMOUNT.fullmatch(token):
-        raise InvalidAmount(
-            "must be a plain decimal number such as 100 or 100.25: digits, at most 4 decimals, no sign or exponent"
-        )
+        raise InvalidAmount(_broken_rule(token))
     amount = Decimal(token).quantize(_QUANTUM, context=_EXACT)
     if not amount:
-        raise InvalidAmount("must be greater than 0")
+        raise InvalidAmount(_NOT_POSITIVE)
     if amount > AMOUNT_MAX:
-        raise InvalidAmount("must be at most 100000000000000 (10^14)")
+        raise InvalidAmount(_TOO_LARGE)
     return amount
+
+
+def _broken_rule(token: str) -> str:
+    """The rule that a token breaks which is no plain decimal of the allowed length."""
+    number = _NUMBER.fullmatch(token)
+    if number is None:
+        return f"must be a plain decimal number {_SUCH_AS}: digits, and after a point at most {DECIMAL_PLACES} decimals"
+    if number["exponent"]:
+        return f"must be given without an exponent, {_SUCH_AS}"
+    if number["sign"] == "-":
+        return _NOT_POSITIVE
+    if number["sign"]:
+        return f"must be given without a sign, {_SUCH_AS}"
+    if len(number["whole"]) > 1 and number["whole"].startswith("0"):
+        return f"must be given without leading zeros, {_SUCH_AS}"
+    decimals = len(number["decimals"] or "")
+    if decimals > DECIMAL_PLACES:
+        return f"must be given with at most {DECIMAL_PLACES} decimals, not {decimals}"
+    return _TOO_LARGE
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:

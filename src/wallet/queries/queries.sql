@@ -25,10 +25,12 @@ order by e.version desc
 limit $4
 
 -- name: stats
-select s.total_deposited, s.total_withdrawn, s.total_transferred_out, s.total_transferred_in, s.last_activity_at,
-    s.suspicious, s.suspicious_reason
-from wallet_stats s
-where s.bucket = $1 and s.wallet_id = $2
+-- One snapshot: whatever is counted up to `as_of` is in the totals.
+select p.as_of, s.wallet_id is not null as is_known, s.total_deposited, s.total_withdrawn, s.total_transferred_out,
+    s.total_transferred_in, s.last_activity_at, s.suspicious, s.suspicious_reason, s.created_at, s.updated_at
+from stats_progress p
+left join wallet_stats s on s.bucket = $1 and s.wallet_id = $2
+where p.only_row
 
 -- name: durability
 select current_setting('fsync') as fsync,

@@ -17,6 +17,7 @@ from wallet.worker.database import Database, DatabaseNotMigrated
 from wallet.worker.from_journal import FromJournal, LeftBehind
 from wallet.worker.from_queue import FromQueue
 from wallet.worker.loop import run_loop
+from wallet.worker.progress import run_progress
 
 GIVE_UP_SECONDS: Final = 2.0
 
@@ -30,6 +31,17 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     Set `stop` and await the end: the group in hand is finished and settled first. Raises nothing but
     InvalidBrokerAddress.
     """
+    following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")
+    try:
+        await _handle_events(settings, stop)
+    finally:
+        if not stop.is_set():
+            following.cancel()
+        await asyncio.wait({following})
+    _log.info("worker_stopped")
+
+
+async def _handle_events(settings: Settings, stop: asyncio.Event) -> None:
     rules = rules_of(settings)
     if settings.amqp_url is None:
         _log.info("worker_started", transport="journal")
@@ -38,7 +50,6 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         _log.info("worker_started", transport="rabbitmq")
         topology = Topology(settings.rabbitmq_exchange, settings.rabbitmq_dlx)
         await _run_with_rabbitmq(settings.dsn, settings.amqp_url, topology, rules, stop)
-    _log.info("worker_stopped")
 
 
 def rules_of(settings: Settings) -> FraudRules:

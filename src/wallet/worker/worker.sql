@@ -27,9 +27,11 @@ returning event_id
 
 -- name: add_totals
 insert into wallet_stats as known (
-    bucket, wallet_id, total_deposited, total_withdrawn, total_transferred_out, total_transferred_in, last_activity_at
+    bucket, wallet_id, total_deposited, total_withdrawn, total_transferred_out, total_transferred_in, last_activity_at,
+    created_at, updated_at
 )
-select k.bucket, k.wallet_id, k.deposited, k.withdrawn, k.transferred_out, k.transferred_in, k.last_activity_at
+select k.bucket, k.wallet_id, k.deposited, k.withdrawn, k.transferred_out, k.transferred_in, k.last_activity_at,
+    now(), now()
 from unnest(
     $1::smallint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[], $7::timestamptz[]
 ) as k (bucket, wallet_id, deposited, withdrawn, transferred_out, transferred_in, last_activity_at)
@@ -38,7 +40,8 @@ set total_deposited = known.total_deposited + excluded.total_deposited,
     total_withdrawn = known.total_withdrawn + excluded.total_withdrawn,
     total_transferred_out = known.total_transferred_out + excluded.total_transferred_out,
     total_transferred_in = known.total_transferred_in + excluded.total_transferred_in,
-    last_activity_at = greatest(known.last_activity_at, excluded.last_activity_at)
+    last_activity_at = greatest(known.last_activity_at, excluded.last_activity_at),
+    updated_at = greatest(known.updated_at, excluded.updated_at)
 
 -- name: read_nth_latest_withdrawals
 select k.event_id, (

@@ -2,6 +2,7 @@
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 from tests.fault.laboratory import Laboratory
 from tests.support.client import Client, open_client
@@ -63,7 +64,7 @@ async def _slow_down_a_commit(lab: Laboratory) -> None:
     assert lab.tries()["503"], "no request met the slow COMMIT"
 
 
-async def _tell_unknown(client: Client, path: str, body: dict[str, object], *, times: int) -> None:
+async def _tell_unknown(client: Client, path: str, body: dict[str, Any], *, times: int) -> None:
     """Send it so many times, once at a time."""
     for _ in range(times):
         reply = await client.post_once(path, body, url=client.urls[0])

@@ -1,0 +1,155 @@
+"""Finds out up to which time everything has been counted, whichever transport brings the events and to which worker.
+
+The inbox is the truth: an event is counted if its row there is a success. The journal is followed in order up to the
+first event that is not counted. Its positions say nothing about time, as a batch may be sealed long after others that
+were committed later. So a time is taken as a target first, and reached once everything that the journal contained at
+that time has been counted (see the migration that creates `stats_progress`). The result is a lower bound, and exact in
+this sense: every change that was committed before `as_of` is counted. An event that waits as a dead letter holds it
+back until it is replayed or discarded.
+
+Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. A crash between any two statements leaves
+the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from wallet.postgres.statements import load_statements
+from wallet.worker.database import Database
+from wallet.worker.loop import run_loop
+from wallet.worker.stopping import unless_stopped
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+    from wallet.postgres.connections import Connection
+
+INTERVAL_SECONDS: Final = 0.5
+CATCH_UP_SECONDS: Final = 0.05
+"""The pause while there is more to look at than one transaction does, as after an upgrade."""
+BATCHES_MAX: Final = 100
+
+_SQL: Final = load_statements("wallet.worker", "progress.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A time, and what the journal contained then: batches up to `seq`, sealed up to `position` once all are."""
+
+    at: datetime
+    seq: int
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far everything is counted: up to a position of the journal, and a time."""
+
+    position: int
+    as_of: datetime | None
+    target: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEnds:
+    """What the journal contains, in a snapshot that was taken after `now`."""
+
+    now: datetime
+    head: int
+    first_unsealed: int | None
+    last_seq: int
+
+
+def advance(progress: Progress, ends: JournalEnds) -> Progress:
+    """Returns the progress with its time brought forward as far as its position allows."""
+    if progress.as_of is not None and progress.as_of > ends.now:
+        # The clock went back, as after a failover to another server: the time is no longer one that has passed.
+        progress = replace(progress, as_of=None)
+    target = progress.target
+    if target is None or target.at > ends.now:
+        target = Target(ends.now, ends.last_seq)
+    target = _sealed(target, ends)
+    if _is_reached(target, progress.position):
+        progress = replace(progress, as_of=target.at)
+        target = _sealed(Target(ends.now, ends.last_seq), ends)
+        if _is_reached(target, progress.position):
+            return replace(progress, as_of=target.at, target=None)
+    return replace(progress, target=target)
+
+
+def _sealed(target: Target, ends: JournalEnds) -> Target:
+    """The target with its position, once no batch that belongs to it waits for one."""
+    if target.position is None and (ends.first_unsealed is None or ends.first_unsealed > target.seq):
+        return replace(target, position=ends.head)
+    return target
+
+
+def _is_reached(target: Target, position: int) -> bool:
+    return target.position is not None and position >= target.position
+
+
+async def run_progress(dsn: str, stop: asyncio.Event) -> None:
+    """Keep `stats_progress` current until `stop` is set; the database may be away at any time."""
+    async with Database(dsn) as database:
+        await run_loop(_Turns(database, stop), database, stop)
+
+
+class _Turns:
+    """The turns of one worker."""
+
+    def __init__(self, database: Database, stop: asyncio.Event) -> None:
+        self._database = database
+        self._stop = stop
+        self._pause_seconds = INTERVAL_SECONDS
+
+    async def take_turn(self) -> bool:
+        connection = await self._database.connection()
+        is_behind = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
+        self._pause_seconds = CATCH_UP_SECONDS if is_behind else INTERVAL_SECONDS
+        await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
+        return True
+
+    async def stand_down(self) -> None:
+        """Nothing is kept between two turns."""
+
+
+async def bring_forward(connection: "Connection", interval: timedelta = timedelta()) -> bool:
+    """Bring the stored progress forward, unless that was done within the interval.
+
+    Returns whether there is more to look at right away.
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow(_SQL.lock_progress, interval)
+        if row is None:
+            return False
+        ends = await connection.fetchrow(_SQL.read_journal_ends)
+        assert ends is not None, "the only row of journal_head is missing"
+        batches = await connection.fetchrow(_SQL.read_next_batches, row["position"], BATCHES_MAX)
+        assert batches is not None
+        position = _counted_up_to(row["position"], batches)
+        progress = advance(
+            Progress(position, row["as_of"], _target_of(row)),
+            JournalEnds(row["now"], ends["head"], ends["first_unsealed"], ends["last_seq"] or 0),
+        )
+        target = progress.target
+        await connection.execute(
+            _SQL.save_progress,
+            progress.position,
+            progress.as_of,
+            target.at if target else None,
+            target.seq if target else None,
+            target.position if target else None,
+        )
+        return batches["first_uncounted"] is None and position < ends["head"]
+
+
+def _counted_up_to(position: int, batches: "Record") -> int:
+    if batches["first_uncounted"] is not None:
+        return int(batches["first_uncounted"]) - 1
+    return position if batches["last"] is None else int(batches["last"])
+
+
+def _target_of(row: "Record") -> Target | None:
+    return None if row["target_at"] is None else Target(row["target_at"], row["target_seq"], row["target_position"])
