@@ -1,7 +1,8 @@
-"""4: a stepwise transfer loses its driver between any two steps; two recoverers find it at once."""
+"""4: a stepwise transfer loses its driver between any two steps; two recoverers find it at once; a locked receiver."""
 
 import asyncio
 import contextlib
+from functools import partial
 
 import aiohttp
 
@@ -9,6 +10,7 @@ from tests.fault.laboratory import Laboratory
 from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
 from tests.support.processes import WalletProcess
+from tests.support.relay import connected
 from tests.support.waiting import eventually
 
 STEPS = ("saga.after_debit", "saga.after_credit", "ledger.after_commit", "ledger.before_commit")
@@ -19,6 +21,9 @@ SENT_BACK = """
 select count(*) from transfers where from_wallet_id = 'orphans' and request_id like $1 and status <> 'completed'
 """
 UNFINISHED = "select count(*) from transfers where status = 'debited'"
+LOCKED = "orphan-0"
+LOCK = "select from wallets where wallet_id = $1 for update"
+UNFINISHED_ELSEWHERE = f"{UNFINISHED} and to_wallet_id <> $1"
 
 
 async def kill_the_driver_between_steps(lab: Laboratory) -> None:
@@ -37,25 +42,49 @@ async def kill_the_driver_between_steps(lab: Laboratory) -> None:
     for step in STEPS[:2]:
         await lab.kill(api)
         api = await _lose_drivers(lab, api, step)
+    await lab.kill(api)
+    await _recover_beside_a_locked_receiver(lab, api)
 
 
 async def _lose_drivers(lab: Laboratory, api: WalletProcess, step: str) -> WalletProcess:
     """Transfers of which the receiver knows nothing yet, or all: who ends them can't tell which."""
+    dying = await _die_at(lab, api, step, name=step.replace(".", "-"))
+    api = await lab.start_again(dying)
+    await eventually(partial(_all_ended, lab), within=RECOVERY_SECONDS_MAX)
+    sent_back = await fetch_value(lab.database_url, SENT_BACK, f"{step.replace('.', '-')}-%")
+    assert sent_back == 0, f"{sent_back} transfers, none of which could be refused, did not arrive"
+    return api
+
+
+async def _recover_beside_a_locked_receiver(lab: Laboratory, api: WalletProcess) -> None:
+    """Somebody holds the row of one receiver: its transfers wait for that, and no other one does."""
+    dying = await _die_at(lab, api, STEPS[0], name="locked")
+
+    async def only_locked_are_left() -> bool:
+        return await fetch_value(lab.database_url, UNFINISHED_ELSEWHERE, LOCKED) == 0
+
+    async with connected(lab.database_url) as outside, outside.transaction():
+        await outside.execute(LOCK, LOCKED)
+        await lab.start_again(dying)
+        await eventually(only_locked_are_left, within=RECOVERY_SECONDS_MAX)
+        left = await fetch_value(lab.database_url, UNFINISHED)
+        lab.note(f"{left} transfers waited for a locked receiver, and all others ended")
+        assert left, "no transfer waited for the locked receiver"
+    await eventually(partial(_all_ended, lab), within=RECOVERY_SECONDS_MAX)
+
+
+async def _die_at(lab: Laboratory, api: WalletProcess, step: str, *, name: str) -> WalletProcess:
     dying = await lab.start_api(PORT=str(api.port), WALLET_FAILPOINTS=f"{step}=kill@{ORPHANS // 2}")
-    await _orphan_transfers(dying, step.replace(".", "-"))
+    await _orphan_transfers(dying, name)
     await lab.ended(dying)
     left = await fetch_value(lab.database_url, UNFINISHED)
     lab.note(f"{left} transfers lost their driver and their client: {step}")
     assert left, "the driver died without leaving a transfer behind"
-    api = await lab.start_again(dying)
+    return dying
 
-    async def all_ended() -> bool:
-        return await fetch_value(lab.database_url, UNFINISHED) == 0
 
-    await eventually(all_ended, within=RECOVERY_SECONDS_MAX)
-    sent_back = await fetch_value(lab.database_url, SENT_BACK, f"{step.replace('.', '-')}-%")
-    assert sent_back == 0, f"{sent_back} transfers, none of which could be refused, did not arrive"
-    return api
+async def _all_ended(lab: Laboratory) -> bool:
+    return await fetch_value(lab.database_url, UNFINISHED) == 0
 
 
 async def _orphan_transfers(api: WalletProcess, name: str) -> None:
