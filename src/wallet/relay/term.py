@@ -143,8 +143,19 @@ class Term:
         finally:
             await self._sealing.close()
 
+    async def _seal_the_rest(self) -> None:
+        """Seal what was committed before the stop, so that the exported head covers it, even after a short term."""
+        try:
+            connection = await self._sealing.connection()
+            await seal_batches(connection, self._lease, is_published=self._settings.amqp_url is None)
+        except LeaseLost:
+            log.warning("lease_lost", token=self._lease.token)
+        except DATABASE_ERRORS as error:
+            log.warning("rest_not_sealed", error=repr(error))
+
     async def _hand_over(self) -> None:
         if self._stop.is_set():
+            await self._seal_the_rest()
             await self._export_head()
         try:
             await release(await self._sealing.connection(), self._lease)

@@ -33,7 +33,7 @@ class FromQueue:
         self._rules = rules
         self._stop = stop
 
-    async def take_turn(self) -> bool:
+    async def take_turn(self) -> None:
         """Handle and settle one group."""
         # The database comes first: while it is away no message is taken.
         await self._database.connection()
@@ -43,10 +43,9 @@ class FromQueue:
         except (BrokerUnavailable, TopologyMismatch) as error:
             # No pause for this: the consumer waits its own back-off before it tries again.
             _log.warning("broker_unavailable", reason=str(error))
-            return True
+            return
         if group is not None:
             await self._handle(group)
-        return True
 
     async def stand_down(self) -> None:
         """Let the unsettled messages go back to the queue."""
