@@ -93,6 +93,23 @@ async def test_a_zombie_can_neither_seal_nor_mark_nor_renew_nor_release(database
         assert await seal_batches(connection, leader, is_published=False) == 1
 
 
+async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_whatever_the_clock_says(
+    database_url: str,
+) -> None:
+    """A worker beside a queue tells by that which batches the queue will not bring."""
+    async with connected(database_url) as connection:
+        lease = await take(connection, "test")
+        assert lease is not None
+        batch = await insert_batch(connection)
+        await seal_batches(connection, lease, is_published=False)
+        # As after the clock was put back by an hour.
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("update journal set sealed_at = sealed_at + interval '1 hour'")
+        await connection.execute("set session_replication_role = origin")
+        await mark_published(connection, lease, [batch.batch_id])
+        assert await count_where(connection, "published_at > sealed_at") == 1
+
+
 async def test_a_relay_whose_lease_ran_out_untaken_is_still_the_leader(database_url: str) -> None:
     async with connected(database_url) as connection:
         lease = await take(connection, "test")

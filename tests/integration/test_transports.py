@@ -1,5 +1,6 @@
 """A change of transport loses no event: whoever changes first, in either direction, and whoever ran before."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.event_log import Log
+from tests.support.previous_version import unpack_previous_version
+from tests.support.processes import Processes
 from tests.support.relay import relay_settings, running_relay
 from tests.support.worker import fetch, has_logged, projections_match, running_worker, until
 
@@ -162,4 +165,15 @@ async def test_what_is_still_in_the_queue_has_its_effect_by_a_worker_without_the
     await deployment.deposit()
     await deployment.all_published()
     await deployment.start("worker", broker=False)
+    await deployment.all_took_effect()
+
+
+async def test_what_a_relay_of_the_previous_version_without_the_broker_publishes_is_delivered(
+    deployment: Deployment, processes: Processes, tmp_path: Path
+) -> None:
+    source = str(unpack_previous_version(tmp_path / "previous"))
+    settings = {"DATABASE_URL": deployment.database_url, "PYTHONPATH": source}
+    await asyncio.to_thread(processes.start_relay, **settings)
+    await deployment.start("worker", broker=True)
+    await deployment.deposit()
     await deployment.all_took_effect()
