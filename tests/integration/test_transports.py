@@ -51,7 +51,7 @@ class Deployment:
             self.log.deposit(f"wallet-{number}", 1)
         await self.log.commit(sealed=False)
 
-    async def all_took_effect(self) -> None:
+    async def expect_every_effect(self) -> None:
         """Wait until the statistics are those of every event so far."""
         await until(projections_match, self.database_url, self.log.rows, within=WAIT_SECONDS_MAX)
 
@@ -90,7 +90,7 @@ async def test_a_relay_without_and_a_worker_with_the_broker_deliver_what_no_embe
     await deployment.start("relay", broker=False)
     await deployment.start("worker", broker=True)
     await deployment.deposit()
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()
 
 
 async def test_what_a_relay_without_the_broker_seals_after_the_workers_changed_is_delivered(
@@ -99,14 +99,14 @@ async def test_what_a_relay_without_the_broker_seals_after_the_workers_changed_i
     await deployment.start("relay", broker=False)
     await deployment.start("worker", broker=False)
     await deployment.deposit()
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()
     await deployment.stop("worker")
     await deployment.deposit()
     async with broker_worker_at_rest(deployment):
-        await deployment.all_took_effect()
+        await deployment.expect_every_effect()
         for _ in range(3):
             await deployment.deposit()
-            await deployment.all_took_effect()
+            await deployment.expect_every_effect()
 
 
 @pytest.mark.parametrize("to_broker", [True, False], ids=["to the broker", "from the broker"])
@@ -127,7 +127,7 @@ async def test_no_event_is_lost_whoever_changes_first(
             await start("relay", broker=broker)
             await start("worker", broker=broker)
             await deployment.deposit()
-            await deployment.all_took_effect()
+            await deployment.expect_every_effect()
             await deployment.stop("worker")
             await deployment.stop("relay")
     await start("relay", broker=not to_broker)
@@ -138,10 +138,10 @@ async def test_no_event_is_lost_whoever_changes_first(
         await deployment.deposit()
         await start(kind, broker=to_broker)
         await deployment.deposit()
-        await deployment.all_took_effect()
+        await deployment.expect_every_effect()
         await deployment.deposit()
         await deployment.all_published()
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()
 
 
 async def test_relays_of_both_transports_that_take_turns_lose_nothing(deployment: Deployment) -> None:
@@ -151,7 +151,7 @@ async def test_relays_of_both_transports_that_take_turns_lose_nothing(deployment
         await deployment.deposit()
         await deployment.all_published()
         await deployment.stop("relay")
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()
 
 
 async def test_what_is_still_in_the_queue_has_its_effect_by_a_worker_without_the_broker(
@@ -160,12 +160,12 @@ async def test_what_is_still_in_the_queue_has_its_effect_by_a_worker_without_the
     await deployment.start("relay", broker=True)
     async with broker_worker_at_rest(deployment):
         await deployment.deposit()
-        await deployment.all_took_effect()
+        await deployment.expect_every_effect()
     await deployment.stop("worker")
     await deployment.deposit()
     await deployment.all_published()
     await deployment.start("worker", broker=False)
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()
 
 
 async def test_what_a_relay_of_the_previous_version_without_the_broker_publishes_is_delivered(
@@ -176,4 +176,4 @@ async def test_what_a_relay_of_the_previous_version_without_the_broker_publishes
     await asyncio.to_thread(processes.start_relay, **settings)
     await deployment.start("worker", broker=True)
     await deployment.deposit()
-    await deployment.all_took_effect()
+    await deployment.expect_every_effect()

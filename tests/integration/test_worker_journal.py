@@ -257,3 +257,4 @@ async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(wire: Wir
         await fetch(wire.database_url, STEAL)
         async with wire.worker():
             await wire.matches(log.rows)
+    assert await fetch(wire.database_url, "select token from worker_checkpoint") == [(2,)]
