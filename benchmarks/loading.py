@@ -140,10 +140,12 @@ async def _seal(connection: "asyncpg.Connection[asyncpg.Record]", batches: Seque
     position, chain = head["position"], head["chain"]
     records: list[tuple[Any, ...]] = []
     now = datetime.now(UTC)
+    # As a broker confirmed them: a worker beside a queue passes over them.
+    confirmed_at = now + timedelta(microseconds=1)
     for batch in batches:
         position += 1
         chain = chain_of(chain, position, batch.digest)
-        records.append((batch.batch_id, batch.event_count, batch.digest, position, chain, now, now))
+        records.append((batch.batch_id, batch.event_count, batch.digest, position, chain, now, confirmed_at))
     columns = ["batch_id", "event_count", "digest", "position", "chain", "sealed_at", "published_at"]
     await connection.copy_records_to_table("journal", columns=columns, records=records)
     await connection.execute(MOVE_HEAD, position, chain)

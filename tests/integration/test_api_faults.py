@@ -4,15 +4,19 @@ import asyncio
 import json
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.support.api import HOST, RunningApi, head, post, running_api
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.raw_http import connected
+from tests.support.relay import relay_settings, running_relay
 from tests.support.waiting import eventually
+from wallet.api import health as health_module
 from wallet.api.audit_buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
 from wallet.api.movements import Executes
 from wallet.api.server import CannotListen, PortInUse, ServerLimits, serve
@@ -165,13 +169,46 @@ async def test_readiness_names_what_is_missing(empty_database_url: str) -> None:
     assert [error["check"] for error in not_ready.json["errors"]] == ["migrations"]
 
 
-async def test_events_that_nobody_takes_away_degrade_and_do_not_refuse(database_url: str) -> None:
+async def test_events_that_nobody_takes_away_degrade_and_do_not_refuse(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "BACKLOG_SECONDS_MAX", 0.5)
     async with running_api(database_url) as api:
         before = await api.get("/readyz")
         await api.post(DEPOSIT, BODY)
         after = await eventually(lambda: degraded(api))
     assert before.json["status"] == "ready"
-    assert [check["name"] for check in after["checks"] if check["status"] == "degraded"] == ["relay"]
+    details = {check["name"]: check["detail"] for check in after["checks"] if check["status"] == "degraded"}
+    assert details.keys() == {"relay"}
+    assert details["relay"].startswith("events wait and no relay seals them; nothing is lost; oldest unsealed ")
+    assert ", oldest unpublished " in details["relay"]
+
+
+async def test_events_wait_whatever_the_lease_and_the_clock_say(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "BACKLOG_SECONDS_MAX", 1.5)
+    async with running_api(database_url) as api:
+        await api.post(DEPOSIT, BODY)
+        # As after the clock was put back by an hour.
+        await fetch(database_url, "alter table events disable trigger user")
+        await fetch(database_url, "update events set occurred_at = now() + interval '1 hour'")
+        await fetch(database_url, "update journal_head set holder = 'x', lease_until = now() + interval '1 hour'")
+        assert (await api.get("/readyz")).json["status"] == "ready"
+        after = await eventually(lambda: degraded(api))
+    assert "no relay seals them" in next(check["detail"] for check in after["checks"] if check["name"] == "relay")
+
+
+async def test_events_that_are_sealed_and_not_published_degrade_too(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "BACKLOG_SECONDS_MAX", 0.5)
+    nowhere = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    async with running_api(database_url) as api, running_relay(relay_settings(database_url, nowhere, tmp_path)):
+        await api.post(DEPOSIT, BODY)
+        after = await eventually(lambda: degraded(api))
+    [detail] = [check["detail"] for check in after["checks"] if check["name"] == "relay"]
+    assert detail.startswith("events wait to be published; nothing is lost; oldest unsealed 0.0 s")
 
 
 async def degraded(api: RunningApi) -> dict[str, Any]:

@@ -124,6 +124,8 @@ async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> 
     assert "wallet dlq" in details["deadLetters"]
     assert found["transfers"]["stuck"] == metrics["wallet_transfers_stuck"] == 1
     assert found["deadLettersOpen"] == metrics["wallet_dead_letters_open"] == 1
+    assert found["oldestUnsealedSeconds"] >= 90
+    assert metrics["wallet_oldest_unsealed_seconds"] >= 90
     assert found["oldestUnpublishedSeconds"] >= 90
     assert metrics["wallet_oldest_unpublished_seconds"] >= 90
 

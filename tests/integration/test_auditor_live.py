@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.auditor import hand_auditor
 from tests.support.ledger import deposit, running_ledger, send
@@ -171,6 +172,24 @@ async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(boo
 
         await eventually(is_taken)
         await eventually(lambda: has_passed_since(books_url))
+
+
+async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(books_url: str) -> None:
+    """As after the clock was put back by an hour."""
+    async with connected(books_url) as connection:
+        await connection.execute("update auditor set holder = 'x', token = 7, lease_until = now() + interval '1 hour'")
+    async with running_auditor(books_url):
+        await eventually(lambda: has_passed_since(books_url))
+    assert (await row_of(books_url))[0]["token"] == 8
+
+
+async def test_an_auditor_that_stands_by_logs_once_who_holds_the_lease(books_url: str) -> None:
+    async with connected(books_url) as connection:
+        await connection.execute("update auditor set holder = 'x', lease_until = now() + interval '2 seconds'")
+    with capture_logs() as logs:
+        async with running_auditor(books_url):
+            await eventually(lambda: "audit_lease_taken" in [log["event"] for log in logs])
+    assert [log["holder"] for log in logs if log["event"] == "audit_stands_by"] == ["x"]
 
 
 async def test_an_auditor_that_slept_past_its_lease_writes_nothing(

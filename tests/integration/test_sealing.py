@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.support.postgres import PostgresServer
 from tests.support.relay import (
+    STOP_SECONDS_MAX,
     assert_journal_is_chained,
     connected,
     count_where,
@@ -25,6 +26,7 @@ from wallet.relay import term as term_module
 from wallet.relay.heads import FILENAME
 from wallet.relay.lease import Lease, LeaseLost, release, renew, take
 from wallet.relay.publish import mark_published
+from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
 from wallet.relay.term import Term
 
@@ -90,6 +92,23 @@ async def test_a_zombie_can_neither_seal_nor_mark_nor_renew_nor_release(database
         assert await count_where(connection, "position is null") == 1
         assert await count_where(connection, "published_at is not null") == 0
         assert await seal_batches(connection, leader, is_published=False) == 1
+
+
+async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_whatever_the_clock_says(
+    database_url: str,
+) -> None:
+    """A worker beside a queue tells by that which batches the queue will not bring."""
+    async with connected(database_url) as connection:
+        lease = await take(connection, "test")
+        assert lease is not None
+        batch = await insert_batch(connection)
+        await seal_batches(connection, lease, is_published=False)
+        # As after the clock was put back by an hour.
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("update journal set sealed_at = sealed_at + interval '1 hour'")
+        await connection.execute("set session_replication_role = origin")
+        await mark_published(connection, lease, [batch.batch_id])
+        assert await count_where(connection, "published_at > sealed_at") == 1
 
 
 async def test_a_relay_whose_lease_ran_out_untaken_is_still_the_leader(database_url: str) -> None:
@@ -243,6 +262,54 @@ async def test_the_head_that_is_exported_at_stop_covers_what_was_committed_just_
         await Term(relay_settings(database_url, None, tmp_path), stop, lease).lead()
         assert [row["batch_id"] for row in await sealed_rows(connection)] == [batch.batch_id]
     assert (tmp_path / FILENAME).read_text().startswith("1 ")
+
+
+async def test_a_relay_that_is_stopped_as_soon_as_it_leads_exports_the_head_of_all_that_is_committed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop comes between taking the lease and the first round of sealing."""
+    stop = asyncio.Event()
+    lead = term_module.Term.lead
+
+    async def lead_after_the_stop(term: term_module.Term) -> None:
+        stop.set()
+        await lead(term)
+
+    monkeypatch.setattr(term_module.Term, "lead", lead_after_the_stop)
+    async with connected(database_url) as connection:
+        await insert_batch(connection)
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            await run_relay(relay_settings(database_url, None, tmp_path), stop)
+        [row] = await sealed_rows(connection)
+        assert await _holder(connection) is None
+    [line] = (tmp_path / FILENAME).read_text().splitlines()
+    assert line.startswith(f"1 {row['chain'].hex()} ")
+
+
+async def test_a_relay_that_stands_by_logs_once_who_holds_the_lease(database_url: str, tmp_path: Path) -> None:
+    settings = relay_settings(database_url, None, tmp_path)
+    async with connected(database_url) as connection:
+        assert await take(connection, "another") is not None
+        with capture_logs() as logs:
+            async with running_relay(settings):
+                await eventually(lambda: "lease_taken" in [log["event"] for log in logs])
+    [waits] = [log for log in logs if log["event"] == "relay_stands_by"]
+    assert (waits["holder"], waits["log_level"]) == ("another", "info")
+    assert datetime.fromisoformat(waits["until"]).tzinfo is not None
+
+
+async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(database_url: str, tmp_path: Path) -> None:
+    """As after the clock was put back by an hour."""
+    async with connected(database_url) as connection:
+        before = await take(connection, "before")
+        assert before is not None
+        await connection.execute("update journal_head set lease_until = lease_until + interval '1 hour'")
+        async with running_relay(relay_settings(database_url, None, tmp_path)):
+            await insert_batch(connection)
+            await eventually(lambda: count_where(connection, "position = 1"))
+        await insert_batch(connection)
+        with pytest.raises(LeaseLost):
+            await seal_batches(connection, before, is_published=True)
 
 
 async def test_while_it_leads_the_relay_exports_heads(

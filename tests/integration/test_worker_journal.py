@@ -1,6 +1,7 @@
 """The embedded transport: the journal in order, one worker at a time, the checkpoint with the effects."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,11 @@ from wallet.failpoints import configure_failpoints
 STEAL = """
 update worker_checkpoint set token = token + 1, holder = 'another', lease_until = now() + interval '1 hour'
 returning position
+"""
+HOLD = "update worker_checkpoint set holder = 'another', lease_until = now() + interval '3 seconds'"
+UNPUBLISH = """
+with switched as (select set_config('session_replication_role', 'replica', false))
+update journal set published_at = null from switched
 """
 GIVE_BACK = "update worker_checkpoint set lease_until = '-infinity' returning position"
 
@@ -37,6 +43,16 @@ async def checkpoint(database_url: str) -> Any:
 async def is_at(database_url: str, position: int) -> bool:
     assert await checkpoint(database_url) == position
     return True
+
+
+async def has_followed(database_url: str, position: int, followed_position: int) -> bool:
+    query = "select position, followed_position from worker_checkpoint"
+    assert await fetch(database_url, query) == [(position, followed_position)]
+    return True
+
+
+async def is_lease_held(database_url: str) -> bool:
+    return bool(await fetch(database_url, "select from worker_checkpoint where lease_until > now()"))
 
 
 async def has_handled(database_url: str, count: int) -> bool:
@@ -130,7 +146,9 @@ async def test_when_the_active_worker_stops_another_takes_over_at_once(wire: Wir
     assert taken == [1, 2]
 
 
-async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire) -> None:
+async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As long as the other one's lease, which so is one that may be.
+    monkeypatch.setattr("wallet.worker.from_journal.LEASE", timedelta(hours=1))
     async with Log.open(wire.database_url) as log, wire.worker():
         log.deposit("alice", 1)
         first = await log.commit()
@@ -146,28 +164,97 @@ async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire) -
         await wire.matches(log.rows)
 
 
-async def test_what_the_embedded_worker_left_is_handled_after_turning_to_rabbitmq(
+async def test_beside_a_queue_only_what_no_broker_confirmed_is_handled_from_the_journal(
     database_url: str, rabbitmq_url: str
 ) -> None:
-    embedded, with_broker = Wire(database_url, None), Wire(database_url, rabbitmq_url)
+    wire = Wire(database_url, rabbitmq_url)
+    async with Log.open(database_url) as log:
+        log.deposit("alice", 1)
+        first = await log.commit(confirmed=False)
+        log.deposit("alice", 1)
+        confirmed = await log.commit()
+        log.deposit("alice", 1)
+        last = await log.commit(confirmed=False)
+        with capture_logs() as lines:
+            async with wire.worker():
+                await wire.matches([*first, *last])
+                await until(has_followed, database_url, 1, 3)
+                await wire.deliver(confirmed)
+                await wire.matches(log.rows)
+    warnings = [line["position"] for line in lines if line["event"] == "journal_has_events_without_broker"]
+    assert warnings == [1]
+    from_journal = [line["position"] for line in lines if line["event"] == "group_handled" and "position" in line]
+    assert from_journal == [1, 3]
+    assert await is_drained(rabbitmq_url)
+
+
+async def test_a_long_history_of_the_broker_is_passed_over_once(
+    database_url: str, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.worker.journal.PASSED_MAX", 7)
+    monkeypatch.setattr("wallet.worker.from_journal.PASSED_MAX", 7)
+    wire = Wire(database_url, rabbitmq_url)
+    async with Log.open(database_url) as log:
+        for _ in range(50):
+            await log.commit()
+        log.deposit("alice", 1)
+        await log.commit(confirmed=False)
+        async with wire.worker():
+            await wire.matches(log.rows)
+            await until(has_followed, database_url, 0, 51)
+        with capture_logs() as lines:
+            async with wire.worker():
+                await until(has_logged, lines, "journal_lease_taken")
+    assert [line["position"] for line in lines if line["event"] == "journal_lease_taken"] == [51]
+
+
+async def test_what_was_passed_over_is_handled_when_a_worker_without_a_broker_takes_over(
+    database_url: str, rabbitmq_url: str
+) -> None:
+    with_broker, embedded = Wire(database_url, rabbitmq_url), Wire(database_url, None)
     async with Log.open(database_url) as log:
         log.deposit("alice", 1)
         await log.commit()
+        log.deposit("bob", 1)
+        bobs = await log.commit(confirmed=False)
+        async with with_broker.worker():
+            await until(has_followed, database_url, 0, 2)
+            assert await projections_match(database_url, bobs)
         async with embedded.worker():
             await embedded.matches(log.rows)
-        for number in range(500):
-            log.deposit(f"wallet-{number % 3}", 1)
-        await log.commit()
-        with capture_logs() as lines:
-            async with with_broker.worker():
-                await with_broker.matches(log.rows)
-                await until(has_logged, lines, "journal_left_behind_handled")
-                log.deposit("bob", 1)
-                await with_broker.deliver(await log.commit())
-                await with_broker.matches(log.rows)
-    assert await fetch(database_url, "select holder from worker_checkpoint") == [(None,)]
-    assert await is_drained(rabbitmq_url)
+            await until(has_followed, database_url, 2, 2)
+
+
+async def test_a_batch_that_is_not_published_is_waited_for_however_it_is_published_then(
+    database_url: str, rabbitmq_url: str
+) -> None:
+    wire = Wire(database_url, rabbitmq_url)
+    async with Log.open(database_url) as log:
+        log.deposit("alice", 1)
+        await log.commit(confirmed=False)
+        await fetch(database_url, UNPUBLISH)
+        log.deposit("bob", 1)
+        await log.commit(confirmed=False)
+        async with wire.worker():
+            await until(is_lease_held, database_url)
+            await fetch(database_url, "update journal set published_at = sealed_at where position = 1")
+            await wire.matches(log.rows)
+
+
+async def test_a_worker_that_stands_by_logs_once_who_holds_the_lease(wire: Wire) -> None:
     with capture_logs() as lines:
-        async with with_broker.worker():
-            await until(has_logged, lines, "consumer_connected")
-    assert not await has_logged(lines, "journal_left_behind_handled")
+        await fetch(wire.database_url, HOLD)
+        async with wire.worker():
+            await until(has_logged, lines, "journal_lease_taken")
+    waits = [line for line in lines if line["event"] == "journal_stands_by"]
+    assert [(line["holder"], line["log_level"]) for line in waits] == [("another", "info")]
+
+
+async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(wire: Wire) -> None:
+    async with Log.open(wire.database_url) as log:
+        log.deposit("alice", 1)
+        await log.commit()
+        await fetch(wire.database_url, STEAL)
+        async with wire.worker():
+            await wire.matches(log.rows)
+    assert await fetch(wire.database_url, "select token from worker_checkpoint") == [(2,)]

@@ -45,7 +45,8 @@ insert into events (
 INSERT_JOURNAL: Final = "insert into journal (batch_id, event_count, digest) values ($1, $2, $3)"
 SEAL: Final = """
 update journal
-set position = (select coalesce(max(position), 0) + 1 from journal), chain = $2, sealed_at = now(), published_at = now()
+set position = (select coalesce(max(position), 0) + 1 from journal), chain = $2, sealed_at = now(),
+    published_at = now() + $3::integer * interval '1 second'
 where batch_id = $1
 returning position
 """
@@ -133,9 +134,17 @@ class Log:
         self._append(from_wallet_id, conclude(terms, CreditAccepted(terms.amount, 1)), at)
 
     async def commit(
-        self, *, sealed: bool = True, event_count: int | None = None, keep: int | None = None
+        self,
+        *,
+        sealed: bool = True,
+        confirmed: bool = True,
+        event_count: int | None = None,
+        keep: int | None = None,
     ) -> list[Row]:
-        """Write what is pending as one batch. `keep` leaves all but so many events out, as if not yet visible."""
+        """Write what is pending as one batch, published with a broker that confirmed it or without a broker.
+
+        `keep` leaves all but so many events out, as if not yet visible.
+        """
         assert self._connection is not None
         rows, self.pending = self.pending, []
         batch_id = uuid7()
@@ -144,7 +153,7 @@ class Log:
             count = len(rows) if event_count is None else event_count
             await self._connection.execute(INSERT_JOURNAL, batch_id, count, bytes(32))
             if sealed:
-                await self._connection.fetchval(SEAL, batch_id, bytes(32))
+                await self._connection.fetchval(SEAL, batch_id, bytes(32), int(confirmed))
         self.rows += rows
         self.batch_id = batch_id
         return rows
@@ -158,7 +167,7 @@ class Log:
         async with self._connection.transaction():
             await self._connection.execute(INSERT_EVENT, *columns)
             await self._connection.execute(INSERT_JOURNAL, batch_id, 1, bytes(32))
-            await self._connection.fetchval(SEAL, batch_id, bytes(32))
+            await self._connection.fetchval(SEAL, batch_id, bytes(32), 1)
 
     async def insert_events(self, rows: Sequence[Row], batch_id: UUID, *, first_ordinal: int = 0) -> None:
         """Insert the events alone."""

@@ -46,6 +46,7 @@ AUDITED: Final = {
     },
     "journal": {"positions": 48211, "gaps": 0},
     "transfers": {"stuck": 0, "oldest": None},
+    "oldestUnsealedSeconds": 0.0,
     "oldestUnpublishedSeconds": 0.0,
     "worker": {"lagEvents": 0, "lagSeconds": 0.0},
     "deadLettersOpen": 0,

@@ -42,6 +42,11 @@ class AuditCollector(Collector):
         yield _gauge("wallet_audit_full_pass_duration_seconds", "How long it took.", _or_never(full.duration_seconds))
         yield _gauge("wallet_audit_behind_batches", "Batches sealed since.", report.incremental.behind_batches)
         yield _gauge(
+            "wallet_oldest_unsealed_seconds",
+            "How long the oldest event without a place in the journal has waited.",
+            report.oldest_unsealed_seconds,
+        )
+        yield _gauge(
             "wallet_oldest_unpublished_seconds",
             "How long the oldest unpublished event has waited.",
             report.oldest_unpublished_seconds,

@@ -61,6 +61,7 @@ def report_of(reading: Reading) -> AuditResponse:
         conservation=AuditConservation(*map(_money, (sums.deposits, sums.withdrawals, sums.balances, sums.in_flight))),
         journal=AuditJournal(reading.head_position, 0 if positions is None else positions.count),
         transfers=AuditTransfers(reading.stuck_count, transfer and f"wallet {transfer[0]}, transfer {transfer[1]}"),
+        oldest_unsealed_seconds=seconds_since(reading.unsealed_at, reading.now),
         oldest_unpublished_seconds=seconds_since(reading.unpublished_at, reading.now),
         worker=AuditWorker(reading.lag.event_count, round(reading.lag_seconds, 3)),
         dead_letters_open=reading.open_letter_count,

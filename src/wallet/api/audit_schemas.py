@@ -125,6 +125,9 @@ class AuditResponse(msgspec.Struct, frozen=True, rename="camel"):
     conservation: AuditConservation
     journal: AuditJournal
     transfers: AuditTransfers
+    oldest_unsealed_seconds: Annotated[
+        Seconds, Meta(description="The age of the oldest event without a place in the journal; 0: there is none.")
+    ]
     oldest_unpublished_seconds: Annotated[Seconds, Meta(description="0: every event was published.")]
     worker: AuditWorker
     dead_letters_open: Annotated[int, Meta(ge=0)]

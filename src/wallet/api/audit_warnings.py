@@ -104,7 +104,8 @@ def _of_the_relay(reading: Reading) -> list[AuditWarning]:
     if seconds <= BACKLOG_SECONDS_MAX:
         return []
     detail = (
-        f"The oldest unpublished event has waited {seconds:.0f} s; none is lost. "
+        f"The oldest unsealed event has waited {seconds_since(reading.unsealed_at, reading.now):.0f} s, "
+        f"the oldest unpublished one {seconds:.0f} s; none is lost. "
         "Is a relay running, and is RabbitMQ there? See relay.log; the backlog drains by itself."
     )
     return [AuditWarning("relay", detail)]

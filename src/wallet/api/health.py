@@ -15,7 +15,7 @@ import structlog
 from wallet.api.schemas import CheckResult
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
-from wallet.queries.readiness import backlog_of, durability_faults
+from wallet.queries.readiness import Backlog, Waiting, backlog_of, durability_faults
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import AnyConnection, Pool
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CACHED_SECONDS: Final = 1.0
 CHECK_SECONDS_MAX: Final = 2.0
 BACKLOG_SECONDS_MAX: Final = 10.0
-"""How old the oldest unpublished event may be before the state is called degraded."""
+"""How old the oldest unsealed and the oldest unpublished event may be before the state is called degraded."""
 
 _log = structlog.get_logger("wallet.api.health")
 
@@ -45,6 +45,26 @@ class Readiness:
         return any(check.status == "degraded" for check in self.checks)
 
 
+class WaitingSince:
+    """How long the oldest batch has waited, by PostgreSQL's clock or by how long it was seen here, whichever is more.
+
+    A clock that was put back makes a batch look new; that it was the oldest all the time shows that it is not.
+    """
+
+    def __init__(self) -> None:
+        self._key: int | None = None
+        self._since = 0.0
+
+    def seconds(self, waiting: Waiting, now: float) -> float:
+        """Returns the age of what waits; `now` is a monotonic time."""
+        if waiting.key is None:
+            self._key = None
+            return 0.0
+        if waiting.key != self._key:
+            self._key, self._since = waiting.key, now
+        return max(waiting.seconds, now - self._since)
+
+
 class Health:
     """Answers whether the process is ready, from a check that is at most a second old."""
 
@@ -53,6 +73,8 @@ class Health:
         self._checking = asyncio.Lock()
         self._readiness = Readiness(())
         self._checked_at = float("-inf")
+        self._unsealed = WaitingSince()
+        self._unpublished = WaitingSince()
 
     async def readiness(self) -> Readiness:
         """The result of the latest check, made anew where it is too old."""
@@ -66,37 +88,35 @@ class Health:
     async def _check(self) -> list[CheckResult]:
         try:
             async with asyncio.timeout(CHECK_SECONDS_MAX), self._pool.acquire() as connection:
-                return await _checks(connection)
+                return await self._checks(connection)
         except DATABASE_ERRORS as error:
             # The error's text can name hosts and users; it belongs in the log, not in an answer.
             _log.warning("database_unreachable", error=repr(error))
             return [CheckResult("database", "failed", "does not answer")]
 
-
-async def _checks(connection: "AnyConnection") -> list[CheckResult]:
-    missing = await missing_migrations(connection)
-    if missing:
+    async def _checks(self, connection: "AnyConnection") -> list[CheckResult]:
+        missing = await missing_migrations(connection)
+        if missing:
+            return [
+                CheckResult("database", "ok", "answers"),
+                CheckResult("migrations", "failed", f"missing: {', '.join(missing)}; run `wallet migrate`"),
+            ]
+        faults = await durability_faults(connection)
         return [
             CheckResult("database", "ok", "answers"),
-            CheckResult("migrations", "failed", f"missing: {', '.join(missing)}; run `wallet migrate`"),
+            CheckResult("migrations", "ok", "all applied"),
+            CheckResult("durability", "failed" if faults else "ok", "; ".join(faults) or "commits are durable"),
+            self._relay_check(await backlog_of(connection)),
         ]
-    faults = await durability_faults(connection)
-    return [
-        CheckResult("database", "ok", "answers"),
-        CheckResult("migrations", "ok", "all applied"),
-        CheckResult("durability", "failed" if faults else "ok", "; ".join(faults) or "commits are durable"),
-        await _relay_check(connection),
-    ]
 
-
-async def _relay_check(connection: "AnyConnection") -> CheckResult:
-    backlog = await backlog_of(connection)
-    if backlog.unpublished_seconds is not None and backlog.unpublished_seconds > BACKLOG_SECONDS_MAX:
-        return CheckResult(
-            "relay",
-            "degraded",
-            f"the oldest unpublished event has waited {backlog.unpublished_seconds:.0f} s; nothing is lost",
-        )
-    if backlog.has_unsealed and not backlog.has_relay:
-        return CheckResult("relay", "degraded", "events wait and no relay is running; nothing is lost")
-    return CheckResult("relay", "ok", "events leave")
+    def _relay_check(self, backlog: Backlog) -> CheckResult:
+        now = asyncio.get_running_loop().time()
+        unsealed = self._unsealed.seconds(backlog.unsealed, now)
+        # What is not sealed is not published either.
+        unpublished = max(unsealed, self._unpublished.seconds(backlog.unpublished, now))
+        ages = f"oldest unsealed {unsealed:.1f} s, oldest unpublished {unpublished:.1f} s"
+        if unsealed > BACKLOG_SECONDS_MAX:
+            return CheckResult("relay", "degraded", f"events wait and no relay seals them; nothing is lost; {ages}")
+        if unpublished > BACKLOG_SECONDS_MAX:
+            return CheckResult("relay", "degraded", f"events wait to be published; nothing is lost; {ages}")
+        return CheckResult("relay", "ok", f"events leave; {ages}")

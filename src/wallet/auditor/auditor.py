@@ -27,6 +27,7 @@ from wallet.pacing import Pace
 from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
+from wallet.standby import Standby
 from wallet.verification.checks import Check
 from wallet.verification.snapshot import STATEMENT_SECONDS as PASS_STATEMENT_SECONDS
 from wallet.verification.snapshot import NotMigrated, snapshot_on
@@ -105,9 +106,10 @@ async def _until_done(work: "Callable[[], Awaitable[Result]]") -> "Result":
 
 async def _stand_by(dsn: str, holder: str) -> Tenure:
     """Wait until the lease is ours."""
+    standby = Standby(_log, "audit_stands_by")
     async with _connected(dsn, ROWS_BY_KEY) as connection:
         while True:
-            tenure = await Tenure.take(connection, holder)
+            tenure = await Tenure.take(connection, holder, standby)
             if tenure is not None:
                 return tenure
             await asyncio.sleep(STANDBY_SECONDS)

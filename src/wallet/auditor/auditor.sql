@@ -1,8 +1,11 @@
 -- name: take_lease
 update auditor
 set holder = $1, token = token + 1, lease_until = now() + $2::interval
-where only_row and (lease_until < now() or holder = $1)
+where only_row and (lease_has_ended(lease_until, now(), $2::interval) or holder = $1)
 returning token, state::text as state
+
+-- name: read_lease
+select holder, lease_until from auditor
 
 -- name: save_state
 -- Prolongs the lease; no row for a holder whose token is no longer the last.

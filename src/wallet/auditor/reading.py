@@ -28,7 +28,9 @@ class Reading:
     now: datetime
     state: State
     head_position: int
+    unsealed_at: datetime | None
     unpublished_at: datetime | None
+    """Of the oldest event that is not published: unsealed or sealed."""
     stuck_count: int
     stuck_transfer: tuple[str, UUID] | None
     open_letter_count: int
@@ -60,6 +62,7 @@ async def read_audit(pool: "Pool") -> Reading:
         now=row["now"],
         state=state,
         head_position=row["head_position"] or 0,
+        unsealed_at=row["unsealed_at"],
         unpublished_at=min(waiting, default=None),
         stuck_count=row["stuck_count"],
         stuck_transfer=(row["from_wallet_id"], row["transfer_id"]) if row["stuck_count"] else None,

@@ -1,6 +1,7 @@
 """The lease: which auditor may write, and what it writes.
 
-The time in `lease_until` only says when another may take over; the token says who writes: it grows with each taking
+The time in `lease_until` only says when another may take over, which it also may when that time is further away than a
+lease lasts, because the clock was put back; the token says who writes: it grows with each taking
 and every save compares it. So an auditor that slept past its lease finds another token, and writes nothing.
 """
 
@@ -15,6 +16,7 @@ import structlog
 
 from wallet.auditor.state import State, StateUnreadable, decode_state, encode_state
 from wallet.postgres.statements import load_statements
+from wallet.standby import Standby
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
@@ -46,10 +48,16 @@ class Tenure:
         self._saving = asyncio.Lock()
 
     @classmethod
-    async def take(cls, connection: "Connection", holder: str) -> Self | None:
-        """Take the lease if nobody else holds it; after an outage the holder may take it again at once."""
+    async def take(cls, connection: "Connection", holder: str, standby: Standby | None = None) -> Self | None:
+        """Take the lease if nobody else holds it, or report to `standby` who does.
+
+        After an outage the holder may take it again at once.
+        """
         row = await connection.fetchrow(SQL.take_lease, holder, LEASE)
         if row is None:
+            held = await connection.fetchrow(SQL.read_lease)
+            if standby is not None and held is not None:
+                standby.report(held["holder"], held["lease_until"])
             return None
         try:
             state = decode_state(row["state"])

@@ -39,15 +39,29 @@ select current_setting('fsync') as fsync,
     pg_is_in_recovery() as is_standby
 
 -- name: backlog
--- Events leave in two steps: a relay gives a journal row its place, then publishes it.
+-- Events leave in two steps: a relay gives a journal row its place, then publishes it. Of each step the oldest row that
+-- waits for it, and its age by this server's clock, which may have been changed meanwhile.
 select
+    u.seq as unsealed_seq,
     (
-        select extract(epoch from clock_timestamp() - j.sealed_at)::double precision
-        from journal j
-        where j.position is not null and j.published_at is null
-        order by j.position
-        limit 1
-    ) as unpublished_seconds,
-    exists (select from journal j where j.position is null) as has_unsealed,
-    h.lease_until > clock_timestamp() as has_relay
-from journal_head h
+        select extract(epoch from clock_timestamp() - min(e.occurred_at))::double precision
+        from events e
+        where e.batch_id = u.batch_id
+    ) as unsealed_seconds,
+    p.position as unpublished_position,
+    extract(epoch from clock_timestamp() - p.sealed_at)::double precision as unpublished_seconds
+from (values (true)) as always (only_row)
+left join lateral (
+    select j.seq, j.batch_id
+    from journal j
+    where j.position is null
+    order by j.seq
+    limit 1
+) as u on only_row
+left join lateral (
+    select j.position, j.sealed_at
+    from journal j
+    where j.position is not null and j.published_at is null
+    order by j.position
+    limit 1
+) as p on only_row

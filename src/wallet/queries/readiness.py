@@ -16,12 +16,20 @@ _DURABLE_COMMITS: Final = frozenset({"on", "remote_apply"})
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The oldest batch that waits for a step on the events' way out; a `key` of None means that none waits."""
+
+    key: int | None
+    seconds: float
+    """Its age by PostgreSQL's clock, which may have been changed since it was committed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """How far the events' way out is behind the log."""
 
-    unpublished_seconds: float | None
-    has_unsealed: bool
-    has_relay: bool
+    unsealed: Waiting
+    unpublished: Waiting
 
 
 async def durability_faults(connection: "AnyConnection") -> list[str]:
@@ -40,4 +48,7 @@ async def backlog_of(connection: "AnyConnection") -> Backlog:
     """How far the relay is behind."""
     row = await connection.fetchrow(_BACKLOG)
     assert row is not None
-    return Backlog(*row.values())
+    return Backlog(
+        Waiting(row["unsealed_seq"], max(0.0, row["unsealed_seconds"] or 0.0)),
+        Waiting(row["unpublished_position"], max(0.0, row["unpublished_seconds"] or 0.0)),
+    )

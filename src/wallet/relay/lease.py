@@ -1,8 +1,9 @@
 """The lease: which relay may seal and mark.
 
-Two things guard it. The time in `lease_until` only decides when another relay may take over; the token decides who
-writes: it grows with each taking, and every transaction that seals or marks locks `journal_head` first and
-compares. So a relay that slept past its lease finds another token, or writes as the leader it still is.
+Two things guard it. The time in `lease_until` only decides when another relay may take over, which it also may when
+that time is further away than a lease lasts, because the clock was put back. The token decides who writes: it grows
+with each taking, and every transaction that seals or marks locks `journal_head` first and compares. So a relay that
+slept past its lease finds another token, or writes as the leader it still is.
 
 Times are PostgreSQL's, read before they are bound, so a lease can only be shorter than meant, never longer.
 """
@@ -12,12 +13,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from wallet.postgres.statements import load_statements
+from wallet.standby import Standby
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
 # Long enough for a slow commit or a pause of the process, short enough that a killed leader is not missed.
-LEASE_SECONDS: Final = 4.0
+LEASE: Final = timedelta(seconds=4)
 RENEW_SECONDS: Final = 1.0
 
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
@@ -43,21 +45,23 @@ class Head:
     chain: bytes
 
 
-async def take(connection: "Connection", holder: str) -> Lease | None:
-    """Take the lease if nobody holds it. One or two round trips."""
-    head = await connection.fetchrow(_SQL.read_head)
-    assert head is not None, "journal_head has lost its row"
-    if not head["is_free"]:
-        return None
-    lease_until = head["now"] + timedelta(seconds=LEASE_SECONDS)
-    token = await connection.fetchval(_SQL.take_lease, holder, lease_until, head["token"], head["now"])
+async def take(connection: "Connection", holder: str, standby: Standby | None = None) -> Lease | None:
+    """Take the lease if nobody holds it, or report to `standby` who does. One or two round trips."""
+    row = await connection.fetchrow(_SQL.read_lease, LEASE)
+    assert row is not None, "journal_head has lost its row"
+    token = None
+    if row["is_free"]:
+        until = row["now"] + LEASE
+        token = await connection.fetchval(_SQL.take_lease, holder, until, row["token"], row["now"], LEASE)
+    elif standby is not None:
+        standby.report(row["holder"], row["lease_until"])
     return None if token is None else Lease(holder, token)
 
 
 async def renew(connection: "Connection", lease: Lease) -> None:
     """Hold the lease for its full time from now; raises LeaseLost."""
     now = await connection.fetchval(_SQL.read_clock)
-    renewed = await connection.execute(_SQL.renew_lease, now + timedelta(seconds=LEASE_SECONDS), lease.token)
+    renewed = await connection.execute(_SQL.renew_lease, now + LEASE, lease.token)
     if renewed != "UPDATE 1":
         raise LeaseLost
 

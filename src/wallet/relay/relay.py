@@ -1,7 +1,7 @@
 """The relay: gives committed batches their place in the journal and publishes their events.
 
 Phases: stand by until the lease is free → lead (see term.py): seal, publish and export heads as separate tasks →
-at stop export the head and release the lease, so that another relay takes over at once.
+at stop seal what is committed, export the head and release the lease, so that another relay takes over at once.
 
 - Sealing goes on while RabbitMQ is away; publishing catches up when it is back.
 - Without a RabbitMQ URL a batch is published by being sealed: workers read the journal itself.
@@ -24,6 +24,7 @@ from wallet.relay.lease import LEASE_SECONDS, Lease, take
 from wallet.relay.rounds import Rounds, Work
 from wallet.relay.term import Term
 from wallet.settings import Settings
+from wallet.standby import Standby
 from wallet.started import Started, report_started
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ async def _stand_by(dsn: str, stop: asyncio.Event) -> Lease | None:
     """Wait until the lease is ours; None at stop."""
     holder = f"{socket.gethostname()}:{os.getpid()}"
     lease: Lease | None = None
+    standby = Standby(log, "relay_stands_by")
     rounds = Rounds(dsn, name="relay standby", stop=stop)
     began_at_seconds = time.monotonic()
 
     async def try_to_take(connection: "Connection") -> Work:
         nonlocal lease
-        lease = await take(connection, holder)
+        lease = await take(connection, holder, standby)
         if lease is not None:
             rounds.finish()
         elif time.monotonic() - began_at_seconds > LEASE_SECONDS:

@@ -1,14 +1,21 @@
 -- Every statement that changes something takes its times as parameters: PostgreSQL's clock is read first, in a
 -- statement of its own, and what is decided by it is bound.
+-- How a batch was published is told by its times, for programs of every version: without a broker published_at is
+-- sealed_at, with a broker that confirmed every event it is later. A worker follows the journal for the former.
 
 -- name: read_head
-select holder, token, position, chain, lease_until <= clock_timestamp() as is_free, clock_timestamp() as now
+select position, chain, clock_timestamp() as now
+from journal_head
+
+-- name: read_lease
+select holder, token, lease_until, lease_has_ended(lease_until, clock_timestamp(), $1) as is_free,
+    clock_timestamp() as now
 from journal_head
 
 -- name: take_lease
 update journal_head
 set holder = $1, token = token + 1, lease_until = $2
-where token = $3 and lease_until <= $4
+where token = $3 and lease_has_ended(lease_until, $4, $5)
 returning token
 
 -- name: renew_lease
@@ -64,8 +71,9 @@ order by ordinal
 select clock_timestamp()
 
 -- name: mark_published
+-- Later than sealed_at even where the clock was put back in between.
 update journal
-set published_at = $1
+set published_at = greatest($1, sealed_at + interval '1 microsecond')
 where batch_id = any ($2::uuid[]) and published_at is null
 
 -- name: mark_as_sealed

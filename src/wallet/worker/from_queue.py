@@ -36,7 +36,7 @@ class FromQueue:
         self._stop = stop
         self._group_size = GroupSize(GROUP_SIZE_MAX)
 
-    async def take_turn(self) -> bool:
+    async def take_turn(self) -> None:
         """Handle and settle one group."""
         # The database comes first: while it is away no message is taken.
         await self._database.connection()
@@ -47,7 +47,7 @@ class FromQueue:
             # No pause for this: the consumer waits its own back-off before it tries again.
             _log.warning("broker_unavailable", reason=str(error))
             report_started(Started.BROKER_IS_AWAY)
-            return True
+            return
         if group is not None:
             try:
                 await self._handle(group)
@@ -55,7 +55,6 @@ class FromQueue:
                 self._group_size.note_failure()
                 raise
             self._group_size.note_success()
-        return True
 
     async def stand_down(self) -> None:
         """Let the unsettled messages go back to the queue."""

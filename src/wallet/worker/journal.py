@@ -9,6 +9,7 @@ A batch whose events are not all visible yet ends the reading, as does a gap in 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from wallet.domain.envelope import StoredEvent, encode_envelope
@@ -23,10 +24,13 @@ PIECE_SIZE_MAX: Final = 200
 BATCHES_READ_MAX: Final = 500
 EVENTS_READ_MAX: Final = 2_000
 """How many events are read at once, unless a single batch has more."""
+PASSED_MAX: Final = 5_000
+"""How many batches are passed over at once: a few milliseconds of an index scan."""
 
 _STATEMENTS = load_statements("wallet.worker", "worker.sql")
 _READ_JOURNAL: Final[str] = _STATEMENTS.read_journal
 _READ_BATCHES: Final[str] = _STATEMENTS.read_batches
+_PASS_BY_BROKER: Final[str] = _STATEMENTS.pass_by_broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,30 @@ class Piece:
     position: int
 
 
-async def read_pieces(connection: "Connection", position: int) -> list[Piece]:
-    """The next pieces after a position, in order; none if there is nothing to read. At most two round trips."""
-    batches = _bounded(await connection.fetch(_READ_JOURNAL, position, BATCHES_READ_MAX), position)
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A position up to which batches that a broker confirmed were passed over, and whether one follows that was not."""
+
+    position: int
+    has_unconfirmed: bool
+
+
+async def pass_by_broker(connection: "Connection", position: int) -> Passed:
+    """Pass over the batches after a position that a broker confirmed: the queue brings them. One round trip."""
+    row = await connection.fetchrow(_PASS_BY_BROKER, position, PASSED_MAX)
+    assert row is not None
+    return Passed(row["position"], row["has_unconfirmed"])
+
+
+async def read_pieces(connection: "Connection", position: int, *, with_confirmed: bool = True) -> list[Piece]:
+    """The next pieces after a position, in order; none if there is nothing to read. At most two round trips.
+
+    Without `with_confirmed` a batch that a broker confirmed ends the reading.
+    """
+    rows = await connection.fetch(_READ_JOURNAL, position, BATCHES_READ_MAX)
+    if not with_confirmed:
+        rows = list(takewhile(lambda row: not row["is_confirmed"], rows))
+    batches = _bounded(rows, position)
     if not batches:
         return []
     events = await connection.fetch(

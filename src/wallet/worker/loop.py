@@ -28,23 +28,22 @@ _log = structlog.get_logger()
 class Transport(Protocol):
     """What brings messages to the handlers."""
 
-    async def take_turn(self) -> bool:
-        """Wait for messages and handle them; False when there will never be more."""
+    async def take_turn(self) -> None:
+        """Wait for messages and handle them."""
 
     async def stand_down(self) -> None:
         """A turn failed: hold no message until the next one."""
 
 
 async def run_loop(transport: Transport, database: Database, stop: asyncio.Event) -> None:
-    """Take turns until asked to stop or nothing more will come.
+    """Take turns until asked to stop.
 
     Raises nothing but InvalidBrokerAddress, which no waiting cures.
     """
     pace = Pace(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
     while not stop.is_set():
         try:
-            if not await transport.take_turn():
-                return
+            await transport.take_turn()
             pace.reset()
         except InvalidBrokerAddress:
             raise

@@ -14,7 +14,7 @@ from wallet.rabbitmq.consumer import Consumer
 from wallet.rabbitmq.topology import Topology
 from wallet.settings import Settings
 from wallet.worker.database import Database, DatabaseNotMigrated
-from wallet.worker.from_journal import FromJournal, LeftBehind
+from wallet.worker.from_journal import BesideQueue, FromJournal
 from wallet.worker.from_queue import FromQueue
 from wallet.worker.loop import run_loop
 from wallet.worker.progress import run_progress
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Handle events until `stop` is set: from RabbitMQ if RABBITMQ_URL is given, else from the journal.
+    """Handle events until `stop` is set: from RabbitMQ if RABBITMQ_URL is given, and from the journal.
 
     Database and broker may be away, at the start and at any time: it waits for them. Any number of workers may run.
     Set `stop` and await the end: the group in hand is finished and settled first. Raises nothing but
@@ -65,7 +65,7 @@ async def _run_with_rabbitmq(dsn: str, url: str, topology: Topology, rules: Frau
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_consume(dsn, url, topology, rules, stop))
-            tasks.create_task(_follow_journal(LeftBehind, dsn, rules, stop))
+            tasks.create_task(_follow_journal(BesideQueue, dsn, rules, stop))
     except ExceptionGroup as failures:
         misconfigured = failures.subgroup(InvalidBrokerAddress)
         if misconfigured is None:

@@ -107,23 +107,45 @@ where known.status = 'failed'
 -- name: take_lease
 update worker_checkpoint
 set holder = $1, token = token + 1, lease_until = now() + $2::interval
-where only_row and (lease_until < now() or holder = $1)
-returning token, position
+where only_row and (lease_has_ended(lease_until, now(), $2::interval) or holder = $1)
+returning token, position, greatest(position, followed_position) as followed_position
+
+-- name: read_lease
+select holder, lease_until from worker_checkpoint
 
 -- name: move_checkpoint
+-- Returns no row for a holder whose token is no longer the last.
 update worker_checkpoint
-set position = greatest(position, $2), lease_until = now() + $3::interval
+set position = greatest(position, $2), followed_position = greatest(followed_position, $3),
+    lease_until = now() + $4::interval
 where only_row and token = $1
 returning position
 
 -- name: give_up_lease
 update worker_checkpoint set lease_until = '-infinity' where only_row and token = $1
 
--- name: forget_holder
-update worker_checkpoint set lease_until = '-infinity', holder = null where only_row and token = $1
+-- name: pass_by_broker
+-- Passes over the batches after a position ($1) that a broker confirmed, at most $2 of them. Returns the position of
+-- the last, and whether the batch after it was published without a broker.
+-- A relay without a broker sets published_at to sealed_at, one with a broker to a later time: see relay.sql.
+with next as (
+    select j.position, row_number() over (order by j.position) as place, j.published_at > j.sealed_at as is_confirmed
+    from journal j
+    where j.position > $1
+    order by j.position
+    limit $2
+), run as (
+    select coalesce(min(n.place) filter (where n.is_confirmed is not true or n.position <> $1 + n.place) - 1,
+        count(*)) as length
+    from next n
+)
+select $1 + r.length as position, exists (
+    select from next n where n.place = r.length + 1 and n.position = $1 + n.place and not n.is_confirmed
+) as has_unconfirmed
+from run r
 
 -- name: read_journal
-select j.position, j.batch_id, j.event_count
+select j.position, j.batch_id, j.event_count, j.published_at > j.sealed_at as is_confirmed
 from journal j
 where j.position > $1 and j.published_at is not null
 order by j.position
@@ -135,8 +157,3 @@ select k.position, e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet
 from unnest($1::uuid[], $2::bigint[]) as k (batch_id, position)
 join events e on e.batch_id = k.batch_id
 order by k.position, e.ordinal
-
--- name: read_left_behind
-select coalesce((select max(j.position) from journal j where j.published_at is not null), 0) as until
-from worker_checkpoint c
-where c.holder is not null
