@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.checkout import ROOT
 
-COMMIT = "9069cf3d5860aeb3d376bc668c3f881b714de620"
+COMMIT = "63984c9cca722a23574ae2a0d2df3ee0c87ac7b4"
 """The last one before the newest migration. Who adds a migration names the commit before it here."""
 
 
