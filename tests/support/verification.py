@@ -13,7 +13,7 @@ from wallet.verification.verify import Proof, verify
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
-GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal")
+GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal", "api_audit", "trail_prunings")
 
 
 class Unwatched(Observer):

@@ -7,10 +7,9 @@ from typing import Annotated, Final
 import typer
 
 from wallet.cli.database import DataDirectory
+from wallet.cli.operator import Actor, checked_text
 
 LIST_LIMIT_MAX: Final = 10_000
-TEXT_CHARACTERS_MAX: Final = 500
-"""Of a reason and of an actor's name."""
 
 dlq = typer.Typer(
     help="Dead letters: messages that had no effect, kept with the reason. Look at them, replay them, discard them.",
@@ -19,22 +18,6 @@ dlq = typer.Typer(
 )
 
 LetterNumber = Annotated[int, typer.Argument(metavar="ID", help="Its id in the list.", min=1, max=2**63 - 1)]
-
-
-def _text(text: str | None) -> str | None:
-    if text is None:
-        return None
-    cleaned = text.encode(errors="replace").decode().strip()
-    if not cleaned:
-        raise typer.BadParameter("it says nothing")
-    if len(cleaned) > TEXT_CHARACTERS_MAX:
-        raise typer.BadParameter(f"it has {len(cleaned)} characters; at most {TEXT_CHARACTERS_MAX} are kept")
-    return cleaned
-
-
-Actor = Annotated[
-    str | None, typer.Option(help="Who does this; the user of the operating system by default.", callback=_text)
-]
 
 
 @dlq.command(name="list")
@@ -90,7 +73,7 @@ def replay(
 @dlq.command()
 def discard(
     letter_ids: Annotated[list[int], typer.Argument(metavar="ID", help="Which.", min=1, max=2**63 - 1)],
-    reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=_text)],
+    reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=checked_text)],
     actor: Actor = None,
     data: DataDirectory = Path("data"),
 ) -> None:

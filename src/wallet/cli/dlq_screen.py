@@ -1,11 +1,9 @@
 """`wallet dlq` as its user sees it: each command opens what it needs, does its work, and says what came of it."""
 
 import io
-import os
-import pwd
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +13,7 @@ import uvloop
 from wallet.cli.database import NoDatabase, find_database
 from wallet.cli.dlq_letter import tell_letter
 from wallet.cli.dlq_list import tell_letters
+from wallet.cli.operator import CannotLog, decisions_logged, user_of_this_process
 from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.database import open_database
 from wallet.dead_letters.details import read_details
@@ -35,7 +34,6 @@ from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
 from wallet.dead_letters.routes import open_route
 from wallet.failpoints import InvalidFailpoints, configure_failpoints
-from wallet.observability import logging_to
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
 from wallet.rabbitmq.publisher import NotPublished
@@ -50,10 +48,6 @@ EXIT_DONE: Final = 0
 EXIT_NOT_DONE: Final = 1
 
 ERROR_CHARACTERS_SHOWN: Final = 300
-
-
-class CannotLog(Exception):
-    """LOG_DIR can't be written to."""
 
 
 Work = Callable[[Settings, "Connection"], Awaitable[int]]
@@ -94,7 +88,7 @@ def replay_on_screen(data: Path, ids: Sequence[int] | None, *, actor: str | None
         chosen = await _chosen(connection, ids)
         results: list[Replayed] = []
         async with open_route(settings, connection) as route:
-            replay = Replay(connection, route, actor=actor or _user(), is_forced=is_forced)
+            replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
             try:
                 async for result in replay.run(chosen):
                     results.append(result)
@@ -114,7 +108,7 @@ def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reas
     async def work(settings: Settings, connection: "Connection") -> int:
         code = EXIT_DONE
         for letter_id in await _chosen(connection, ids):
-            letter, found = await discard(connection, letter_id, actor=actor or _user(), reason=reason)
+            letter, found = await discard(connection, letter_id, actor=actor or user_of_this_process(), reason=reason)
             print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
             if found is Discarded.WAS_REPLAYED:
                 code = EXIT_NOT_DONE
@@ -131,7 +125,7 @@ def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
         settings = load_settings()
         configure_failpoints(settings.wallet_failpoints)
         dsn = find_database(settings, data)
-        with _logging(settings) if is_logged else nullcontext():
+        with decisions_logged(settings, "dlq") if is_logged else nullcontext():
             return uvloop.run(_connected(dsn, partial(work, settings)))
     except _SETTINGS_ERRORS as error:
         return _give_up(f"Wrong setting: {error}")
@@ -148,17 +142,6 @@ def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
 async def _connected(dsn: str, work: Callable[["Connection"], Awaitable[int]]) -> int:
     async with open_database(dsn) as connection:
         return await work(connection)
-
-
-@contextmanager
-def _logging(settings: Settings) -> Iterator[None]:
-    """What an operator decided is written to LOG_DIR/dlq.log too. Raises CannotLog."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(logging_to(settings, "dlq", on_terminal=False))
-        except OSError as error:
-            raise CannotLog(f"LOG_DIR is {settings.log_dir}, where nothing can be written: {error.strerror}.") from None
-        yield
 
 
 async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[LetterId]:
@@ -227,13 +210,6 @@ def _closing(letter: Letter) -> str:
 
 def _first_line(text: str) -> str:
     return clipped(printable(text.strip().partition("\n")[0]), ERROR_CHARACTERS_SHOWN)
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"
 
 
 def _give_up(message: str) -> int:
