@@ -75,12 +75,18 @@ def discard(
     letter_ids: Annotated[list[int], typer.Argument(metavar="ID", help="Which.", min=1, max=2**63 - 1)],
     reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=checked_text)],
     actor: Actor = None,
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Also where the event is in the log and has had no effect.")
+    ] = False,
     data: DataDirectory = Path("data"),
 ) -> None:
     """Close letters without effect. Their messages are kept, and `replay --force` takes it back.
+
+    A letter whose event is in the log and has had no effect is refused: replay it, or let `wallet rebuild` give the
+    effect. With --force it is closed all the same; `wallet verify` and `GET /audit` then name the event.
 
     Exit code 0: all are discarded. 1: one could not be.
     """
     from wallet.cli.dlq_screen import discard_on_screen
 
-    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason))
+    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, is_forced=is_forced))

@@ -102,15 +102,17 @@ def replay_on_screen(data: Path, ids: Sequence[int] | None, *, actor: str | None
     return _run(data, work, is_logged=True)
 
 
-def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str) -> int:
+def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str, is_forced: bool) -> int:
     """Discard these letters."""
 
     async def work(settings: Settings, connection: "Connection") -> int:
         code = EXIT_DONE
         for letter_id in await _chosen(connection, ids):
-            letter, found = await discard(connection, letter_id, actor=actor or user_of_this_process(), reason=reason)
-            print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
-            if found is Discarded.WAS_REPLAYED:
+            letter, found = await discard(
+                connection, letter_id, actor=actor or user_of_this_process(), reason=reason, is_forced=is_forced
+            )
+            _tell_discarded(letter, found)
+            if found in (Discarded.WAS_REPLAYED, Discarded.REFUSED):
                 code = EXIT_NOT_DONE
         await _remove_closed(settings, connection)
         return code
@@ -166,6 +168,20 @@ async def _remove_closed(settings: Settings, connection: "Connection") -> None:
         return
     if count:
         print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
+
+
+def _tell_discarded(letter: Letter, found: Discarded) -> None:
+    match found:
+        case Discarded.NOW:
+            print(f"{_name(letter)}: {found.value}")
+        case Discarded.REFUSED:
+            print(
+                f"{_name(letter)}: {found.value}\n"
+                f"    `wallet dlq replay {letter.letter_id}` gives it; if the replay fails, `wallet rebuild` does.\n"
+                "    --force discards it all the same"
+            )
+        case Discarded.BEFORE | Discarded.WAS_REPLAYED:
+            print(f"{_name(letter)}: {found.value}{_closing(letter)}")
 
 
 def _tell_replayed(result: Replayed) -> None:
