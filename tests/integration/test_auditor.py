@@ -109,7 +109,7 @@ async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
         await auditor.pass_over()
         assert auditor.state.width == 32
         assert auditor.faults == {}
-        assert slices == 5
+        assert slices == 6
 
 
 async def test_a_slice_of_wallets_has_as_many_buckets_as_hold_so_many_events(

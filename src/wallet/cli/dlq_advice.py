@@ -56,8 +56,8 @@ def _about_open(details: Details) -> list[str]:
     return [
         f"A replay would fail again: {details.refusal}",
         (
-            f"Find out who sent it. The event that it names is in the log (wallet {wallet_id}, version {version}) and has "
-            "had no effect: this message can't give it, `wallet rebuild` does."
+            f"Find out who sent it. The event that it names is in the log (wallet {wallet_id}, version {version}) "
+            "and has had no effect: this message can't give it, `wallet rebuild` does."
         ),
         f"Then {discard} closes it; until then it is refused.",
     ]
