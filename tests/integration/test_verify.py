@@ -288,7 +288,8 @@ SPOILT = {
         Check.OUTCOMES, "operations", "wallet alice, request t2", "toBalance 10.0000", "toBalance 1.0000",
     ),
     "a failed transfer's answer changed": Spoilt(
-        f"update operations set response = {REPLACED.format('over its limit', 'beyond its limit')} where request_id = 't3'",
+        f"update operations set response = {REPLACED.format('over its limit', 'beyond its limit')}"
+        " where request_id = 't3'",
         Check.OUTCOMES, "operations", "wallet dora, request t3", "an answer with the reason", "beyond its limit",
     ),
     "a fingerprint changed": Spoilt(

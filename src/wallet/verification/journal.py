@@ -115,16 +115,22 @@ class Chain:
         self.finding.blame("journal", row, expected=expected, found=found)
 
 
-def pages(snapshot: Snapshot, after_position: int) -> "AsyncIterator[Sequence[Record]]":
-    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none."""
-    return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN)
+def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> "AsyncIterator[Sequence[Record]]":
+    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none.
+
+    A page has at most so many events, or EVENTS_READ, or is one batch.
+    """
+    return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN, page_events)
 
 
-async def _pages(snapshot: Snapshot, statement: str, key: str, last: int) -> "AsyncIterator[Sequence[Record]]":
-    """The batches in order of the key, as many at a time as have EVENTS_READ events, and at least one."""
+async def _pages(
+    snapshot: Snapshot, statement: str, key: str, last: int, page_events: int | None = None
+) -> "AsyncIterator[Sequence[Record]]":
+    """The batches in order of the key, as many at a time as a page holds."""
+    page_events = page_events or EVENTS_READ
     while batches := await snapshot.rows(statement, last, BATCHES_READ):
         sizes = accumulate(batch["event_count"] for batch in batches)
-        within = sum(1 for _ in takewhile(lambda size: size <= EVENTS_READ, sizes))
+        within = sum(1 for _ in takewhile(lambda size: size <= page_events, sizes))
         page = batches[: max(within, 1)]
         yield page
         last = page[-1][key]
