@@ -16,6 +16,7 @@ from tests.fault.experiments.sagas import kill_the_driver_between_steps
 from tests.fault.experiments.stops import stop_everything_in_turn
 from tests.fault.experiments.storms import storm
 from tests.fault.experiments.tampering import tamper_with_the_books
+from tests.fault.experiments.thefts import steal_and_forge
 from tests.fault.experiments.together import break_several_things_at_once
 from tests.fault.experiments.workers import kill_the_worker_between_steps
 
@@ -37,4 +38,5 @@ EXPERIMENTS: Final = (
     Experiment(15, "clients that vanish", vanish, Broker.EITHER),
     Experiment(16, "books tampered with", tamper_with_the_books, Broker.EITHER),
     Experiment(17, "several of these at once", break_several_things_at_once, Broker.OWN, has_own_postgres=True),
+    Experiment(20, "events stolen and forged", steal_and_forge, Broker.SHARED),
 )
