@@ -18,6 +18,7 @@ from tests.fault.experiments.sagas import kill_the_driver_between_steps
 from tests.fault.experiments.stops import stop_everything_in_turn
 from tests.fault.experiments.storms import storm
 from tests.fault.experiments.tampering import tamper_with_the_books
+from tests.fault.experiments.thefts import steal_and_forge
 from tests.fault.experiments.together import break_several_things_at_once
 from tests.fault.experiments.transports import change_the_transport
 from tests.fault.experiments.workers import kill_the_worker_between_steps
@@ -43,4 +44,5 @@ EXPERIMENTS: Final = (
     Experiment(21, "clocks, two primaries", put_the_clock_back_and_fail_over, Broker.EITHER, has_own_postgres=True),
     Experiment(18, "COMMITs hang, clients retry", hang_commits, Broker.EITHER, has_own_postgres=True),
     Experiment(19, "change of transport", change_the_transport, Broker.SHARED),
+    Experiment(20, "events stolen and forged", steal_and_forge, Broker.SHARED),
 )

@@ -64,7 +64,6 @@ def plan_for(seed: int) -> Plan:
 async def take_back(database_url: str, key: str) -> None:
     """As the owner: the key's whole batch, and its wallet as it was before."""
     async with as_owner(database_url) as connection:
-        await connection.execute("select set_config('wallet.prunes_audit', 'yes', false)")
         await connection.execute(TAKE_BACK, key)
 
 

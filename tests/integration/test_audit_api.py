@@ -1,9 +1,11 @@
 """`GET /audit` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 
 from tests.support.api import RunningApi, running_api
 from tests.support.auditor import hand_auditor
+from tests.support.ledger import deposit, running_ledger, send
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
@@ -54,15 +57,75 @@ async def metrics_of(api: RunningApi) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-async def test_books_that_nobody_has_looked_at_are_behind_and_say_who_should(books_url: str) -> None:
+async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(books_url: str) -> None:
     async with running_api(books_url) as api:
         found = await audit_of(api)
-        assert found["status"] == "behind"
+        assert found["status"] == "starting"
+        assert "not everything has been checked once" in found["summary"]
         assert [warning["name"] for warning in found["warnings"]][:2] == ["auditor", "fullPass"]
         assert "Is a worker running?" in found["warnings"][0]["detail"]
         assert found["incremental"]["ageSeconds"] is None
         assert {check["status"] for check in found["checks"]} == {"unproved"}
         assert (await metrics_of(api))["wallet_audit_look_age_seconds"] == float("inf")
+
+
+async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(database_url: str) -> None:
+    async with running_api(database_url) as api, hand_auditor(database_url) as auditor:
+        await status_becomes(api, "starting")
+        await auditor.settle()
+        found = await status_becomes(api, "clean")
+        assert found["summary"] == "Every promise holds, and nothing is behind."
+        async with running_ledger(database_url) as ledger:
+            await send(ledger, deposit("alice", 1))
+        await seal_all(database_url)
+        found = await status_becomes(api, "starting")
+        assert {check["status"] for check in found["checks"]} == {"unproved"}
+        await auditor.look()
+        assert auditor.is_pass_wanted, "the pass must not wait for its turn"
+        await process_all(database_url)
+        await auditor.settle()
+        found = await status_becomes(api, "clean")
+        assert {check["status"] for check in found["checks"]} == {"clean"}
+
+
+async def test_clean_does_not_say_that_nothing_is_behind_while_something_is(books_url: str) -> None:
+    async with once_audited_api(books_url) as api:
+        async with running_ledger(books_url) as ledger:
+            await send(ledger, deposit("alice", 1))
+
+        async def is_told(text: str) -> bool:
+            found = await audit_of(api)
+            assert found["status"] == "clean"
+            assert "nothing is behind" not in found["summary"]
+            assert text in found["summary"]
+            return True
+
+        await eventually(partial(is_told, "events to be published"))
+        await seal_all(books_url)
+        await eventually(partial(is_told, "1 batch to be checked"))
+        async with hand_auditor(books_url) as auditor:
+            await auditor.look()
+        await eventually(partial(is_told, "1 published event to have their effects"))
+
+
+async def test_a_broken_sum_is_told_as_a_difference_beside_the_one_total(books_url: str) -> None:
+    await seal_all(books_url)
+    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+        await auditor.settle()
+        async with as_owner(books_url) as connection:
+            await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
+        auditor.state.weighed = None
+        await auditor.look()
+        found = await status_becomes(api, "broken")
+        [fault] = [fault for fault in found["faults"] if fault["check"] == "conservation"]
+        assert fault["found"] == "5.0000 too much"
+        auditor.state.faults.clear()
+        await auditor.pass_over()
+        found = await status_becomes(api, "broken")
+    [fault] = [fault for fault in found["faults"] if fault["check"] == "conservation"]
+    assert "5.0000 too much" in fault["found"]
+    numbers = set(re.findall(r"[0-9]+\.[0-9]{4}", f"{fault['expected']} {fault['found']} {fault['row']}"))
+    assert numbers == {"5.0000"}
 
 
 async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
@@ -225,8 +288,8 @@ async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
 ) -> None:
     url = own_postgres_server.create_database()
     async with running_api(url) as api:
-        await status_becomes(api, "behind")
-        assert "wallet_audit_status" in await metrics_of(api)
+        await status_becomes(api, "starting")
+        assert (await metrics_of(api))["wallet_audit_status"] == -1
         await asyncio.to_thread(own_postgres_server.stop)
 
         async def is_away() -> bool:

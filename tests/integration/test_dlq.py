@@ -144,7 +144,13 @@ async def test_a_discard_wants_a_reason_and_closes_the_letter_for_good(operator:
         assert refused.code == 2
         assert "--reason" in refused
     assert await has_open(wire, len(rows))
-    discarded = await operator.dlq("discard", letter_id, "--reason", "a test order", "--actor", "ann")
+    without_effect = await operator.dlq("discard", letter_id, "--reason", "a test order")
+    assert without_effect.code == 1
+    assert "its event is in the log and has had no effect" in without_effect
+    assert f"wallet dlq replay {letter_id}" in without_effect
+    assert "wallet rebuild" in without_effect
+    assert await has_open(wire, len(rows))
+    discarded = await operator.dlq("discard", letter_id, "--reason", "a test order", "--actor", "ann", "--force")
     assert discarded.code == 0
     assert await has_open(wire, len(rows) - 1)
     shown = await operator.dlq("show", letter_id)
@@ -162,7 +168,7 @@ async def test_a_discard_is_taken_back_by_force(operator: Operator) -> None:
     wire = operator.wire
     rows = await break_two_deposits(operator)
     letter_id = str((await operator.letters())[0]["id"])
-    assert (await operator.dlq("discard", letter_id, "--reason", "by mistake")).code == 0
+    assert (await operator.dlq("discard", letter_id, "--reason", "by mistake", "--force")).code == 0
     operator.start_worker()
     assert (await operator.dlq("replay", "--all")).code == 0
     forced = await operator.dlq("replay", letter_id, "--force")

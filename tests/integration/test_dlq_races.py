@@ -129,7 +129,7 @@ async def test_many_replays_and_discards_at_once_leave_each_letter_closed_once_a
 
     async def discard_last() -> Discarded:
         async with open_database(wire.database_url) as connection:
-            _, found = await discard(connection, LetterId(1), actor="bob", reason="enough")
+            _, found = await discard(connection, LetterId(1), actor="bob", reason="enough", is_forced=True)
             if wire.rabbitmq_url is not None:
                 await remove_closed(connection, wire.rabbitmq_url)
             return found

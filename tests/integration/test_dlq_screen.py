@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 import pytest
 
 from tests.support.broker import message_count
 from tests.support.dlq import Operator, has_open, replay
 from tests.support.event_log import Log, Row
+from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
-from tests.support.worker import Wire, publish, until
+from tests.support.worker import Wire, fetch, publish, until
+from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.database import open_database
 from wallet.rabbitmq.publisher import Message
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
@@ -168,3 +171,33 @@ async def test_a_broker_under_alarm_takes_nothing_and_the_letter_stays_open(
         rabbitmq_server.ctl("set_vm_memory_high_watermark", "0.6")
     (opened,) = await replay(wire, patience_seconds=0)
     assert opened.fate.is_replayed
+
+
+FORGED: Final = {
+    "only the event's id": {"id": "event_id"},
+    "where the event is": {"id": "event_id", "walletId": "wallet_id", "version": "version"},
+    "another wallet": {"id": "event_id", "walletId": "other", "version": "version"},
+}
+
+
+@pytest.mark.parametrize("fields", FORGED.values(), ids=FORGED)
+async def test_garbage_that_names_an_event_without_effect_is_discarded_by_force_alone(
+    operator: Operator, fields: dict[str, str]
+) -> None:
+    url = operator.wire.database_url
+    async with running_ledger(url) as ledger:
+        await send(ledger, deposit("alice", 5))
+    await seal_all(url)
+    [(event_id, version)] = await fetch(url, "select event_id::text, version from events where version = 2")
+    values = {"event_id": event_id, "wallet_id": "alice", "other": "mallory", "version": version}
+    body = json.dumps({name: values[of] for name, of in fields.items()})
+    await keep_letters(url, [Message(body.encode(), event_id, None)])
+    assert "until then it is refused" in await operator.dlq("show", "1")
+    refused = await operator.dlq("discard", "1", "--reason", "forged")
+    assert refused.code == 1
+    assert "its event is in the log and has had no effect" in refused
+    assert (await operator.dlq("discard", "1", "--reason", "forged", "--force")).code == 0
+    assert "although its event is in the log" in await operator.dlq("show", "1")
+    await keep_letters(url, [Message(body.encode() + b" ", event_id, None)])
+    await process_all(url)
+    assert (await operator.dlq("discard", "2", "--reason", "forged")).code == 0

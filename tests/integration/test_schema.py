@@ -11,6 +11,11 @@ from tests.unit.test_identifiers import GOLDEN_BUCKETS
 from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.postgres.migrations import MigrationError, migrate, missing_migrations
 
+PRUNE_CAROL = """
+insert into trail_prunings (bucket, actor, reason, before, first_id, last_id)
+select bucket, 'ann', 'a test', now(), api_audit_id, api_audit_id from api_audit where wallet_id = 'carol'
+"""
+
 
 async def test_python_and_postgresql_agree_on_buckets(database_url: str, seed: int) -> None:
     draw = random.Random(seed)
@@ -40,13 +45,18 @@ async def test_python_and_postgresql_agree_on_buckets(database_url: str, seed: i
         "update journal set digest = ''",
         "delete from journal",
         "truncate journal",
+        "update trail_prunings set reason = ''",
+        "delete from trail_prunings",
+        "truncate trail_prunings",
     ],
 )
 async def test_the_books_refuse_to_be_changed_even_by_their_owner(database_url: str, statement: str) -> None:
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("alice", 100))
         await send(ledger, transfer("alice", "bob", 1))
+        await send(ledger, deposit("carol", 1))
     connection = await asyncpg.connect(database_url)
+    await connection.execute(PRUNE_CAROL)
     with pytest.raises(asyncpg.RestrictViolationError, match="is refused"):
         await connection.execute(statement)
     await connection.close()

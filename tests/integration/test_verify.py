@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer, withdraw
+from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
-from tests.support.written_books import LAST_POSITION
+from tests.support.written_books import LAST_POSITION, process_all, seal_all
+from wallet.domain.commands import Command
+from wallet.ledger.pruning import prune_audit_rows
 from wallet.verification.checks import Check
 
 
@@ -41,6 +45,8 @@ class Spoilt:
     found: str = ""
 
 
+REPLACED = "convert_to(replace(convert_from(response, 'UTF8'), '{}', '{}'), 'UTF8')"
+OTHER_CREDIT = REPLACED.format('"toBalance":"10.0000"', '"toBalance":"1.0000"')
 ALICE_3 = "wallet_id = 'alice' and version = 3"
 BATCH_AT_7 = "(select batch_id from journal where position = 7)"
 
@@ -259,6 +265,88 @@ SPOILT = {
         "insert into processed_events values (0, gen_random_uuid(), 'success', null, 1, now())",
         Check.DELIVERY, "processed_events", "event ", "an event in the log", "none",
     ),
+    "an event's schema version changed": Spoilt(
+        f"update events set schema_version = 2 where {ALICE_3}",
+        Check.PAYLOADS, "events", "wallet alice, version 3", "schema_version 1", "schema_version 2",
+    ),
+    "a success's answer changed in what its event says": Spoilt(
+        f"update operations set response = {REPLACED.format('70.0000', '700.0000')} where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "balance 70.0000", "balance 700.0000",
+    ),
+    "a success's answer made unreadable": Spoilt(
+        "update operations set response = '[' where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "walletId alice", "no JSON object",
+    ),
+    "a refusal's answer changed": Spoilt(
+        f"update operations set response = {REPLACED.format('insufficient_funds', 'wallet_not_found')}"
+        " where request_id = 'a3'",
+        Check.OUTCOMES, "operations", "wallet alice, request a3", "code insufficient_funds", "code wallet_not_found",
+    ),
+    "a stepwise transfer's answer changed in what the receiver got": Spoilt(
+        f"update operations set response = {OTHER_CREDIT}"
+        " where request_id = 't2'",
+        Check.OUTCOMES, "operations", "wallet alice, request t2", "toBalance 10.0000", "toBalance 1.0000",
+    ),
+    "a failed transfer's answer changed": Spoilt(
+        f"update operations set response = {REPLACED.format('over its limit', 'beyond its limit')}"
+        " where request_id = 't3'",
+        Check.OUTCOMES, "operations", "wallet dora, request t3", "an answer with the reason", "beyond its limit",
+    ),
+    "a fingerprint changed": Spoilt(
+        "update operations set fingerprint = 'withdraw:3.0000:' where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "fingerprint withdraw:30.0000:", "withdraw:3.0000:",
+    ),
+    "a refusal's fingerprint changed": Spoilt(
+        "update operations set fingerprint = 'deposit:3.0000:' where request_id = 'a3'",
+        Check.OUTCOMES, "operations", "wallet alice, request a3", "the fingerprint of a withdraw", "deposit:3.0000:",
+    ),
+    "a fingerprint made an atomic one": Spoilt(
+        f"update operations set fingerprint = 'atomic:{'0' * 64}:0' where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "as its events have it", f"atomic:{'0' * 64}:0",
+    ),
+    "a success's status changed": Spoilt(
+        "update operations set status = 500 where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "status 201", "status 500",
+    ),
+    "an outcome's audit id changed": Spoilt(
+        "update operations set api_audit_id = gen_random_uuid() where request_id = 'a2'",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "as its event has it", "audit id",
+    ),
+    "a pending deposit planted": Spoilt(
+        """insert into operations
+            select bucket, wallet_id, 'planted', kind, fingerprint, 'pending', null, null, null, null, batch_id,
+                api_audit_id
+            from operations where request_id = 'a1'""",
+        Check.TRANSFERS, "operations", "wallet alice, request planted", "a transfer for a pending operation", "none",
+    ),
+    "a transfer's fingerprint changed": Spoilt(
+        "update operations set fingerprint = 'transfer:25.0000:carol' where request_id = 't1'",
+        Check.TRANSFERS, "operations", "wallet alice, request t1", "transfer:25.0000:bob", "transfer:25.0000:carol",
+    ),
+    "a row of the audit trail deleted": Spoilt(
+        "delete from api_audit where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "no row, and no record",
+    ),
+    "a refusal's row of the audit trail deleted": Spoilt(
+        "delete from api_audit where request_id = 'a3'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a3)", "status 400", "no row, and no record",
+    ),
+    "a status in the audit trail changed": Spoilt(
+        "update api_audit set status = 400 where request_id = 't2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request t2)", "status 201", "status 400",
+    ),
+    "an address in the audit trail changed": Spoilt(
+        "update api_audit set url = '/wallet/alice/deposit' where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "/wallet/alice/deposit",
+    ),
+    "a request's key in the audit trail changed": Spoilt(
+        "update api_audit set request_id = 'other' where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "of this wallet and request", "request other",
+    ),
+    "a body in the audit trail changed": Spoilt(
+        "update api_audit set body = '[]' where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+    ),
     "a failed event without its dead letter": Spoilt(
         """update processed_events set status = 'failed', error_message = 'lost'
             where event_id = (select event_id from events where wallet_id = 'eve' and version = 2)""",
@@ -290,3 +378,54 @@ async def test_what_the_owner_changed_is_found_and_named(books_url: str, spoilt:
     assert spoilt.row in first.row
     assert spoilt.expected in first.expected
     assert spoilt.found in first.found
+
+
+async def test_atomic_requests_are_proved_from_what_their_operations_did(database_url: str) -> None:
+    async with running_ledger(database_url) as ledger:
+        done: list[Command] = [
+            deposit("ann", 5, "1"),
+            deposit("ben", 7, "2"),
+            transfer("ann", "ben", 2, "3"),
+            withdraw("ben", 9, "4"),
+        ]
+        assert (await send_bulk(ledger, done, is_atomic=True)).refusal is None
+        refused = await send_bulk(ledger, [deposit("ann", 1, "5"), withdraw("ann", 100, "6")], is_atomic=True)
+        assert refused.refusal is not None
+        await send_bulk(ledger, [deposit("cat", 1, "7"), withdraw("cat", 2, "8")])
+    await seal_all(database_url)
+    await process_all(database_url)
+    assert await faults_of(database_url) == {}
+    async with as_owner(database_url) as connection:
+        for change in (
+            "fingerprint = replace(fingerprint, ':1', ':2')",
+            "fingerprint = regexp_replace(fingerprint, ':[0-9a-f]{64}:', ':' || repeat('a', 64) || ':')",
+        ):
+            copied = "create temporary table kept as select request_id, fingerprint from operations"
+            await connection.execute(copied)
+            await connection.execute(f"update operations set {change} where request_id in ('2', '6')")
+            first = (await faults_of(database_url))[Check.OUTCOMES].first
+            assert first is not None
+            assert first.table == "operations"
+            await connection.execute(
+                """update operations o set fingerprint = k.fingerprint from kept k where k.request_id = o.request_id;
+                drop table kept"""
+            )
+        await connection.execute("delete from api_audit where wallet_id is null and status <> 200")
+        first = (await faults_of(database_url))[Check.TRAIL].first
+    assert first is not None
+    assert "(wallet ann, request 5)" in first.row
+
+
+async def test_rows_of_the_trail_that_were_pruned_are_no_fault_and_those_deleted_afterwards_are(books_url: str) -> None:
+    async with connected(books_url) as connection:
+        now = await connection.fetchval("select clock_timestamp()")
+        assert await prune_audit_rows(connection, now, actor="ann", reason="a test") > 100
+    assert await faults_of(books_url) == {}
+    async with running_ledger(books_url) as ledger:
+        await send(ledger, deposit("alice", 1, "later"))
+    assert await faults_of(books_url) == {}
+    async with as_owner(books_url) as connection:
+        await connection.execute("delete from api_audit where request_id = 'later'")
+    faults = await faults_of(books_url)
+    assert faults.keys() == {Check.TRAIL}
+    assert faults[Check.TRAIL].fault_count == 1

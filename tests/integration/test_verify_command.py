@@ -37,7 +37,7 @@ def test_clean_books_give_a_line_for_each_check_and_exit_code_0(
     kept = [line for line in lines if line.startswith("✓")]
     assert [any(f" {check.title} " in line for line in kept) for check in Check if check is not Check.HEADS] == [
         True
-    ] * 12
+    ] * 14
     assert any("none given (--heads), so a cut tail can't be seen" in line for line in lines)
     assert lines[-1].startswith("clean: every promise holds, as of 20")
 
@@ -68,7 +68,7 @@ def test_a_fault_names_its_row_what_was_expected_and_what_was_found_and_gives_ex
         "    expected  balance_after 70.0000 (100.0000 − 30.0000, as FundsWithdrawn has it)\n"
         "    found     balance_after 700.0000\n"
     ) in shown
-    assert shown.splitlines()[-1].startswith("broken: I3 versions, I9 batches, I9 payloads; as of")
+    assert shown.splitlines()[-1].startswith("broken: I3 versions, I9 batches, I9 payloads, I5 once; as of")
 
 
 def test_what_only_the_worker_got_wrong_can_be_rebuilt_and_it_says_so(

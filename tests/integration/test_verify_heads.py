@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
 REWRITTEN = 113
+NEW_REASON = (
+    'update events set payload = payload || \'{"reason": "nobody knows"}\''
+    " where wallet_id = 'dora' and version in (8, 9)"
+)
+NEW_REASON_ANSWERED = """
+update operations set response = convert_to(
+    regexp_replace(convert_from(response, 'UTF8'), 'returned\\. [^"]*"', 'returned. nobody knows"'), 'UTF8')
+where request_id = 't3'
+"""
 CUT_TAIL = (
     "delete from events where wallet_id = 'eve'",
     "delete from operations where wallet_id = 'eve'",
@@ -72,7 +81,7 @@ async def test_a_tail_rewritten_with_all_that_belongs_to_it_is_found_by_the_head
         heads = tmp_path / FILENAME
         heads.write_text(f"{earlier['position']} {earlier['chain'].hex()} 2026-01-01T00:00:00.000000Z\n")
         await exported(books_url, tmp_path)
-        await rewrite_reason(connection)
+        await rewrite(connection, NEW_REASON, NEW_REASON_ANSWERED)
     assert await faults_of(books_url) == {}
     faults = await faults_of(books_url, heads)
     assert faults.keys() == {Check.HEADS}
@@ -82,12 +91,32 @@ async def test_a_tail_rewritten_with_all_that_belongs_to_it_is_found_by_the_head
     assert f"history was rewritten at positions {REWRITTEN} to {LAST_POSITION}" in first.found
 
 
-async def rewrite_reason(connection: "Connection") -> None:
-    """Change why dora's transfer failed, then every digest and chain value from there to the head."""
-    await connection.execute(
-        'update events set payload = payload || \'{"reason": "nobody knows"}\''
-        " where wallet_id = 'dora' and version in (8, 9)"
-    )
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (NEW_REASON, "an answer with the reason nobody knows"),
+        (NEW_REASON_ANSWERED, "an answer with the reason 5.0000 more would take wallet rich over its limit"),
+        ("update operations set fingerprint = 'transfer:5.0000:carol' where request_id = 't3'", "transfer:5.0000:rich"),
+    ],
+    ids=["the event", "the answer", "the fingerprint"],
+)
+async def test_an_event_and_its_operation_that_disagree_are_named_though_digest_and_chain_fit(
+    books_url: str, change: str, expected: str
+) -> None:
+    async with as_owner(books_url) as connection:
+        await rewrite(connection, change)
+    faults = await faults_of(books_url)
+    first = faults[Check.OUTCOMES].first
+    assert faults.keys() <= {Check.OUTCOMES, Check.TRANSFERS}
+    assert first is not None
+    assert first.row == "wallet dora, request t3"
+    assert expected in first.expected
+
+
+async def rewrite(connection: "Connection", *changes: str) -> None:
+    """Change something of a late batch, then every digest and chain value from there to the head."""
+    for change in changes:
+        await connection.execute(change)
     rows = await connection.fetch(
         "select batch_id, position, chain from journal where position >= $1 order by position", REWRITTEN - 1
     )

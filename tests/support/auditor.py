@@ -43,6 +43,14 @@ class HandAuditor:
         while not await look_once(self._looking, self._tenure):
             pass
 
+    async def look_once(self) -> bool:
+        """One look; whether nothing is left to look at."""
+        return await look_once(self._looking, self._tenure)
+
+    async def set_statement_timeout(self, value: str) -> None:
+        """How long a statement of a look may take."""
+        await self._looking.execute("select set_config('statement_timeout', $1, false)", value)
+
     async def pass_on(self) -> float:
         """One slice; for how many seconds it would rest from it."""
         return await pass_on_once(self._passing, self._tenure)

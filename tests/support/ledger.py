@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ def audit_of(command: Command) -> AuditRecord:
         url=f"/wallet/{command.wallet_id}/{type(command).__name__.lower()}",
         body="{}",
         body_length=2,
-        body_sha256=bytes(32),
+        body_sha256=sha256(b"{}").digest(),
         headers_json="{}",
         client_ip="127.0.0.1",
         wallet_id=command.wallet_id,

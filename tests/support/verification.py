@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.support.relay import connected
 from wallet.verification.checks import Check, Finding, Observer, Pass
+from wallet.verification.delivery import EFFECT_WITHIN
 from wallet.verification.heads import ExportedHeads
 from wallet.verification.verify import Proof, verify
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
-GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal")
+GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal", "api_audit", "trail_prunings")
 
 
 class Unwatched(Observer):
@@ -29,14 +31,17 @@ class Unwatched(Observer):
         """Nothing to show."""
 
 
-async def proof_of(database_url: str, heads: Path | None = None) -> Proof:
+async def proof_of(database_url: str, heads: Path | None = None, *, effect_within: timedelta = EFFECT_WITHIN) -> Proof:
     """Verify a database."""
-    return await verify(database_url, Unwatched(), None if heads is None else ExportedHeads.of(heads))
+    exported = None if heads is None else ExportedHeads.of(heads)
+    return await verify(database_url, Unwatched(), exported, effect_within)
 
 
-async def faults_of(database_url: str, heads: Path | None = None) -> dict[Check, Finding]:
+async def faults_of(
+    database_url: str, heads: Path | None = None, *, effect_within: timedelta = EFFECT_WITHIN
+) -> dict[Check, Finding]:
     """What is wrong with a database, by check."""
-    proof = await proof_of(database_url, heads)
+    proof = await proof_of(database_url, heads, effect_within=effect_within)
     return {finding.check: finding for finding in proof.findings if finding.fault_count}
 
 

@@ -13,6 +13,7 @@ from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.comparison import ABSENT, Difference, NotComparable, differences
 from wallet.dead_letters.details import Details
 from wallet.dead_letters.letters import Kind, Letter, LetterId, State, StoredMessage
+from wallet.dead_letters.waiting import WaitingEvent
 from wallet.domain.identifiers import EventId, WalletId
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,7 +38,7 @@ LETTER = Letter(
 
 def details_of(body: bytes, *, body_bytes: int | None = None) -> Details:
     letter = replace(LETTER, body_bytes=len(body) if body_bytes is None else body_bytes)
-    return Details(letter, StoredMessage(body, None, None, {}, []), None, None, None)
+    return Details(letter, StoredMessage(body, None, None, {}, []), None, None, None, None)
 
 
 def shown(body: bytes, *, body_bytes: int | None = None) -> str:
@@ -125,3 +126,13 @@ def test_what_is_no_json_object_is_not_compared(body: bytes) -> None:
 def test_the_advice_fits_the_case(fields: dict[str, Any], refusal: str | None, first_words: str) -> None:
     details = replace(details_of(b"{}"), letter=replace(LETTER, **fields), refusal=refusal)
     assert advice(details)[0].startswith(first_words)
+
+
+def test_of_an_event_that_waits_for_its_effect_the_advice_names_the_cure_and_that_a_discard_is_refused() -> None:
+    waiting = replace(details_of(b"{}"), waiting_event=WaitingEvent(WalletId("alice"), 7))
+    refused = " ".join(advice(replace(waiting, letter=LETTER, refusal="UndecodableMessage")))
+    assert "wallet alice, version 7" in refused
+    assert "`wallet rebuild`" in refused
+    assert "until then it is refused" in refused
+    discarded = advice(replace(waiting, letter=replace(LETTER, state=State.DISCARDED)))
+    assert "`wallet rebuild`" in " ".join(discarded)

@@ -4,9 +4,10 @@ from typing import Final
 
 AUDIT_DESCRIPTION: Final = """\
 Cheap enough to ask every few seconds. What changed is looked at every 5 seconds, everything else by a pass in the \
-background, whose age and duration are told. **clean**: every promise holds and nothing is behind. **behind**: nothing \
-is lost, see `warnings`. **broken**: `faults` names the first row of each promise that is broken, until a whole pass \
-finds it mended. The status is 200 in all three.
+background, whose age and duration are told. **starting**: not everything has been checked once yet. **clean**: every \
+promise holds and nothing is overdue; the summary says what is under way. **behind**: nothing is lost, see `warnings`. \
+**broken**: `faults` names the first row of each promise that is broken, until a whole pass finds it repaired. The \
+HTTP status is 200 in all four.
 """
 AUDITED: Final = {
     "status": "broken",

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from wallet.api.audit_schemas import AuditResponse
 
-_STATUS: Final = {"clean": 0, "behind": 1, "broken": 2}
+_STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
 
 
 class AuditCollector(Collector):
@@ -27,7 +27,11 @@ class AuditCollector(Collector):
         report = self.report
         if report is None:
             return
-        yield _gauge("wallet_audit_status", "0 clean, 1 behind, 2 broken.", _STATUS[report.status])
+        yield _gauge(
+            "wallet_audit_status",
+            "0 clean, 1 behind, 2 broken, -1 not everything was checked once.",
+            _STATUS[report.status],
+        )
         faults = GaugeMetricFamily("wallet_audit_faults", "Rows that break a promise.", labels=("check", "invariant"))
         for check in report.checks:
             faults.add_metric((check.name, check.invariant), check.faults)

@@ -1,5 +1,6 @@
 """From what the auditor stored to what `GET /audit` answers."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
@@ -23,7 +24,7 @@ from wallet.auditor.full_pass import progress_of
 from wallet.auditor.reading import Reading
 from wallet.auditor.state import Passing, StoredFault, Sums
 from wallet.domain.money import format_money
-from wallet.verification.checks import Check
+from wallet.verification.checks import Check, counted
 
 _PROGRESS_MIN: Final = 0.05
 """Before that, how long a pass will take is a guess: then the last one says."""
@@ -35,7 +36,13 @@ _THINK: Final = (
     "Run `wallet verify` for the whole picture, keep a dump, find out who could write. Do not repair by hand: "
     "corrections are new deposits, withdrawals or transfers."
 )
+_LOST: Final = (
+    "The log itself is whole, but these events had no effect and nothing brings them any more. `wallet rebuild` gives "
+    "the effects; where a dead letter was discarded by mistake, `wallet dlq replay --force` does. Then find out who "
+    "took the messages: who can read the queue, who discarded, whether the transport was changed."
+)
 _CURES: Final = {
+    Check.EFFECTS: _LOST,
     Check.PROJECTIONS: _REBUILD,
     Check.HEADS: "The auditor itself had seen this position: the journal lost or rewrote it. Compare it with backups. "
     + _THINK,
@@ -52,8 +59,8 @@ def report_of(reading: Reading) -> AuditResponse:
     positions = reading.state.faults.get(Check.POSITIONS.name)
     transfer = reading.stuck_transfer
     return AuditResponse(
-        status=_status(faults, warnings),
-        summary=_summary(faults, warnings),
+        status=_status(reading, faults, warnings),
+        summary=_summary(reading, faults, warnings),
         checked_at=format_time(reading.now),
         faults=faults,
         warnings=warnings,
@@ -70,19 +77,38 @@ def report_of(reading: Reading) -> AuditResponse:
     )
 
 
-def _status(faults: list[AuditFault], warnings: list[AuditWarning]) -> AuditStatus:
+def _status(reading: Reading, faults: list[AuditFault], warnings: list[AuditWarning]) -> AuditStatus:
     if faults:
         return "broken"
+    if reading.is_starting:
+        return "starting"
     return "behind" if warnings else "clean"
 
 
-def _summary(faults: list[AuditFault], warnings: list[AuditWarning]) -> str:
+def _summary(reading: Reading, faults: list[AuditFault], warnings: list[AuditWarning]) -> str:
     if faults:
         names = ", ".join(f"{fault.invariant} {fault.check}" for fault in faults)
         return f"A promise is broken: {names}. Each fault names its first row."
+    if reading.is_starting:
+        return "No fault was found, but not everything has been checked once yet: see fullPass and warnings."
     if warnings:
         return "No promise is broken, but something is behind: " + ", ".join(each.name for each in warnings) + "."
+    under_way = ", ".join(_under_way_now(reading))
+    if under_way:
+        return f"Every promise holds as far as it was checked; under way, and not overdue: {under_way}."
     return "Every promise holds, and nothing is behind."
+
+
+def _under_way_now(reading: Reading) -> Iterator[str]:
+    """What is not done yet, as always at work; a warning speaks of it as soon as it is overdue."""
+    looked = reading.state.looked
+    unchecked = reading.head_position - (0 if looked is None else looked.head.position)
+    if unchecked > 0:
+        yield f"{counted(unchecked, 'batch')} to be checked"
+    if reading.unpublished_at is not None:
+        yield "events to be published"
+    if reading.lag.event_count:
+        yield f"{counted(reading.lag.event_count, 'published event')} to have their effects"
 
 
 def _fault(check: Check, fault: StoredFault) -> AuditFault:
@@ -107,7 +133,7 @@ def _check(check: Check, reading: Reading) -> AuditCheck:
         name=check.title,
         invariant=check.invariant,
         promise=check.promise,
-        status="broken" if fault else "clean" if tally else "unproved",
+        status="broken" if fault else "unproved" if tally is None or reading.is_starting else "clean",
         looked_at=0 if tally is None else tally.looked_at,
         faults=0 if fault is None else fault.count,
     )

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from wallet.api.schemas import Time
 
-AuditStatus = Literal["clean", "behind", "broken"]
+AuditStatus = Literal["starting", "clean", "behind", "broken"]
 
 SignedMoney = Annotated[
     str,
@@ -49,7 +49,7 @@ class AuditCheck(msgspec.Struct, frozen=True, rename="camel"):
     invariant: str
     promise: str
     status: Annotated[
-        Literal["clean", "broken", "unproved"], Meta(description="unproved: no full pass has come to its end yet")
+        Literal["clean", "broken", "unproved"], Meta(description="unproved: no full pass has looked at it yet")
     ]
     looked_at: Annotated[int, Meta(description="How much the last full pass held against it.", ge=0)]
     faults: Annotated[int, Meta(ge=0)]
@@ -115,7 +115,10 @@ class AuditResponse(msgspec.Struct, frozen=True, rename="camel"):
 
     status: Annotated[
         AuditStatus,
-        Meta(description="clean; behind: something is late, nothing is lost; broken: a promise is broken"),
+        Meta(
+            description="starting: not everything has been checked once; clean; behind: something is late, nothing is "
+            "lost; broken: a promise is broken"
+        ),
     ]
     summary: Annotated[str, Meta(description="The same in a sentence.")]
     checked_at: Time

@@ -144,11 +144,18 @@ async def look_once(connection: "Connection", tenure: Tenure) -> bool:
     start = start_of(state)
     if start is not None:
         async with snapshot_on(connection) as snapshot:
-            look = Look(snapshot, start)
-            looked = await look.run(state.looked)
+            look = Look(snapshot, start, waiting=state.waiting, page_events=state.page_events)
+            try:
+                looked = await look.run(state.looked)
+            except DATABASE_ERRORS:
+                state.page_events = max(state.page_events // 2, 1)
+                raise
             if looked.is_caught_up and is_weighing_due(state, looked.taken_at):
                 await _weigh(look, state, looked)
         apply(state, look, start, looked)
+        if state.has_checked_nothing:
+            # The first pass was over an empty journal: the next one is not to wait for its turn.
+            tenure.pass_wanted.set()
         if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
             # The sums name no wallet; the pass does.
             state.due_at = looked.taken_at

@@ -99,20 +99,56 @@ where t.status = 'debited' and not exists (
 set local enable_seqscan = on
 
 -- name: unprocessed
--- The next batches after a position, with how many of their events had no effect yet and no dead letter.
-select j.position, j.published_at is not null as is_published, u.event_count, u.oldest_at
+-- The batches after a position up to another: how many of their events had no effect, and of those how many have
+-- neither an open dead letter nor one that was replayed, so that they still wait.
+select j.position, j.published_at is not null as is_published, j.published_at,
+    j.published_at = j.sealed_at as is_in_journal_only, u.missing_count, u.event_count, u.oldest_at
 from (
-    select position, batch_id, published_at
+    select position, batch_id, published_at, sealed_at
     from journal
-    where position > $1
-    order by position
-    limit $2
+    where position > $1 and position <= $2
 ) as j
 cross join lateral (
-    select count(*) as event_count, min(e.occurred_at) as oldest_at
-    from events e
-    where e.batch_id = j.batch_id
-        and not exists (select from processed_events p where p.bucket = e.bucket and p.event_id = e.event_id)
-        and not exists (select from dead_letters d where d.event_id = e.event_id)
+    select count(*) as missing_count, count(*) filter (where not m.has_letter) as event_count,
+        min(m.occurred_at) filter (where not m.has_letter) as oldest_at
+    from (
+        select e.occurred_at, exists (
+            select from dead_letters d where d.event_id = e.event_id and d.state in ('open', 'replayed')
+        ) as has_letter
+        from events e
+        where e.batch_id = j.batch_id
+            and not exists (
+                select from processed_events p
+                where p.bucket = e.bucket and p.event_id = e.event_id and p.status = 'success'
+            )
+    ) as m
 ) as u
 order by j.position
+
+-- name: missing_events
+-- The events without effect in batches that were passed over.
+select e.bucket, e.event_id, e.wallet_id, e.version, j.position, j.published_at
+from journal j
+join events e on e.batch_id = j.batch_id
+where j.position = any ($1::bigint[])
+    and not exists (
+        select from processed_events p
+        where p.bucket = e.bucket and p.event_id = e.event_id and p.status = 'success'
+    )
+order by j.position, e.ordinal
+limit $2
+
+-- name: waiting_events
+-- What became of events that had no effect.
+select k.event_id, exists (
+        select from processed_events p
+        where p.bucket = k.bucket and p.event_id = k.event_id and p.status = 'success'
+    ) as has_effect,
+    coalesce(d.is_open, false) as is_open, coalesce(d.is_discarded, false) as is_discarded, d.replayed_at
+from unnest($1::smallint[], $2::uuid[]) as k (bucket, event_id)
+cross join lateral (
+    select bool_or(l.state = 'open') as is_open, bool_or(l.state = 'discarded') as is_discarded,
+        max(l.updated_at) filter (where l.state = 'replayed') as replayed_at
+    from dead_letters l
+    where l.event_id = k.event_id
+) as d

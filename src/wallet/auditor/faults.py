@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -23,6 +24,8 @@ def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
             _tell(finding.check, fault)
         else:
             known.seen_at = at
+            if finding.check in _NAMES_ALL and fault.count > known.count:
+                known.row = fault.row
             known.count = max(known.count, fault.count)
 
 
@@ -57,7 +60,9 @@ def conclude(state: State, passing: Passing, at: datetime) -> None:
     state.passing = None
 
 
-_WARNINGS_KEPT = 5
+_WARNINGS_KEPT: Final = 5
+_NAMES_ALL: Final = frozenset({Check.EFFECTS})
+"""Checks whose fault names each row, not only the first: one that is found later is added to the record."""
 
 
 def _fault_of(finding: Finding, at: datetime) -> StoredFault | None:

@@ -3,14 +3,15 @@
 | stage | a slice is | proves |
 |---|---|---|
 | totals | the whole, two sums | I1; where looks may begin anew |
-| wallets | some buckets | I2, I3, I4, nothing outside the journal (I9), the inbox (I6) |
+| wallets | some buckets | I2, I3, I4, nothing outside the journal (I9), the inbox (I6), effects (I17) |
 | journal | the next EVENTS_READ events along the chain; at its end the head and what is not sealed | I5, I9 |
 | transfers | the whole, joins | I7, and the heads remembered (I9) |
+| trail | the whole, a join | I18 |
 | projections | the whole, one stream | I8 |
 
-A slice of the wallets grows while it is quick and shrinks when it is slow. Transfers and projections join wallets of
-all buckets with each other, so their slice is the whole. Where a pass stands is kept in the state after each slice: a
-restart goes on there.
+A slice of the wallets grows while it is quick and shrinks when it is slow. Transfers, trail and projections join
+wallets of all buckets with each other, so their slice is the whole. Where a pass stands is kept in the state after
+each slice: a restart goes on there.
 """
 
 import time
@@ -32,6 +33,7 @@ from wallet.verification.journal import JournalWalk
 from wallet.verification.projections import prove_projections
 from wallet.verification.snapshot import Buckets, Snapshot
 from wallet.verification.strays import prove_no_strays
+from wallet.verification.trail import prove_trail
 from wallet.verification.transfers import prove_transfers
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ SLICE_SECONDS_MIN: Final = 0.25
 SLICE_SECONDS_MAX: Final = 1.0
 """How long a slice of the wallets should take: shorter ones grow, longer ones shrink."""
 
-STAGES: Final = ("totals", "wallets", "journal", "transfers", "projections")
+STAGES: Final = ("totals", "wallets", "journal", "transfers", "trail", "projections")
 
 _log = structlog.get_logger()
 
@@ -70,7 +72,7 @@ async def prove_slice(snapshot: Snapshot, state: State) -> None:
 
 def progress_of(passing: Passing, end: int) -> float:
     """How much of a pass is done, from 0 to 1; `end` is the last position of the journal."""
-    wallets, journal, transfers, projections = 0.02, 0.42, 0.85, 0.90
+    wallets, journal, transfers, trail, projections = 0.02, 0.42, 0.80, 0.85, 0.90
     match passing.stage:
         case "totals":
             return 0.0
@@ -80,6 +82,8 @@ def progress_of(passing: Passing, end: int) -> float:
             return journal + (transfers - journal) * min(passing.head.position / max(end, 1), 1.0)
         case "transfers":
             return transfers
+        case "trail":
+            return trail
         case _:
             return projections
 
@@ -131,8 +135,14 @@ async def _prove_transfers(snapshot: Snapshot, state: State, passing: Passing) -
     findings = await prove_transfers(snapshot, ends=False)
     lost = await find_lost(snapshot, known, heads)
     state.lost = [head for head in state.lost if head in lost or head not in known]
-    passing.stage = "projections"
+    passing.stage = "trail"
     return [*findings, heads]
+
+
+async def _prove_trail(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    findings = await prove_trail(snapshot)
+    passing.stage = "projections"
+    return findings
 
 
 async def _prove_projections(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
@@ -146,5 +156,6 @@ _PROVE: "Final[dict[str, Prove]]" = {
     "wallets": _prove_wallets,
     "journal": _prove_journal,
     "transfers": _prove_transfers,
+    "trail": _prove_trail,
     "projections": _prove_projections,
 }

@@ -7,24 +7,28 @@
 | wallets they touched | I2, I3, I4: each event follows from the one before, the row is its wallet's last event | 1 |
 | sums | I1: what is in flight by the events is what unfinished transfers say | 3, when caught up |
 | balances | I1: what all wallets hold is what the sums say | 2, when caught up, twice a minute at most |
-| lag | how far the worker is behind | 1 for each 200 batches |
+| worker | I17: how far it is behind, and which events it lost | 3, and 2 for each page that still waits |
 
-Bounds: EVENTS_MAX events a look (or one page more); the rest is for the next look, which then begins at once. The one
-snapshot is why nothing that is under way looks like a fault. A look changes the state only at its end, at once.
+Bounds: EVENTS_MAX events and SECONDS_MAX a look (or one page more); the rest is for the next look, which then begins
+at once. A look that failed is tried again with half the events in a page, so that one over cold tables on a slow disk
+comes to an end within what a transaction may take. The one snapshot is why nothing that is under way looks like a
+fault. A look changes the state only at its end, at once.
 """
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from wallet.auditor.lag import lag_of
-from wallet.auditor.state import SUMMED, Head, Looked, Start, State, Sums, sums_of
+from wallet.auditor.lag import Followed, follow_worker
+from wallet.auditor.state import PAGE_EVENTS_MAX, SUMMED, Head, Looked, Start, State, Sums, Waiting, sums_of
 from wallet.auditor.tenure import SQL
-from wallet.domain.money import ZERO, add, format_money
+from wallet.domain.money import ZERO, add, format_money, subtract
 from wallet.verification.batches import BatchProof, read_payload
 from wallet.verification.checks import Check, Finding, Unwatched
+from wallet.verification.conservation import too_much_or_little
 from wallet.verification.histories import HistoryWalk
 from wallet.verification.journal import Chain, pages, prove_batches
 from wallet.verification.snapshot import SQL as PROOF_SQL
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 EVENTS_MAX: Final = 10_000
 """A quarter of a second of proving: the worker beside it waits no longer, and the lease is renewed in time."""
+SECONDS_MAX: Final = 2.0
+"""Of proving batches. A look is one transaction, which the server ends after 8 seconds."""
 UNSEALED_MAX: Final = 1_000
 """More batches without a place have no relay; the sums then wait for one."""
 LOST_MAX: Final = 10
@@ -49,8 +55,14 @@ _EVENTS_OF_WALLET = dict[tuple[int, str], list["Record"]]
 class Look:
     """One look from where the last one ended. `findings` are whole when `run` has returned."""
 
-    def __init__(self, snapshot: Snapshot, start: Start) -> None:
+    def __init__(
+        self, snapshot: Snapshot, start: Start, *, waiting: Sequence[Waiting] = (), page_events: int = PAGE_EVENTS_MAX
+    ) -> None:
         self._snapshot = snapshot
+        self._waiting = list(waiting)
+        self._page_events = page_events
+        self._began_at = start.head.position
+        self.followed: Followed | None = None
         self._chain = Chain(start.head.position, start.head.chain)
         self._batches = BatchProof()
         self._walk = HistoryWalk()
@@ -66,7 +78,8 @@ class Look:
     def findings(self) -> list[Finding]:
         """What the look found, by check."""
         proved = [self._batches.digests, self._batches.payloads, self._batches.outcomes]
-        return [self._heads, self._chain.finding, *proved, *self._walk.findings, self._conservation]
+        effects = [] if self.followed is None else [self.followed.effects]
+        return [self._heads, self._chain.finding, *proved, *self._walk.findings, self._conservation, *effects]
 
     async def run(self, last: Looked | None) -> Looked:
         """Look. Raises one of DATABASE_ERRORS, and then nothing was found."""
@@ -80,13 +93,15 @@ class Look:
             self._chain.position, self._chain.value = end.position, end.chain
         sums = self._before.plus(sums_of(self._amounts))
         in_flight = await self._prove_in_flight(sums) if is_caught_up else sums.in_flight
+        followed_from = self._began_at if last is None else last.lag.position
+        self.followed = await follow_worker(self._snapshot, followed_from, self._waiting, self._page_events)
         return Looked(
             taken_at=self._snapshot.taken_at,
             seconds=time.monotonic() - begun,
             head=Head(self._chain.position, self._chain.value),
             sums=sums,
             in_flight=in_flight,
-            lag=await lag_of(self._snapshot, self._chain.position if last is None else last.lag.position),
+            lag=self.followed.lag,
             is_caught_up=is_caught_up,
         )
 
@@ -103,8 +118,8 @@ class Look:
 
     async def _prove_batches(self) -> _EVENTS_OF_WALLET:
         by_wallet: _EVENTS_OF_WALLET = defaultdict(list)
-        count = 0
-        async for page in pages(self._snapshot, self._chain.position):
+        count, begun = 0, time.monotonic()
+        async for page in pages(self._snapshot, self._chain.position, self._page_events):
             for batch in page:
                 self._chain.follow(batch)
             for event in await prove_batches(self._snapshot, page, self._batches, Unwatched()):
@@ -112,7 +127,7 @@ class Look:
                 by_wallet[event["bucket"], event["wallet_id"]].append(event)
                 if event["type"] in SUMMED:
                     self._amounts[event["type"]] = add(self._amounts[event["type"]], event["amount"])
-            if count >= EVENTS_MAX:
+            if count >= EVENTS_MAX or time.monotonic() - begun > SECONDS_MAX:
                 break
         for events in by_wallet.values():
             events.sort(key=lambda event: event["version"])
@@ -187,8 +202,8 @@ class Look:
             self._conservation.blame(
                 "wallets, events",
                 f"the sum over {wallets['wallet_count']} wallets",
-                expected=f"balances {_signed(self._now.balances)}, by all events",
-                found=f"balances {_signed(wallets['balance'])}",
+                expected="the balances that all events give",
+                found=too_much_or_little(subtract(wallets["balance"], self._now.balances)),
             )
             self.is_off_balance = True
         return time.monotonic() - begun
@@ -217,6 +232,10 @@ def start_of(state: State) -> Start | None:
 def apply(state: State, look: Look, start: Start, looked: Looked) -> None:
     """What the look learned becomes what is known."""
     state.looked = looked
+    if look.followed is not None:
+        state.waiting = look.followed.waiting
+    if looked.seconds < SECONDS_MAX / 2:
+        state.page_events = min(state.page_events * 2, PAGE_EVENTS_MAX)
     if state.start is start:
         state.start = None
     state.lost = [*state.lost, *(head for head in look.lost if head not in state.lost)][-LOST_MAX:]

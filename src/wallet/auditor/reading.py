@@ -7,7 +7,6 @@ from uuid import UUID
 
 import asyncpg
 
-from wallet.auditor.lag import BATCHES_READ
 from wallet.auditor.state import Lag, State, StateUnreadable, decode_state
 from wallet.auditor.tenure import SQL
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from wallet.postgres.connections import Pool
 
 
+BATCHES_READ: Final = 200
+"""What is counted of a worker's lag where no auditor counts it: a lower bound."""
 LOOK_OLD: Final = timedelta(seconds=40)
 """A look comes every 5 seconds, and after a crash another auditor takes over within 25."""
 
@@ -37,6 +38,14 @@ class Reading:
     lag: Lag
     """The worker's: as the last look had it, or counted now where that was too long ago."""
     lag_at: datetime
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether not everything has been checked once: no full pass has ended, or only one over an empty journal."""
+        passed = self.state.passed
+        if passed is None or self.state.looked is None:
+            return True
+        return passed.head.position == 0 and self.head_position > 0
 
     @property
     def lag_seconds(self) -> float:
@@ -79,6 +88,7 @@ async def _lag_of(pool: "Pool", state: State, now: datetime) -> tuple[Lag, datet
         return Lag(), now
     if now - looked.taken_at <= LOOK_OLD:
         return looked.lag, looked.taken_at
-    rows = [row for row in await fetch(pool, SQL.unprocessed, looked.lag.position, BATCHES_READ) if row["is_published"]]
+    last = looked.lag.position + BATCHES_READ
+    rows = [row for row in await fetch(pool, SQL.unprocessed, looked.lag.position, last) if row["is_published"]]
     oldest_at = min((row["oldest_at"] for row in rows if row["oldest_at"] is not None), default=None)
     return Lag(looked.lag.position, sum(row["event_count"] for row in rows), oldest_at), now

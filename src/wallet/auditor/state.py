@@ -6,11 +6,14 @@ A field added later has a default, so that the row of an earlier version can be 
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from wallet.domain.digest import GENESIS
 from wallet.domain.money import ZERO, add, subtract
+
+PAGE_EVENTS_MAX: Final = 2_000
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -75,6 +78,17 @@ class Lag(msgspec.Struct, frozen=True):
     position: int = 0
     event_count: int = 0
     oldest_at: datetime | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """An event that had no effect when its batch was passed over: it has a dead letter, or it is lost."""
+
+    bucket: int
+    event_id: UUID
+    wallet_id: str
+    version: int
+    position: int
+    published_at: datetime
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -143,7 +157,8 @@ class State(msgspec.Struct):
     """Everything.
 
     `width` is how many buckets the next slice takes, `due_at` when it is due; `lost` are heads that the journal has
-    no more.
+    no more. `waiting` are events without effect behind the lag's position, `page_events` how many events a look reads
+    at once: fewer after one that took too long.
     """
 
     looked: Looked | None = None
@@ -155,6 +170,18 @@ class State(msgspec.Struct):
     faults: dict[str, StoredFault] = {}
     start: Start | None = None
     weighed: Weighed | None = None
+    waiting: list[Waiting] = []
+    page_events: int = PAGE_EVENTS_MAX
+
+    @property
+    def has_checked_nothing(self) -> bool:
+        """Whether the last pass found the journal empty, and it is not any more."""
+        return (
+            self.passed is not None
+            and self.passed.head.position == 0
+            and self.looked is not None
+            and self.looked.head.position > 0
+        )
 
 
 _decode: Final = msgspec.json.Decoder(State).decode

@@ -6,11 +6,10 @@ from typing import Annotated, Final
 import typer
 
 from wallet.cli.database import DATA, DataDirectory
-from wallet.cli.options import ACTOR_HELP, AsJson, between
+from wallet.cli.operator import Actor, checked_text
+from wallet.cli.options import AsJson, between
 
 LIST_LIMIT_MAX: Final = 10_000
-TEXT_CHARACTERS_MAX: Final = 500
-"""Of a reason and of an actor's name."""
 
 dlq = typer.Typer(
     help="Dead letters: messages that had no effect, kept with the reason. Look at them, replay them, discard them.",
@@ -21,20 +20,6 @@ dlq = typer.Typer(
 _LIMIT: Final = between(1, LIST_LIMIT_MAX)
 _ID: Final = between(1, 2**63 - 1)
 LetterNumber = Annotated[int, typer.Argument(help="Its id in the list.", parser=_ID, metavar="ID")]
-
-
-def _text(text: str | None) -> str | None:
-    if text is None:
-        return None
-    cleaned = text.encode(errors="replace").decode().strip()
-    if not cleaned:
-        raise typer.BadParameter("it says nothing")
-    if len(cleaned) > TEXT_CHARACTERS_MAX:
-        raise typer.BadParameter(f"it has {len(cleaned)} characters; at most {TEXT_CHARACTERS_MAX} are kept")
-    return cleaned
-
-
-Actor = Annotated[str | None, typer.Option(metavar="NAME", help=ACTOR_HELP, callback=_text)]
 
 
 @dlq.command(name="list")
@@ -93,16 +78,22 @@ def replay(
 @dlq.command()
 def discard(
     letter_ids: Annotated[list[int], typer.Argument(help="Which.", parser=_ID, metavar="ID")],
-    reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=_text)],
+    reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=checked_text)],
     actor: Actor = None,
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Also where the event is in the log and has had no effect.")
+    ] = False,
     as_json: AsJson = False,
     data: DataDirectory = DATA,
 ) -> None:
     """Close letters without effect. Their messages are kept, and `replay --force` takes it back.
+
+    A letter whose event is in the log and has had no effect is refused: replay it, or let `wallet rebuild` give the
+    effect. With --force it is closed all the same; `wallet verify` and `GET /audit` then name the event.
 
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.
     """
     from wallet.cli.dlq_screen import discard_on_screen
 
-    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, as_json=as_json))
+    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, is_forced=is_forced, as_json=as_json))

@@ -8,6 +8,14 @@ def advice(details: Details) -> list[str]:
     """A few lines, the first the most important."""
     letter = details.letter
     match letter.state:
+        case State.DISCARDED if details.waiting_event is not None:
+            return [
+                "It was discarded although its event is in the log and has had no effect.",
+                (
+                    f"`wallet dlq replay {letter.letter_id} --force` takes the discard back; if the replay fails, "
+                    "`wallet rebuild` gives the effect."
+                ),
+            ]
         case State.DISCARDED:
             return [f"Nothing. `wallet dlq replay {letter.letter_id} --force` takes the discard back."]
         case State.REPLAYED:
@@ -42,7 +50,14 @@ def _about_open(details: Details) -> list[str]:
             "Nobody is at fault: a newer program wrote it. A replay by this one would park it again.",
             f"Upgrade this program and its workers, then {replay}.",
         ]
-    lines = [f"A replay would fail again: {details.refusal}", f"Find out who sent it; then {discard} closes it."]
-    if details.logged is not None:
-        lines.append("The event in the log has had no effect. This message can't give it; `wallet rebuild` does.")
-    return lines
+    if details.waiting_event is None:
+        return [f"A replay would fail again: {details.refusal}", f"Find out who sent it; then {discard} closes it."]
+    wallet_id, version = details.waiting_event
+    return [
+        f"A replay would fail again: {details.refusal}",
+        (
+            f"Find out who sent it. The event that it names is in the log (wallet {wallet_id}, version {version}) "
+            "and has had no effect: this message can't give it, `wallet rebuild` does."
+        ),
+        f"Then {discard} closes it; until then it is refused.",
+    ]

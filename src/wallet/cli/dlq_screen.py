@@ -1,10 +1,8 @@
 """`wallet dlq` as its user sees it: each command opens what it needs, does its work, and says what came of it."""
 
-import os
-import pwd
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +12,8 @@ import uvloop
 from wallet.cli.database import find_system
 from wallet.cli.dlq_letter import details_object, tell_letter
 from wallet.cli.dlq_list import letter_object, tell_letters
-from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, CannotLog, print_json, run_errand
+from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
+from wallet.cli.operator import decisions_logged, user_of_this_process
 from wallet.cli.printable import clipped, printable
 from wallet.dead_letters.database import open_database
 from wallet.dead_letters.details import read_details
@@ -34,7 +33,6 @@ from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
 from wallet.dead_letters.routes import open_route
 from wallet.failpoints import configure_failpoints
-from wallet.observability import logging_to
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 from wallet.settings import Settings, load_settings
@@ -85,7 +83,7 @@ def replay_on_screen(
         chosen = await _chosen(connection, ids)
         results: list[Replayed] = []
         async with open_route(settings, connection) as route:
-            replay = Replay(connection, route, actor=actor or _user(), is_forced=is_forced)
+            replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
             try:
                 async for result in replay.run(chosen):
                     results.append(result)
@@ -102,17 +100,21 @@ def replay_on_screen(
     return _run(data, work, is_logged=True)
 
 
-def discard_on_screen(data: Path, ids: Sequence[int], *, actor: str | None, reason: str, as_json: bool) -> int:
+def discard_on_screen(
+    data: Path, ids: Sequence[int], *, actor: str | None, reason: str, is_forced: bool, as_json: bool
+) -> int:
     """Discard these letters."""
 
     async def work(settings: Settings, connection: "Connection") -> int:
         code, results = EXIT_DONE, list[dict[str, Any]]()
         for letter_id in await _chosen(connection, ids):
-            letter, found = await discard(connection, letter_id, actor=actor or _user(), reason=reason)
+            letter, found = await discard(
+                connection, letter_id, actor=actor or user_of_this_process(), reason=reason, is_forced=is_forced
+            )
             results.append({"result": found.name.lower(), "letter": letter_object(letter)})
             if not as_json:
-                print(f"{_name(letter)}: {found.value}{'' if found is Discarded.NOW else _closing(letter)}")
-            if found is Discarded.WAS_REPLAYED:
+                _tell_discarded(letter, found)
+            if found in (Discarded.WAS_REPLAYED, Discarded.REFUSED):
                 code = EXIT_FAILED
         if as_json:
             print_json({"letters": results})
@@ -127,7 +129,7 @@ def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
         given = load_settings()
         configure_failpoints(given.wallet_failpoints)
         settings = find_system(given, data)
-        with _logging(settings) if is_logged else nullcontext():
+        with decisions_logged(settings, "dlq") if is_logged else nullcontext():
             return uvloop.run(_connected(settings.dsn, partial(work, settings)))
 
     open_still = "What was not replayed or discarded is still open: run this again when it is back."
@@ -137,17 +139,6 @@ def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
 async def _connected(dsn: str, work: Callable[["Connection"], Awaitable[int]]) -> int:
     async with open_database(dsn) as connection:
         return await work(connection)
-
-
-@contextmanager
-def _logging(settings: Settings) -> Iterator[None]:
-    """What an operator decided is written to LOG_DIR/dlq.log too. Raises CannotLog."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(logging_to(settings, "dlq", on_terminal=False))
-        except OSError as error:
-            raise CannotLog(f"LOG_DIR is {settings.log_dir}, where nothing can be written: {error.strerror}.") from None
-        yield
 
 
 async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[LetterId]:
@@ -172,6 +163,20 @@ async def _remove_closed(settings: Settings, connection: "Connection", *, tells:
         return
     if count and tells:
         print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
+
+
+def _tell_discarded(letter: Letter, found: Discarded) -> None:
+    match found:
+        case Discarded.NOW:
+            print(f"{_name(letter)}: {found.value}")
+        case Discarded.REFUSED:
+            print(
+                f"{_name(letter)}: {found.value}\n"
+                f"    `wallet dlq replay {letter.letter_id}` gives it; if the replay fails, `wallet rebuild` does.\n"
+                "    --force discards it all the same"
+            )
+        case Discarded.BEFORE | Discarded.WAS_REPLAYED:
+            print(f"{_name(letter)}: {found.value}{_closing(letter)}")
 
 
 def _tell_replayed(result: Replayed) -> None:
@@ -223,10 +228,3 @@ def _closing(letter: Letter) -> str:
 
 def _first_line(text: str) -> str:
     return clipped(printable(text.strip().partition("\n")[0]), ERROR_CHARACTERS_SHOWN)
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"

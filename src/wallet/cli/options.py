@@ -1,11 +1,9 @@
 """Options that several commands have, and the numbers that options take."""
 
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-
-ACTOR_HELP: Final = "Who does this; the user of the operating system by default."
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: print one JSON object.")]
 

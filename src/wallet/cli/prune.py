@@ -1,45 +1,78 @@
-"""`wallet prune`: lets old audit rows go, and nothing else."""
+"""`wallet prune`: deletes old rows of the audit trail, and nothing else."""
 
 import asyncio
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from wallet.cli.database import DataDirectory, NoDatabase, find_database
+from wallet.cli.database import DATA, DataDirectory, find_system
+from wallet.cli.errands import EXIT_DONE, give_up, print_json, run_errand
+from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
+from wallet.cli.options import AsJson
 from wallet.ledger.pruning import prune_audit_rows
 from wallet.postgres.connections import connect
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.settings import InvalidSettings, load_settings
+from wallet.postgres.migrations import missing_migrations
+from wallet.settings import load_settings
+from wallet.worker.database import DatabaseNotMigrated
 
 AuditBefore = Annotated[
     str, typer.Option("--audit-before", help="RFC 3339 with an offset, such as 2026-01-31T00:00:00Z; in the past.")
 ]
+Reason = Annotated[str, typer.Option(help="Why the rows may go; stored in the record.", callback=checked_text)]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal.")]
 
 
-def prune(audit_before: AuditBefore, data: DataDirectory = Path("data")) -> None:
-    """Delete audit rows older than a time. Events, operations and the journal are never pruned.
+def prune(
+    audit_before: AuditBefore,
+    reason: Reason,
+    actor: Actor = None,
+    is_confirmed: Yes = False,
+    as_json: AsJson = False,
+    data: DataDirectory = DATA,
+) -> None:
+    """Delete rows of the audit trail older than a time. Events, operations and the journal are never pruned.
 
-    Safe beside a running system, and to run again. Exit code 0: done. 1: the time is wrong. 2: no database.
+    Asks first. What was deleted, by whom and why is recorded in the table trail_prunings, for good, and in
+    LOG_DIR/prune.log. Safe beside a running system, and to run again.
+
+    Exit code 0: done. 2: a wrong call or value, or no confirmation. 3: the database can't be reached.
     """
     before = _read_time(audit_before)
     if before is None or before >= datetime.now(UTC):
-        _give_up(f"--audit-before {audit_before!r} is not a past time with an offset, like 2026-01-31T00:00:00Z.", 1)
-    try:
-        count = asyncio.run(_prune(find_database(load_settings(), data), before))
-    except (InvalidSettings, NoDatabase) as error:
-        _give_up(str(error), 2)
-    except DATABASE_ERRORS as error:
-        _give_up(f"The database failed: {str(error) or type(error).__name__}. Run this again to go on.", 2)
-    typer.echo(f"{count} audit rows older than {before.isoformat()} are gone")
+        give_up(f"--audit-before {audit_before!r} is not a past time with an offset, like 2026-01-31T00:00:00Z.")
+    if not (is_confirmed or _is_confirmed(before)):
+        give_up("Nothing was deleted: not confirmed. Without a terminal, confirm with --yes.")
+
+    def work() -> int:
+        settings = find_system(load_settings(), data)
+        with decisions_logged(settings, "prune"):
+            count = asyncio.run(_prune(settings.dsn, before, actor or user_of_this_process(), reason))
+        if as_json:
+            print_json({"auditBefore": before.isoformat(), "deleted": count})
+        else:
+            typer.echo(f"{count} audit rows older than {before.isoformat()} are deleted; trail_prunings has the record")
+        return EXIT_DONE
+
+    again = "What was deleted has its record; run this again to continue."
+    sys.exit(run_errand(work, interrupted=again, when_away=again))
 
 
-async def _prune(dsn: str, before: datetime) -> int:
+def _is_confirmed(before: datetime) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = f"Delete every row of the audit trail older than {before.isoformat()}? This can't be undone."
+    return typer.confirm(question, default=False, err=True)
+
+
+async def _prune(dsn: str, before: datetime, actor: str, reason: str) -> int:
     connection = await connect(dsn, application_name="wallet prune")
     try:
-        return await prune_audit_rows(connection, before)
+        missing = await missing_migrations(connection)
+        if missing:
+            raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
+        return await prune_audit_rows(connection, before, actor=actor, reason=reason)
     finally:
         await connection.close()
 
@@ -50,8 +83,3 @@ def _read_time(text: str) -> datetime | None:
     except ValueError:
         return None
     return None if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _give_up(message: str, code: int) -> NoReturn:
-    typer.echo(f"wallet: {message}", err=True)
-    sys.exit(code)

@@ -81,3 +81,34 @@ from events e
 left join journal j on j.batch_id = e.batch_id
 where e.bucket = $1 and e.wallet_id = $2 and e.event_id = $3
 limit 1
+
+-- name: lock_letter
+-- Whoever decides about a letter holds it: nobody else closes it, and no worker opens it again meanwhile.
+select d.id
+from dead_letters d
+where d.id = $1
+for update
+
+-- name: find_waiting_event
+select e.wallet_id, e.version
+from (
+    select h.bucket, h.wallet_id, h.version, h.event_id
+    from events h
+    where h.bucket = wallet_bucket($2::text) and h.wallet_id = $2::text and h.version = $3::bigint
+        and h.event_id = $1::uuid
+    union all
+    select i.bucket, i.wallet_id, i.version, i.event_id
+    from journal j
+    cross join lateral (
+        select b.bucket, b.wallet_id, b.version, b.event_id
+        from events b
+        where b.batch_id = j.batch_id
+        offset 0
+    ) as i
+    where j.batch_id between $4::uuid and $5::uuid and i.event_id = $1::uuid
+) as e
+where not exists (
+    select from processed_events p
+    where p.bucket = e.bucket and p.event_id = e.event_id and p.status = 'success'
+)
+limit 1

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from wallet.dead_letters.comparison import Difference, NotComparable, differences
 from wallet.dead_letters.letters import Letter, LetterId, StoredMessage, read_letter, read_message
+from wallet.dead_letters.waiting import WaitingEvent, find_waiting_event
 from wallet.domain.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
 from wallet.domain.identifiers import bucket_of
 from wallet.postgres.statements import load_statements
@@ -31,6 +32,8 @@ class Details:
     logged: bytes | None
     differences: list[Difference] | None
     refusal: str | None
+    waiting_event: WaitingEvent | None
+    """The event with the letter's event id, where it is in the log and has had no effect."""
 
     @property
     def is_cut(self) -> bool:
@@ -43,11 +46,13 @@ async def read_details(connection: "Connection", letter_id: LetterId) -> Details
     letter = await read_letter(connection, letter_id)
     message = await read_message(connection, letter_id, body_bytes_max=BODY_BYTES_MAX)
     logged = await _read_logged(connection, letter)
+    waiting = await find_waiting_event(connection, letter)
     if letter.body_bytes > BODY_BYTES_MAX:
         too_long = f"The body has {letter.body_bytes} bytes; an event has at most {BODY_BYTES_MAX}."
-        return Details(letter, message, logged, None, too_long)
+        return Details(letter, message, logged, None, too_long, waiting)
     _, refused = await check_messages(connection, [message])
-    return Details(letter, message, logged, _compared(message.body, logged), refused[0].error if refused else None)
+    refusal = refused[0].error if refused else None
+    return Details(letter, message, logged, _compared(message.body, logged), refusal, waiting)
 
 
 async def _read_logged(connection: "Connection", letter: Letter) -> bytes | None:

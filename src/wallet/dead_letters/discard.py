@@ -1,4 +1,8 @@
-"""Discards a letter: closes it with a reason, for good unless its message comes again."""
+"""Discards a letter: closes it with a reason, for good unless its message comes again.
+
+A letter whose event is in the log without its effect is closed only by force: with it the last trace of a lost effect
+would go. The decision and what it is based on are one transaction, in which the letter is locked.
+"""
 
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -6,12 +10,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from wallet.dead_letters.letters import Letter, LetterId, State, read_letter
+from wallet.dead_letters.waiting import find_waiting_event
 from wallet.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection
 
-_MARK_DISCARDED: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").mark_discarded
+_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
+_LOCK_LETTER: Final[str] = _STATEMENTS.lock_letter
+_MARK_DISCARDED: Final[str] = _STATEMENTS.mark_discarded
 
 _log = structlog.get_logger()
 
@@ -22,17 +29,23 @@ class Discarded(Enum):
     NOW = "discarded"
     BEFORE = "was discarded already"
     WAS_REPLAYED = "was replayed, so there is nothing to discard"
+    REFUSED = "was not discarded: its event is in the log and has had no effect"
 
 
 async def discard(
-    connection: "Connection", letter_id: LetterId, *, actor: str, reason: str
+    connection: "Connection", letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
 ) -> tuple[Letter, Discarded]:
-    """Close an open letter; the letter as it is then. Raises NoSuchLetter."""
-    is_marked = await connection.fetchval(_MARK_DISCARDED, letter_id, actor, reason) is not None
-    letter = await read_letter(connection, letter_id)
-    if is_marked:
-        _log.info("dead_letter_discarded", letter_id=letter_id, actor=actor, reason=reason)
-        return letter, Discarded.NOW
-    if letter.is_open:  # It was closed a moment ago, and failed again since.
-        return await discard(connection, letter_id, actor=actor, reason=reason)
-    return letter, Discarded.BEFORE if letter.state is State.DISCARDED else Discarded.WAS_REPLAYED
+    """Close an open letter. Returns the letter as it is then. Raises NoSuchLetter."""
+    async with connection.transaction():
+        await connection.execute(_LOCK_LETTER, letter_id)
+        letter = await read_letter(connection, letter_id)
+        if not letter.is_open:
+            return letter, Discarded.BEFORE if letter.state is State.DISCARDED else Discarded.WAS_REPLAYED
+        waiting = await find_waiting_event(connection, letter)
+        if waiting is not None and not is_forced:
+            return letter, Discarded.REFUSED
+        await connection.execute(_MARK_DISCARDED, letter_id, actor, reason)
+        letter = await read_letter(connection, letter_id)
+    lost = None if waiting is None else f"wallet {waiting.wallet_id}, version {waiting.version}"
+    _log.info("dead_letter_discarded", letter_id=letter_id, actor=actor, reason=reason, without_effect=lost)
+    return letter, Discarded.NOW

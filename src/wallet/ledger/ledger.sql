@@ -198,16 +198,19 @@ select o.state, o.status, o.response, o.api_audit_id
 from operations o
 where o.bucket = $1 and o.wallet_id = $2 and o.request_id = $3
 
--- name: allow_pruning
-select set_config('wallet.prunes_audit', 'yes', true)
-
--- name: prune_audit_rows
-delete from api_audit a
-using (
-    select bucket, api_audit_id
-    from api_audit
-    where bucket = $1 and api_audit_id < $2 and "timestamp" < $3
-    order by api_audit_id
-    limit $4
+-- name: prune_trail_slice
+-- The record of the oldest rows of a bucket; its triggers delete them (migration 0008).
+insert into trail_prunings (bucket, actor, reason, before, first_id, last_id)
+select $1::smallint, $2::text, $3::text, $4::timestamptz, old.ids[1], old.ids[cardinality(old.ids)]
+from (
+    select array_agg(s.api_audit_id order by s.api_audit_id) as ids
+    from (
+        select a.api_audit_id
+        from api_audit a
+        where a.bucket = $1::smallint and a.api_audit_id < $5::uuid and a."timestamp" < $4::timestamptz
+        order by a.api_audit_id
+        limit $6::integer
+    ) as s
 ) as old
-where a.bucket = old.bucket and a.api_audit_id = old.api_audit_id
+where old.ids is not null
+returning row_count

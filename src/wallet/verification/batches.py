@@ -1,23 +1,25 @@
 """I5, I9: one batch of the journal, held against the events and outcomes that it is said to have stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import msgspec
 
 from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event
+from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.money import format_money
 from wallet.domain.rejections import Rejection
 from wallet.verification.checks import Check, Finding, counted
+from wallet.verification.outcomes import EFFECTS, Concluded, disagreements
 
 if TYPE_CHECKING:
     from asyncpg import Record
 
 ROWS_NAMED_MAX: Final = 5
 
-_EFFECTS: Final = {"deposit": "FundsDeposited", "withdraw": "FundsWithdrawn", "transfer": "TransferCompleted"}
-"""Kind of operation → the event that is its success, in the batch that gave it its outcome."""
-_CONCLUDING: Final = frozenset({*_EFFECTS.values(), "TransferFailed"})
+_CONCLUDING: Final = frozenset({*EFFECTS.values(), "TransferFailed"})
 
 _decode_payload: Final = msgspec.json.Decoder().decode
 
@@ -30,8 +32,17 @@ class BatchProof:
         self.payloads = Finding(Check.PAYLOADS, "event")
         self.outcomes = Finding(Check.OUTCOMES, "outcome")
 
-    def prove(self, batch: "Record", events: "Sequence[Record]", operations: "Sequence[Record]") -> None:
-        """Hold a journal row against its events in ordinal order and its final operations."""
+    def prove(
+        self,
+        batch: "Record",
+        events: "Sequence[Record]",
+        operations: "Sequence[Record]",
+        credited: Mapping[UUID, Decimal],
+    ) -> None:
+        """Compare a journal row with its events in ordinal order and its final operations.
+
+        `credited` has the receivers' balances after the transfers that the batch completed.
+        """
         self.digests.looked_at += 1
         self.payloads.looked_at += len(events)
         self.outcomes.looked_at += len(operations)
@@ -44,7 +55,9 @@ class BatchProof:
             self._blame_batch(batch, "at least one event or outcome", "neither")
         else:
             self._prove_digest(batch, events, payloads, operations)
-        self._prove_outcomes(batch, events, payloads, operations)
+        concluded = self._prove_outcomes(batch, events, payloads, operations)
+        for operation, expected, found in disagreements(concluded, credited):
+            self.outcomes.blame("operations", _name_of_operation(operation), expected=expected, found=found)
 
     def _prove_payload(self, event: "Record", payload: Any) -> None:
         transfer_id = event["transfer_id"]
@@ -54,6 +67,12 @@ class BatchProof:
             "newBalance": format_money(event["balance_after"]),
             "transferId": None if transfer_id is None else str(transfer_id),
         }
+        if event["schema_version"] != SCHEMA_VERSION:
+            expected_version, found_version = (
+                f"schema_version {SCHEMA_VERSION}",
+                f"schema_version {event['schema_version']}",
+            )
+            self.payloads.blame("events", _name_of_event(event), expected=expected_version, found=found_version)
         found = {name: payload.get(name) for name in expected} if isinstance(payload, dict) else {}
         if found != expected:
             different = [name for name in expected if found.get(name) != expected[name]]
@@ -79,18 +98,19 @@ class BatchProof:
 
     def _prove_outcomes(
         self, batch: "Record", events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]"
-    ) -> None:
-        found: dict[tuple[str, object], Record] = {}
+    ) -> list[Concluded]:
+        found: dict[tuple[str, object], tuple[Record, Any]] = {}
+        concluded = list[Concluded]()
         for event, payload in zip(events, payloads, strict=True):
             if event["type"] in _CONCLUDING:
                 key = event["wallet_id"], payload.get("requestId") if isinstance(payload, dict) else None
                 if key in found:
                     expected = f"the only effect of request {key[1]}"
-                    self._blame_event(event, expected, f"a second one, besides {_name_of_event(found[key])}")
-                found[key] = event
+                    self._blame_event(event, expected, f"a second one, besides {_name_of_event(found[key][0])}")
+                found[key] = event, payload
         for operation in operations:
             effect = _effect_of(operation)
-            caused = found.pop((operation["wallet_id"], operation["request_id"]), None)
+            caused, payload = found.pop((operation["wallet_id"], operation["request_id"]), (None, {}))
             if (None if caused is None else caused["type"]) != effect:
                 self.outcomes.blame(
                     "operations",
@@ -98,8 +118,11 @@ class BatchProof:
                     expected=f"{'no event' if effect is None else effect} in batch {batch['batch_id']}",
                     found="none" if caused is None else f"{caused['type']}, {_name_of_event(caused)}",
                 )
-        for (_, request_id), event in found.items():
+            else:
+                concluded.append(Concluded(operation, caused, payload))
+        for (_, request_id), (event, _) in found.items():
             self._blame_event(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
+        return concluded
 
     def _blame_event(self, event: "Record", expected: str, found: str) -> None:
         self.outcomes.blame("events", _name_of_event(event), expected=expected, found=found)
@@ -117,7 +140,7 @@ def name_of_batch(batch: "Record") -> str:
 def _effect_of(operation: "Record") -> str | None:
     """The type of the one event that stands for the outcome; None where nothing happened."""
     if operation["success"]:
-        return _EFFECTS.get(operation["kind"])
+        return EFFECTS.get(operation["kind"])
     return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
 
 
@@ -167,7 +190,7 @@ def _digest_of(events: "Sequence[Record]", payloads: Sequence[Any], operations: 
 
 def _spelled_event(event: "Record", payload: Any) -> bytes:
     _, _, bucket, wallet_id, version, event_id, event_type, occurred_at, *rest = event
-    amount, balance_after, transfer_id, api_audit_id, _ = rest
+    amount, balance_after, transfer_id, api_audit_id, *_ = rest
     row = DigestedEvent(
         bucket,
         wallet_id,

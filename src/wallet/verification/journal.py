@@ -7,11 +7,14 @@ and is read together, so nothing has to be sorted, and memory is bounded by a pa
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from wallet.domain.digest import GENESIS, chain_of
-from wallet.verification.batches import BatchProof, name_of_batch
+from wallet.domain.identifiers import WalletId, bucket_of
+from wallet.verification.batches import BatchProof, name_of_batch, read_payload
 from wallet.verification.checks import Check, Finding, counted
 from wallet.verification.snapshot import SQL, Snapshot
 
@@ -112,16 +115,22 @@ class Chain:
         self.finding.blame("journal", row, expected=expected, found=found)
 
 
-def pages(snapshot: Snapshot, after_position: int) -> "AsyncIterator[Sequence[Record]]":
-    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none."""
-    return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN)
+def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> "AsyncIterator[Sequence[Record]]":
+    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none.
+
+    A page has at most so many events, or EVENTS_READ, or is one batch.
+    """
+    return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN, page_events)
 
 
-async def _pages(snapshot: Snapshot, statement: str, key: str, last: int) -> "AsyncIterator[Sequence[Record]]":
-    """The batches in order of the key, as many at a time as have EVENTS_READ events, and at least one."""
+async def _pages(
+    snapshot: Snapshot, statement: str, key: str, last: int, page_events: int | None = None
+) -> "AsyncIterator[Sequence[Record]]":
+    """The batches in order of the key, as many at a time as a page holds."""
+    page_events = page_events or EVENTS_READ
     while batches := await snapshot.rows(statement, last, BATCHES_READ):
         sizes = accumulate(batch["event_count"] for batch in batches)
-        within = sum(1 for _ in takewhile(lambda size: size <= EVENTS_READ, sizes))
+        within = sum(1 for _ in takewhile(lambda size: size <= page_events, sizes))
         page = batches[: max(within, 1)]
         yield page
         last = page[-1][key]
@@ -138,10 +147,29 @@ async def prove_batches(
         events[event["batch_id"]].append(event)
     for operation in await snapshot.rows(SQL.operations_of_batches, batch_ids):
         operations[operation["batch_id"]].append(operation)
+    credited = await _read_credits(snapshot, read)
     for batch in page:
-        proof.prove(batch, events[batch["batch_id"]], operations[batch["batch_id"]])
+        proof.prove(batch, events[batch["batch_id"]], operations[batch["batch_id"]], credited)
     observer.advance(len(read))
     return read
+
+
+async def _read_credits(snapshot: Snapshot, events: "Sequence[Record]") -> dict[UUID, Decimal]:
+    """The receivers' balances after transfers: from these events, or from where a step is a transaction of its own."""
+    credited = {event["transfer_id"]: event["balance_after"] for event in events if event["type"] == "TransferCredited"}
+    elsewhere = {
+        event["transfer_id"]: payload["toWalletId"]
+        for event in events
+        if event["type"] == "TransferCompleted"
+        and event["transfer_id"] not in credited
+        and isinstance(payload := read_payload(event["payload"]), dict)
+        and isinstance(payload.get("toWalletId"), str)
+    }
+    if elsewhere:
+        buckets = [bucket_of(WalletId(wallet_id)) for wallet_id in elsewhere.values()]
+        rows = await snapshot.rows(SQL.credits_of_transfers, buckets, list(elsewhere.values()), list(elsewhere))
+        credited |= {row["transfer_id"]: row["balance_after"] for row in rows}
+    return credited
 
 
 async def _warn_of_unpublished(snapshot: Snapshot, finding: Finding) -> None:

@@ -65,7 +65,7 @@ async def _compare_with_events(snapshot: Snapshot, finding: Finding) -> None:
     legal = " or ".join(text for status, text in zip(statuses, steps, strict=True) if status == row["status"])
     found = row["steps"] or "no event"
     if row["agrees"] is False:
-        found += ", of which one has another amount, currency or wallet"
+        found += ", of which one has another amount, currency, wallet or request"
     _blame(finding, "transfers", row, expected=f"{row['status']}: {legal}", found=found)
 
 
@@ -79,9 +79,24 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
         name = f"wallet {row['wallet_id']}, request {row['request_id']}"
         finding.blame("operations", name, expected=f"a transfer for {outcome}", found="none", count=row["fault_count"])
         return
+    if row["state"] is not None and (unlike := _unlike_its_operation(row)) is not None:
+        name = f"wallet {row['wallet_id']}, request {row['request_id']}"
+        wanted, seen = unlike
+        finding.blame("operations", name, expected=wanted, found=seen, count=row["fault_count"])
+        return
     expected = {"debited": "a pending operation", "completed": "an operation that succeeded"}.get(row["status"])
     expected = expected or "a refused operation"
     _blame(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
+
+
+def _unlike_its_operation(row: "Record") -> tuple[str, str] | None:
+    """What a transfer's operation should say, and what it says; None where they agree."""
+    of_it = f"as its transfer {row['transfer_id']} has it"
+    if row["kind"] != "transfer":
+        return f"kind transfer, {of_it}", f"kind {row['kind']}"
+    if row["fingerprint"] != row["asked"] and not row["fingerprint"].startswith("atomic:"):
+        return f"fingerprint {row['asked']}, {of_it}", f"fingerprint {row['fingerprint']}"
+    return None if row["has_same_request"] else (f"the audit id, {of_it}", "another audit id")
 
 
 async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:

@@ -95,7 +95,7 @@ limit $2
 -- name: events_of_batches
 select e.batch_id, e.ordinal, e.bucket, e.wallet_id, e.version, e.event_id, e.type,
     case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
-    e.amount, e.balance_after, e.transfer_id, e.api_audit_id, e.payload
+    e.amount, e.balance_after, e.transfer_id, e.api_audit_id, e.payload, e.schema_version
 from events e
 where e.batch_id = any ($1::uuid[])
 order by e.ordinal
@@ -105,6 +105,18 @@ select o.batch_id, o.bucket, o.wallet_id, o.request_id, o.kind, o.fingerprint, o
     o.response, o.api_audit_id
 from operations o
 where o.batch_id = any ($1::uuid[]) and o.state = 'final'
+
+-- name: credits_of_transfers
+-- What the receivers of transfers were credited with, where another batch has that event.
+select k.transfer_id, c.balance_after
+from unnest($1::smallint[], $2::text[], $3::uuid[]) as k (bucket, to_wallet_id, transfer_id)
+cross join lateral (
+    select t.balance_after
+    from transfer_credits t
+    where t.bucket = k.bucket and t.to_wallet_id = k.to_wallet_id and t.transfer_id = k.transfer_id
+        and t.outcome = 'credited'
+    limit 1
+) as c
 
 -- name: head
 select h.position, h.chain
@@ -157,6 +169,7 @@ from (
             and e.payload ->> 'fromWalletId' is not distinct from t.from_wallet_id
             and e.payload ->> 'toWalletId' is not distinct from t.to_wallet_id
             and e.payload ->> 'currency' is not distinct from t.currency
+            and e.api_audit_id = t.api_audit_id
             and e.wallet_id = case e.type when 'TransferCredited' then t.to_wallet_id else t.from_wallet_id end
         ) as agrees
     from events e
@@ -181,24 +194,29 @@ order by e.occurred_at, e.wallet_id, e.version
 limit 1
 
 -- name: transfers_unlike_their_outcomes
--- Pending while debited, a success when completed, a refusal of its own kind ($1) when failed.
-select count(*) over () as fault_count, t.transfer_id, t.status, wallet_id, request_id, o.state, o.refusal
+-- Pending while debited, a success when completed, a refusal of its own kind ($1) when failed. No other operation is
+-- ever pending. A single one says in its fingerprint what its transfer is.
+select count(*) over () as fault_count, t.transfer_id, t.status, wallet_id, request_id, o.state, o.refusal, o.kind,
+    t.asked, o.fingerprint, o.api_audit_id = t.api_audit_id as has_same_request
 from (
-    select bucket, from_wallet_id as wallet_id, request_id, transfer_id, status
+    select bucket, from_wallet_id as wallet_id, request_id, transfer_id, status, api_audit_id,
+        'transfer:' || amount || ':' || to_wallet_id as asked
     from transfers
 ) as t
 full join (
-    select bucket, wallet_id, request_id, state, refusal
+    select bucket, wallet_id, request_id, state, refusal, kind, fingerprint, api_audit_id
     from operations
-    where kind = 'transfer' and (state = 'pending' or success or refusal = $1)
+    where state = 'pending' or (kind = 'transfer' and (success or refusal = $1))
 ) as o using (bucket, wallet_id, request_id)
-where (
+where o.kind <> 'transfer' or o.api_audit_id <> t.api_audit_id
+    or (o.fingerprint <> t.asked and o.fingerprint not like 'atomic:%')
+    or (
     case
         when o.state = 'pending' then 'debited'
         when o.refusal = $1 then 'failed'
         when o.state = 'final' then 'completed'
     end
-) is distinct from t.status
+    ) is distinct from t.status
 order by t.transfer_id, wallet_id, request_id
 limit 1
 
@@ -244,22 +262,87 @@ where p.status = 'failed' and p.bucket between $1 and $2 and e.bucket between $1
 order by e.occurred_at, p.event_id
 limit 1
 
--- name: overdue_events
-select count(*) over () as event_count, e.wallet_id, e.version, j.position
-from events e
-join journal j using (batch_id)
-where j.published_at < $3 and e.bucket between $1 and $2
-    and not exists (
-        select from processed_events p
-        where p.bucket between $1 and $2 and p.bucket = e.bucket and p.event_id = e.event_id
+-- name: last_effect
+-- The last position of which an event had its effect before $1, among the newest $2 batches that are published; of a
+-- large batch the first events tell. It is evidence that the worker has passed over everything before it.
+select j.position, j.published_at
+from (
+    select position, batch_id, published_at
+    from journal
+    where published_at is not null and position < coalesce(
+        (
+            select u.position
+            from journal u
+            where u.position is not null and u.published_at is null
+            order by u.position
+            limit 1
+        ),
+        9223372036854775807
     )
-    and not exists (select from dead_letters d where d.event_id = e.event_id)
-order by j.position, e.ordinal
+    order by position desc
+    limit $2
+) as j
+cross join lateral (
+    select
+    from (
+        select b.bucket, b.event_id
+        from events b
+        where b.batch_id = j.batch_id
+        limit 20
+    ) as e
+    cross join lateral (
+        select
+        from processed_events p
+        where p.bucket = e.bucket and p.event_id = e.event_id and p.status = 'success' and p.processed_at < $1
+        limit 1
+    ) as effect
+    limit 1
+) as effects
+order by j.position desc
 limit 1
+
+-- name: followed_from
+-- Where a worker reads the journal itself, and has not come to its end.
+select c.position
+from worker_checkpoint c
+where c.lease_until > clock_timestamp()
+
+-- name: events_without_effect
+-- Events published before $3 without their effect, and without an open dead letter or a replay that is under way. Lost
+-- is one whose dead letter was discarded, and one before the last effect ($4, published at $5), unless a worker that
+-- reads the journal itself has not come to it ($6).
+select count(*) over () as event_count, count(*) filter (where f.is_lost) over () as lost_count, f.event_id,
+    f.wallet_id, f.version, f.is_lost, f.is_discarded
+from (
+    select e.event_id, e.wallet_id, e.version, j.position, e.ordinal, coalesce(d.is_discarded, false) as is_discarded,
+        coalesce(d.is_discarded and d.replayed_at is null, false)
+            or coalesce(j.position < $4::bigint, false)
+            and not coalesce(j.published_at = j.sealed_at and j.position > $6::bigint, false) as is_lost
+    from events e
+    join journal j using (batch_id)
+    left join (
+        select l.event_id, bool_or(l.state = 'open') as is_open, bool_or(l.state = 'discarded') as is_discarded,
+            max(l.updated_at) filter (where l.state = 'replayed') as replayed_at
+        from dead_letters l
+        where l.event_id is not null
+        group by l.event_id
+    ) as d on d.event_id = e.event_id
+    where j.published_at < $3 and e.bucket between $1 and $2
+        and not coalesce(d.is_open, false)
+        and not coalesce(d.replayed_at >= coalesce($5::timestamptz, '-infinity'), false)
+        and not exists (
+            select from processed_events p
+            where p.bucket between $1 and $2 and p.bucket = e.bucket and p.event_id = e.event_id
+                and p.status = 'success'
+        )
+) as f
+order by f.is_lost desc, f.position, f.ordinal
+limit 5
 
 -- name: inbox_counts
 select
     (select count(*) from processed_events where bucket between $1 and $2) as processed_count,
+    (select count(*) from events where bucket between $1 and $2) as event_count,
     (select count(*) from dead_letters where state = 'open') as open_letter_count
 
 -- name: processed_activity
@@ -293,6 +376,46 @@ from (
 ) as a
 full join wallet_stats s using (bucket, wallet_id)
 order by bucket, wallet_id, a.type, a.is_receiver
+
+-- name: operations_unlike_their_trail
+-- Each outcome beside the row of the audit trail that its request left: in its wallet's bucket, or in bucket 0 and
+-- without a wallet where many came in one request. Gives those whose row is missing or says something else. What is
+-- read of a row is reduced before the join (`offset 0`), so that no body is carried through it. A path with escapes
+-- may spell the route in any way.
+select o.bucket, o.wallet_id, o.request_id, o.kind, o.status, o.api_audit_id, a.api_audit_id is null as is_missing,
+    a.method, a.path, a.status as trail_status, a.wallet_id as trail_wallet_id, a.request_id as trail_request_id,
+    a.is_body_intact
+from operations o
+left join (
+    select t.bucket, t.api_audit_id, t.method, split_part(t.url, '?', 1) as path, t.wallet_id, t.request_id, t.status,
+        t.body_length > 4096 or strpos(t.body, chr(65533)) > 0 or (
+            octet_length(t.body) = t.body_length and sha256(convert_to(t.body, 'UTF8')) = t.body_sha256
+        ) as is_body_intact
+    from api_audit t
+    offset 0
+) as a on a.api_audit_id = o.api_audit_id and (a.bucket = o.bucket or a.bucket = 0)
+where a.api_audit_id is null or (
+    a.method = 'POST' and a.is_body_intact and (
+        (
+            a.bucket = o.bucket and a.wallet_id = o.wallet_id and a.request_id = o.request_id
+            and a.status is not distinct from o.status
+            and (strpos(a.path, '/' || o.kind) > 0 or strpos(a.path, '%') > 0)
+        )
+        or (
+            a.bucket = 0 and num_nulls(a.wallet_id, a.request_id) = 2 and (a.status = 200 or a.status = o.status)
+            and (strpos(a.path, '/operations') > 0 or strpos(a.path, '%') > 0)
+        )
+    )
+) is not true
+
+-- name: operation_count
+select count(*)
+from operations
+
+-- name: pruned_ranges
+select p.bucket, p.first_id, p.last_id
+from trail_prunings p
+order by p.bucket, p.first_id
 
 -- name: alerts_without_events
 select count(*) over () as fault_count, f.wallet_id, f.rule, f.event_id

@@ -7,32 +7,34 @@
 | journal | I5, I9 | batch by batch along the chain: events, outcomes, digest, chain |
 | nothing outside | I9 | anti-joins from events and operations to the journal |
 | transfers | I7 | joins of transfers with their events, outcomes and credits |
-| delivery | I6 | anti-joins between the log and the worker's inbox |
+| audit trail | I18 | a join of the outcomes with the rows of their requests, and the records of pruning |
+| delivery | I6, I17 | anti-joins between the log and the worker's inbox |
 | projections | I8 | statistics against the fold of the events processed |
 | exported heads | I9 | each line of the file against the journal |
 
 Bounds: one connection, a page of batches or some thousand rows in memory, sorts on the server's disk.
 
 What it can't see: an owner of the database who rewrites the log, the journal and its chain so that all agree, unless
-heads that were exported before are at hand, outside that owner's reach. Nor does it see rows outside the log that
-nothing else states: the audit trail (which may be pruned), a wallet's status, the text of a transfer's last error.
+heads that were exported before are at hand, outside that owner's reach. Nor does it see what nothing else states: a
+wallet's status, the text of a transfer's last error, and in the audit trail what trail.py names.
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from wallet.verification.checks import Finding, Observer, Pass
 from wallet.verification.conservation import prove_conservation
-from wallet.verification.delivery import prove_delivery
+from wallet.verification.delivery import EFFECT_WITHIN, prove_delivery
 from wallet.verification.heads import ExportedHeads, prove_heads
 from wallet.verification.histories import prove_histories
 from wallet.verification.journal import prove_journal
 from wallet.verification.projections import prove_projections
 from wallet.verification.snapshot import Snapshot, open_snapshot
 from wallet.verification.strays import prove_no_strays
+from wallet.verification.trail import prove_trail
 from wallet.verification.transfers import prove_transfers
 
 Prove = Callable[[Snapshot], Awaitable[list[Finding]]]
@@ -57,8 +59,10 @@ class Proof:
         return not any(finding.fault_count for finding in self.findings)
 
 
-async def verify(dsn: str, observer: Observer, heads: ExportedHeads | None = None) -> Proof:
-    """Run every pass, whatever the ones before found.
+async def verify(
+    dsn: str, observer: Observer, heads: ExportedHeads | None = None, effect_within: timedelta = EFFECT_WITHIN
+) -> Proof:
+    """Run every pass, whatever the ones before found. A younger event than `effect_within` may be on its way.
 
     Raises NotMigrated, or one of DATABASE_ERRORS; then nothing is proved.
     """
@@ -77,7 +81,8 @@ async def verify(dsn: str, observer: Observer, heads: ExportedHeads | None = Non
         await run("journal", "events", sums.looked_at, partial(prove_journal, observer=observer))
         await run("nothing outside", "", 0, prove_no_strays)
         await run("transfers", "", 0, prove_transfers)
-        await run("delivery", "", 0, prove_delivery)
+        await run("audit trail", "", 0, prove_trail)
+        await run("delivery", "", 0, partial(prove_delivery, effect_within=effect_within))
         await run("projections", "sums", 0, partial(prove_projections, observer=observer))
         if heads is not None:
             await run("exported heads", "", 0, partial(prove_heads, exported=heads))

@@ -1,0 +1,178 @@
+"""I5: what an operation says (its fingerprint and its stored answer) compared with the events of its batch.
+
+The digest of a batch shows that an operation was changed; this shows what it ought to say, also where whoever changed
+it made the digest and the chain fit.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from wallet.domain.atomic import ATOMIC, atomic_fingerprints
+from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of
+from wallet.domain.identifiers import ID_PATTERN
+from wallet.domain.money import format_money
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+EFFECTS: Final = {"deposit": "FundsDeposited", "withdraw": "FundsWithdrawn", "transfer": "TransferCompleted"}
+"""Kind of operation → the event that is its success, in the batch that gave it its outcome."""
+
+_AMOUNT: Final = r"(0|[1-9][0-9]{0,15})\.[0-9]{4}"
+_REFUSED: Final = {
+    "deposit": re.compile(f"deposit:{_AMOUNT}:"),
+    "withdraw": re.compile(f"withdraw:{_AMOUNT}:"),
+    "transfer": re.compile(f"transfer:{_AMOUNT}:{ID_PATTERN}"),
+}
+_ATOMIC: Final = re.compile(f"{ATOMIC}:[0-9a-f]{{64}}:(0|[1-9][0-9]{{0,8}})")
+
+_decode: Final = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """An operation with the event that concluded it; `event` is None for a refusal."""
+
+    operation: "Record"
+    event: "Record | None"
+    payload: Mapping[str, Any]
+
+
+def disagreements(
+    concluded: Sequence[Concluded], credited: Mapping[UUID, Decimal]
+) -> Iterator[tuple["Record", str, str]]:
+    """Yields each operation that disagrees with its event, with what it should say and what it says.
+
+    `credited` has the receivers' balances after the transfers, as far as they are known.
+    """
+    for each in concluded:
+        found = _unlike_fingerprint(each) or _unlike_answer(each, credited)
+        if found is not None:
+            yield each.operation, *found
+    yield from _unlike_requests(concluded)
+
+
+def command_of(each: Concluded) -> Command | None:
+    """What was asked for, as the event tells it."""
+    operation, event = each.operation, each.event
+    if event is None:
+        return None
+    common = {
+        "wallet_id": operation["wallet_id"],
+        "request_id": operation["request_id"],
+        "api_audit_id": operation["api_audit_id"],
+        "amount": event["amount"],
+    }
+    match operation["kind"]:
+        case "deposit":
+            return Deposit(**common)
+        case "withdraw":
+            return Withdraw(**common)
+        case _:
+            to_wallet_id = str(each.payload.get("toWalletId"))
+            return Transfer(**common, to_wallet_id=to_wallet_id, transfer_id=event["transfer_id"])  # type: ignore[arg-type]
+
+
+def _unlike_fingerprint(each: Concluded) -> tuple[str, str] | None:
+    operation, fingerprint = each.operation, each.operation["fingerprint"]
+    if each.event is not None and each.event["api_audit_id"] != operation["api_audit_id"]:
+        return f"audit id {each.event['api_audit_id']}, as its event has it", f"audit id {operation['api_audit_id']}"
+    if _ATOMIC.fullmatch(fingerprint):
+        return None
+    command = command_of(each)
+    if command is not None:
+        expected = fingerprint_of(command)
+        if fingerprint != expected:
+            return f"fingerprint {expected}, as its event has it", f"fingerprint {fingerprint}"
+    elif not _REFUSED[operation["kind"]].fullmatch(fingerprint):
+        return f"the fingerprint of a {operation['kind']}", f"fingerprint {fingerprint}"
+    return None
+
+
+def _unlike_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> tuple[str, str] | None:
+    """Compares what the stored answer must hold; fields beyond that are for the digest to guard."""
+    operation = each.operation
+    if operation["success"] != (operation["status"] == _CREATED):
+        return f"status {_CREATED} for a success alone", f"status {operation['status']}"
+    expected = _expected_answer(each, credited)
+    try:
+        answer = _decode(operation["response"])
+    except (msgspec.DecodeError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        return f"an answer with {_shown(expected, expected)}", "an answer that is no JSON object"
+    different = [name for name, value in expected.items() if answer.get(name) != value]
+    if different:
+        return f"an answer with {_shown(expected, different)}", f"an answer with {_shown(answer, different)}"
+    reason = each.payload.get("reason") if operation["refusal"] and each.event is not None else None
+    if reason is not None and str(reason) not in str(answer.get("detail")):
+        return f"an answer with the reason {reason}", f"an answer with detail {answer.get('detail')}"
+    return None
+
+
+def _expected_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> dict[str, object]:
+    operation, event = each.operation, each.event
+    asked: dict[str, object] = {"requestId": operation["request_id"]}
+    if not operation["success"] or event is None:
+        # The refusal of an atomic request names the key of the operation that could not.
+        refused = {"code": operation["refusal"], "status": operation["status"]}
+        return refused if operation["fingerprint"].startswith(f"{ATOMIC}:") else refused | asked
+    balance = format_money(event["balance_after"])
+    if operation["kind"] != "transfer":
+        created = operation["kind"] == "deposit" and event["version"] == _FIRST_DEPOSIT
+        return asked | {"walletId": operation["wallet_id"], "balance": balance, "created": created}
+    answer = asked | {
+        "transferId": str(event["transfer_id"]),
+        "fromWalletId": operation["wallet_id"],
+        "toWalletId": each.payload.get("toWalletId"),
+        "amount": format_money(event["amount"]),
+        "status": "completed",
+        "fromBalance": balance,
+    }
+    if event["transfer_id"] in credited:
+        answer["toBalance"] = format_money(credited[event["transfer_id"]])
+    return answer
+
+
+def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple["Record", str, str]]:
+    """The operations of one atomic request: all of them are there, and their fingerprints cover what they did."""
+    requests: dict[str, list[tuple[int, Concluded]]] = {}
+    for each in concluded:
+        if _ATOMIC.fullmatch(each.operation["fingerprint"]):
+            _, digest, index = each.operation["fingerprint"].split(":")
+            requests.setdefault(digest, []).append((int(index), each))
+    for members in requests.values():
+        members.sort(key=lambda member: member[0])
+        first = members[0][1].operation
+        if [index for index, _ in members] != list(range(len(members))):
+            indexes = ", ".join(str(index) for index, _ in members[:5])
+            yield first, "the operations of its atomic request, from 0 on", f"{len(members)}, of which {indexes}"
+        elif len({each.operation["success"] for _, each in members}) > 1:
+            yield first, "one outcome for all operations of an atomic request", "successes and refusals"
+        else:
+            yield from _unlike_atomic(members)
+
+
+def _unlike_atomic(members: Sequence[tuple[int, Concluded]]) -> Iterator[tuple["Record", str, str]]:
+    commands = [command for _, each in members if (command := command_of(each)) is not None]
+    if len(commands) < len(members):
+        return  # A refusal leaves no event that would tell what was asked for.
+    for (_, each), fingerprint in zip(members, atomic_fingerprints(commands), strict=True):
+        found = each.operation["fingerprint"]
+        if found != fingerprint:
+            yield each.operation, f"fingerprint {fingerprint}, as its events have it", f"fingerprint {found}"
+
+
+def _shown(fields: Mapping[str, object], names: Sequence[str] | Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {fields.get(name)}" for name in names)
+
+
+_CREATED: Final = 201
+_FIRST_DEPOSIT: Final = 2
+"""The version of the deposit that made its wallet: it stands behind WalletCreated."""
