@@ -71,8 +71,7 @@ PARAMETER = re.compile(r"\$([0-9]+)")
 def statements() -> Iterator[tuple[str, str, dict[str, str]]]:
     for package, filename, settings in SESSIONS:
         for name, text in vars(load_statements(package, filename)).items():
-            if name not in NO_PLAN:
-                yield f"{package}.{name}", text, settings
+            yield f"{package}.{name}", text, settings
 
 
 async def whole_reads(database_url: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ import structlog
 
 from wallet.pacing import Pace, woken_at
 from wallet.rabbitmq.connection import address_of
-from wallet.relay.lease import LEASE_SECONDS, Lease, take
+from wallet.relay.lease import LEASE, Lease, take
 from wallet.relay.rounds import Rounds, Work
 from wallet.relay.term import Term
 from wallet.settings import Settings
@@ -71,7 +71,7 @@ async def _stand_by(dsn: str, stop: asyncio.Event) -> Lease | None:
         lease = await take(connection, holder, standby)
         if lease is not None:
             rounds.finish()
-        elif time.monotonic() - began_at_seconds > LEASE_SECONDS:
+        elif time.monotonic() - began_at_seconds > LEASE.total_seconds():
             # A killed relay's lease would have ended by now: a living one renews it.
             report_started(Started.STANDS_BY)
         return Work.NONE

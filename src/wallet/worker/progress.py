@@ -104,12 +104,11 @@ class _Turns:
         self._stop = stop
         self._pause_seconds = INTERVAL_SECONDS
 
-    async def take_turn(self) -> bool:
+    async def take_turn(self) -> None:
         connection = await self._database.connection()
         is_behind = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
         self._pause_seconds = CATCH_UP_SECONDS if is_behind else INTERVAL_SECONDS
         await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
-        return True
 
     async def stand_down(self) -> None:
         """Nothing is kept between two turns."""
