@@ -2,26 +2,28 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Any
 
 from tests.fault.laboratory import Laboratory
 from tests.support.client import Client, open_client
+from tests.support.waiting import eventually
 
 ANSWERS_BETWEEN = 50
 CONCURRENCY = 8
 DEADLINE_SECONDS = 2.0
+BEGUN_SECONDS_MAX = 30.0
 RETRIES = 3
 SLOW_MS = 5_000
 SLOW_ONCE_IN = 5
 PATH = "/wallet/hung/deposit"
-BULK = {
+DEPOSIT: dict[str, object] = {"amount": 5, "requestId": "d"}
+BULK: dict[str, object] = {
     "mode": "independent",
     "operations": [
-        {"type": "deposit", "walletId": "hung", "amount": "2", "requestId": "b1"},
+        {"type": "deposit", "walletId": "hung-bulk", "amount": "2", "requestId": "b1"},
         {"type": "deposit", "walletId": "hung-too", "amount": "3", "requestId": "b2"},
     ],
 }
-BALANCES = {"hung": Decimal("7.0000"), "hung-too": Decimal("3.0000")}
+BALANCES = {"hung": Decimal("6.0000"), "hung-bulk": Decimal("2.0000"), "hung-too": Decimal("3.0000")}
 
 
 async def hang_commits(lab: Laboratory) -> None:
@@ -29,23 +31,22 @@ async def hang_commits(lab: Laboratory) -> None:
     lab.settings["REQUEST_DEADLINE_SECONDS"] = f"{DEADLINE_SECONDS:g}"
     await lab.start_relay()
     await lab.start_worker()
-    for _ in range(2):
-        await lab.start_api(TRANSFER_MODE=lab.draw_mode())
-    async with lab.load(concurrency=CONCURRENCY) as history, open_client(lab.apis[0].url) as client:
+    loaded = [(await lab.start_api(TRANSFER_MODE=lab.draw_mode())).url for _ in range(2)]
+    # Where the lanes have nothing else to do, a request is begun, and its COMMIT hangs.
+    api = await lab.start_api(TRANSFER_MODE=lab.draw_mode())
+    async with lab.load(urls=loaded, concurrency=CONCURRENCY) as history, open_client(api.url) as client:
+        await client.post(PATH, {"amount": 1})
         await history.more_answers(ANSWERS_BETWEEN)
         await asyncio.to_thread(lab.postgres.hang_commits)
         try:
-            # What was committed before has been answered when this has reached its deadline.
-            await _tell_unknown(client, PATH, {"amount": 5, "requestId": "d"}, times=1)
+            # What was committed before has been answered when these have reached their deadline.
+            await asyncio.gather(_begin(client, PATH, DEPOSIT), _begin(client, "/operations", BULK))
             answered = len(history.exchanges)
-            await asyncio.gather(
-                _tell_unknown(client, PATH, {"amount": 5, "requestId": "d"}, times=RETRIES),
-                _tell_unknown(client, "/operations", BULK, times=RETRIES),
-            )
+            await asyncio.gather(_retry(client, PATH, DEPOSIT), _retry(client, "/operations", BULK))
             assert len(history.exchanges) == answered, "a request was answered while no COMMIT was durable"
         finally:
             await asyncio.to_thread(lab.postgres.release_commits)
-        replies = [await client.post(PATH, {"amount": 5, "requestId": "d"}), await client.post("/operations", BULK)]
+        replies = [await client.post(PATH, DEPOSIT), await client.post("/operations", BULK)]
         assert [reply.status for reply in replies] == [201, 200]
         for wallet_id, balance in BALANCES.items():
             assert Decimal((await client.get(f"/wallet/{wallet_id}"))["balance"]) == balance, wallet_id
@@ -64,9 +65,23 @@ async def _slow_down_a_commit(lab: Laboratory) -> None:
     assert lab.tries()["503"], "no request met the slow COMMIT"
 
 
-async def _tell_unknown(client: Client, path: str, body: dict[str, Any], *, times: int) -> None:
-    """Send it so many times, once at a time."""
-    for _ in range(times):
-        reply = await client.post_once(path, body, url=client.urls[0])
-        code = reply.json().get("code")
-        assert (reply.status, code) == (503, "outcome_unknown"), f"{path} was answered {reply.status} {code}"
+async def _begin(client: Client, path: str, body: dict[str, object]) -> None:
+    """Send it until it was begun in time, and its COMMIT hangs."""
+
+    async def is_begun() -> bool:
+        return await _refused(client, path, body) == "outcome_unknown"
+
+    await eventually(is_begun, within=BEGUN_SECONDS_MAX)
+
+
+async def _retry(client: Client, path: str, body: dict[str, object]) -> None:
+    for _ in range(RETRIES):
+        code = await _refused(client, path, body)
+        assert code == "outcome_unknown", f"a retry was answered {code} while its first COMMIT hung: {path}"
+
+
+async def _refused(client: Client, path: str, body: dict[str, object]) -> object:
+    """Send it once, and return the code of the 503."""
+    reply = await client.post_once(path, body, url=client.urls[0])
+    assert reply.status == 503, f"{path} was answered {reply.status} while no COMMIT was durable"
+    return reply.json().get("code")
