@@ -9,6 +9,7 @@ from tests.fault.experiments.clients import vanish
 from tests.fault.experiments.clocks import put_the_clock_back_and_fail_over
 from tests.fault.experiments.databases import restart_postgres, take_the_database_from_the_worker
 from tests.fault.experiments.deliveries import deliver_again_and_again
+from tests.fault.experiments.hostile import beset
 from tests.fault.experiments.keys import send_one_key_a_thousand_times
 from tests.fault.experiments.networks import cut_commits, silence_and_slow_the_network
 from tests.fault.experiments.poison import poison_the_queue
@@ -39,4 +40,5 @@ EXPERIMENTS: Final = (
     Experiment(16, "books tampered with", tamper_with_the_books, Broker.EITHER),
     Experiment(17, "several of these at once", break_several_things_at_once, Broker.OWN, has_own_postgres=True),
     Experiment(21, "clocks, two primaries", put_the_clock_back_and_fail_over, Broker.EITHER, has_own_postgres=True),
+    Experiment(22, "a hostile client", beset, Broker.EITHER),
 )

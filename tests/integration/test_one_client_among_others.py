@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import asyncpg
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.api import head, running_api
 from tests.support.processes import Processes
-from tests.support.raw_http import connected
+from tests.support.raw_http import ask, connected
 from tests.support.waiting import eventually
 from tests.support.worker import fetch
 from wallet.api.bodies import VALUES_MAX, decode_object
@@ -174,3 +175,14 @@ async def test_each_request_has_one_line_in_the_log_and_its_id_in_the_trail(
     await connection.close()
     assert ids <= {row["id"] for row in stored}
     assert '"request"' not in quiet.logs()
+
+
+async def test_slow_readers_of_large_files_do_not_delay_another_client(database_url: str, processes: Processes) -> None:
+    api = processes.start_api(DATABASE_URL=database_url)
+    with ExitStack() as stack:
+        for _ in range(200):
+            reader = socket.create_connection(("127.0.0.1", api.port), timeout=5, source_address=("127.0.0.2", 0))
+            stack.enter_context(reader).sendall(head("GET", "/docs/assets/swagger-ui-bundle.js"))
+        for _ in range(20):
+            async with asyncio.timeout(1.0):
+                assert (await ask(api.port, head("GET", "/healthz"))).status == 200
