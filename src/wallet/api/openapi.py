@@ -144,7 +144,8 @@ def _header_references(*names: str) -> dict[str, Any]:
 
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {
-        "description": "The request's own if it sent a well-formed one, else a new one. It is in the log line of the request and in the audit trail.",
+        "description": "The request's own if it sent a well-formed one, else a new one. "
+        "It is in the log line of the request and in the audit trail.",
         "schema": _schema(RequestIdText) | {"description": "An id.", "examples": ["4f1f7a3c"]},
     },
     "traceparent": {

@@ -1,7 +1,7 @@
 """The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import falcon
@@ -22,6 +22,8 @@ METRICS_SECONDS: Final = 1.0
 """A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
 AUDIT_SECONDS_MAX: Final = 2.0
 """A scrape waits no longer for the database; what the processes counted themselves is told without it."""
+
+PIECE_BYTES: Final = 32 * 1024
 
 
 class Alive:
@@ -120,11 +122,19 @@ class SwaggerAssets:
         asset = self._assets.get(name)
         if asset is None:
             raise falcon.HTTPNotFound
-        resp.data = asset.content
+        resp.content_length = len(asset.content)
+        if req.method != "HEAD":
+            resp.stream = _in_pieces(asset.content)
         resp.content_type = asset.content_type
         resp.set_header("Cache-Control", "max-age=3600")
 
     on_head = on_get
+
+
+async def _in_pieces(content: bytes) -> AsyncIterator[bytes]:
+    """The content in pieces: of what a slow client has not taken yet, the server keeps a copy of one piece only."""
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
 
 
 def _answer(resp: falcon.asgi.Response, shape: object) -> None:

@@ -12,10 +12,10 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
-from tests.support.books import fetch_value
 from tests.support.client import open_client
 from tests.support.processes import WalletProcess
 from tests.support.waiting import eventually, last
+from tests.support.worker import fetch
 from wallet.api.server import CONNECTIONS_MAX, allow_many_connections
 
 HOST, HOSTILE = "127.0.0.1", "127.0.0.2"
@@ -175,10 +175,11 @@ async def _refuse_honest_ones(api: WalletProcess) -> None:
 
 async def _rows_are_there(lab: Laboratory, api: WalletProcess) -> None:
     async def are_all() -> bool:
-        return await fetch_value(lab.database_url, HONEST_ROWS, HOST) >= HONEST_REFUSED
+        [(count,)] = await fetch(lab.database_url, HONEST_ROWS, HOST)
+        return bool(count >= HONEST_REFUSED)
 
     await eventually(are_all, within=15.0)
-    largest = await fetch_value(lab.database_url, LARGEST_ROW, HOSTILE)
+    [(largest,)] = await fetch(lab.database_url, LARGEST_ROW, HOSTILE)
     assert 0 < largest <= KEPT_BYTES_MAX + ROOM_FOR_BLANKS, f"a refused POST stored {largest} bytes"
 
 
