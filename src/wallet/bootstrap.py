@@ -65,6 +65,7 @@ async def run_api(
         async with open_audit_buffer(background, metrics) as audit_buffer:
             app = create_app(
                 ledger=ledger,
+                may_concern=ledger.may_concern,
                 pool=reads,
                 health_pool=health,
                 audit_buffer=audit_buffer,

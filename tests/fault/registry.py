@@ -10,6 +10,7 @@ from tests.fault.experiments.clocks import put_the_clock_back_and_fail_over
 from tests.fault.experiments.commits import hang_commits
 from tests.fault.experiments.databases import restart_postgres, take_the_database_from_the_worker
 from tests.fault.experiments.deliveries import deliver_again_and_again
+from tests.fault.experiments.hostile import beset
 from tests.fault.experiments.keys import send_one_key_a_thousand_times
 from tests.fault.experiments.networks import cut_commits, silence_and_slow_the_network
 from tests.fault.experiments.poison import poison_the_queue
@@ -45,4 +46,5 @@ EXPERIMENTS: Final = (
     Experiment(18, "COMMITs hang, clients retry", hang_commits, Broker.EITHER, has_own_postgres=True),
     Experiment(19, "change of transport", change_the_transport, Broker.SHARED),
     Experiment(20, "events stolen and forged", steal_and_forge, Broker.SHARED),
+    Experiment(22, "a hostile client", beset, Broker.EITHER),
 )

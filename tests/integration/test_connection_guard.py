@@ -98,3 +98,24 @@ async def test_thousands_of_idle_sockets_and_hundreds_of_new_ones_a_second_keep_
     finally:
         is_over.set()
         await opening
+
+
+async def test_a_burst_of_one_client_beyond_all_connections_does_not_delay_another(
+    database_url: str, sockets: ExitStack
+) -> None:
+    limits = ServerLimits(connections_max=40)
+    async with running_api(database_url, server_limits=limits) as api:
+        for _ in range(60):
+            opened(sockets, api.port, HOSTILE)
+        async with asyncio.timeout(1.0):
+            assert (await api.get("/healthz")).status == 200
+
+
+async def test_all_clients_together_hold_no_more_connections_than_are_kept(
+    database_url: str, sockets: ExitStack
+) -> None:
+    limits = ServerLimits(connections_max=40)
+    async with running_api(database_url, server_limits=limits) as api:
+        held = [opened(sockets, api.port, f"127.0.0.{number}") for number in range(2, 9) for _ in range(10)]
+        await eventually(lambda: sum(not is_closed(each) for each in held) <= limits.connections_max)
+        assert (await api.get("/healthz")).status == 200

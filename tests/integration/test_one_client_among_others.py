@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import time
+from contextlib import AsyncExitStack, ExitStack
 
 import asyncpg
 import httpx
@@ -10,11 +12,12 @@ import pytest
 
 from tests.support.api import head, running_api
 from tests.support.processes import Processes
-from tests.support.raw_http import connected
+from tests.support.raw_http import ask, connected
 from tests.support.waiting import eventually
 from tests.support.worker import fetch
 from wallet.api.bodies import VALUES_MAX, decode_object
-from wallet.api.incoming import BodyLimits
+from wallet.api.exchange import Exchange
+from wallet.api.incoming import BodyBudget, BodyLimits
 from wallet.api.problems import Refused
 
 KIB = 1024
@@ -87,17 +90,17 @@ def test_a_body_of_a_million_values_is_refused_before_it_is_decoded(raw: bytes) 
     assert time.process_time() - began < 0.02
 
 
+LARGE = head("POST", "/wallet/alice/deposit", "Content-Type: application/json", f"Content-Length: {60 * KIB}")
+
+
 async def test_bodies_use_a_bounded_amount_of_memory_and_the_next_one_is_told_to_come_again(database_url: str) -> None:
-    limits = BodyLimits(bodies_bytes_max=100 * KIB)
+    limits = BodyLimits(bodies_bytes_max=400 * KIB)
     async with running_api(database_url, body_limits=limits) as api:
-        declared = head(
-            "POST", "/wallet/alice/deposit", "Content-Type: application/json", f"Content-Length: {60 * KIB}"
-        )
         async with connected(api.port) as slow:
-            await slow.send(declared + b'{"amount":1,')
+            await slow.send(LARGE + b" " * (60 * KIB - 1))
 
             async def is_refused() -> bool:
-                answer = await api.send(declared + b" " * 60 * KIB)
+                answer = await api.send(LARGE + b" " * 60 * KIB)
                 if answer.status != 503:
                     return False
                 assert answer.json["code"] == "not_executed"
@@ -114,10 +117,37 @@ async def test_bodies_use_a_bounded_amount_of_memory_and_the_next_one_is_told_to
         # The first client went away in the middle of its body: its share is free again.
 
         async def has_room() -> bool:
-            answer = await api.send(declared + b'{"amount":1}'.ljust(60 * KIB))
+            answer = await api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB))
             return answer.status == 201
 
         await eventually(has_room)
+
+
+async def test_bodies_that_are_declared_and_not_sent_take_no_room(database_url: str) -> None:
+    limits = BodyLimits(bodies_bytes_max=400 * KIB, body_seconds_max=30.0)
+    async with running_api(database_url, body_limits=limits) as api, AsyncExitStack() as stack:
+        for _ in range(10):
+            await (await stack.enter_async_context(connected(api.port))).send(LARGE + b"{")
+        assert (await api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB))).status == 201
+
+
+def test_one_client_uses_at_most_a_quarter_of_the_memory_for_bodies() -> None:
+    budget = BodyBudget(400 * KIB)
+    for number in range(3):
+        budget.reserve(exchange_from(f"127.0.0.{number + 2}"), 100 * KIB)
+        with pytest.raises(Refused, match="one client"):
+            budget.reserve(exchange_from(f"127.0.0.{number + 2}"), 1)
+    honest = exchange_from("127.0.0.1")
+    budget.reserve(honest, 60 * KIB)
+    budget.reserve(exchange_from("127.0.0.8"), 40 * KIB)
+    with pytest.raises(Refused, match="other requests"):
+        budget.reserve(exchange_from("127.0.0.9"), 1)
+    budget.release(honest)
+    budget.reserve(exchange_from("127.0.0.9"), 60 * KIB)
+
+
+def exchange_from(address: str) -> Exchange:
+    return Exchange({"method": "POST", "path": "/", "query_string": b"", "headers": [], "client": (address, 1)})
 
 
 async def test_each_request_has_one_line_in_the_log_and_its_id_in_the_trail(
@@ -145,3 +175,14 @@ async def test_each_request_has_one_line_in_the_log_and_its_id_in_the_trail(
     await connection.close()
     assert ids <= {row["id"] for row in stored}
     assert '"request"' not in quiet.logs()
+
+
+async def test_slow_readers_of_large_files_do_not_delay_another_client(database_url: str, processes: Processes) -> None:
+    api = processes.start_api(DATABASE_URL=database_url)
+    with ExitStack() as stack:
+        for _ in range(200):
+            reader = socket.create_connection(("127.0.0.1", api.port), timeout=5, source_address=("127.0.0.2", 0))
+            stack.enter_context(reader).sendall(head("GET", "/docs/assets/swagger-ui-bundle.js"))
+        for _ in range(20):
+            async with asyncio.timeout(1.0):
+                assert (await ask(api.port, head("GET", "/healthz"))).status == 200

@@ -163,12 +163,12 @@ async def test_an_unknown_outcome_stays_unknown_until_the_key_has_its_answer(dat
         configure_failpoints(f"{place}=raise@1")
         with pytest.raises(OutcomeUnknown):
             await send(ledger, command)
-        assert ledger.may_still_commit([key_of(command)])
+        assert ledger.may_concern(*key_of(command))
         # An answer that the key belongs to another request says nothing about how that one ended.
         assert (await send(ledger, transfer("alice", "bob", 6, "t"))).status == 422
-        assert ledger.may_still_commit([key_of(command)])
+        assert ledger.may_concern(*key_of(command))
         assert (await send(ledger, command)).status == 201
-        assert not ledger.may_still_commit([key_of(command)])
+        assert not ledger.may_concern(*key_of(command))
         configure_failpoints(f"{place}=raise@1")
         with pytest.raises(OutcomeUnknown):
             await send(ledger, transfer("alice", "bob", 5, "last"))
@@ -180,3 +180,19 @@ async def test_an_unknown_outcome_stays_unknown_until_the_key_has_its_answer(dat
     async with running_ledger(database_url, is_stepwise=is_stepwise) as ledger:
         assert (await send(ledger, transfer("alice", "bob", 5, "last"))).status == 201
     await assert_books_are_right(database_url)
+
+
+@pytest.mark.parametrize("known", [("alice", "first"), ("alice", None), (None, "first"), (None, None)])
+async def test_of_an_early_refusal_what_is_not_known_counts_as_the_same_key(
+    database_url: str, known: tuple[str | None, str | None]
+) -> None:
+    """A request that is refused before its body was read may have any key."""
+    command = deposit_of("alice", "first")
+    async with running_ledger(database_url) as ledger:
+        async with locked(database_url, "alice"):
+            waiting = asyncio.create_task(ledger.execute(command, audit_of(command)))
+            await eventually(lambda: ledger.may_concern(*known))
+            assert not ledger.may_concern(WalletId("bob"), None)
+            assert not ledger.may_concern(None, RequestId("second"))
+        await waiting
+        assert not ledger.may_concern(*known)

@@ -86,6 +86,7 @@ async def running_api(
         async with open_audit_buffer(pool, metrics) as audit_buffer:
             app = create_app(
                 ledger=around_ledger(ledger),
+                may_concern=ledger.may_concern,
                 pool=pool,
                 health_pool=pool,
                 audit_buffer=audit_buffer,

@@ -50,6 +50,7 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
     pool: Any = None
     edge = create_app(
         ledger=pool,
+        may_concern=pool,
         pool=pool,
         health_pool=pool,
         audit_buffer=AuditBuffer(pool, metrics),

@@ -8,7 +8,7 @@ import falcon.asgi
 from wallet.api.audit_buffer import AuditBuffer
 from wallet.api.audits import AuditPage, Audits
 from wallet.api.bulk import Operations
-from wallet.api.edge import Edge
+from wallet.api.edge import Edge, MayConcern
 from wallet.api.exchange import exchange_of
 from wallet.api.health import Health
 from wallet.api.incoming import BULK_PATH, BodyLimits
@@ -31,6 +31,7 @@ METHODS: Final = tuple(method for method in falcon.COMBINED_METHODS if method !=
 def create_app(
     *,
     ledger: Executes,
+    may_concern: MayConcern,
     pool: "Pool",
     health_pool: "Pool",
     audit_buffer: AuditBuffer,
@@ -73,6 +74,7 @@ def create_app(
         audit_buffer=audit_buffer,
         trusted_proxies=settings.trusted_proxies,
         limits=body_limits or BodyLimits(),
+        may_concern=may_concern,
         logs_requests=settings.log_requests,
     )
 

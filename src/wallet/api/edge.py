@@ -17,15 +17,18 @@ import structlog
 from wallet.api.audit import audit_record_of, refused_record_of
 from wallet.api.audit_buffer import AuditBuffer
 from wallet.api.client_ip import Network, client_ip
-from wallet.api.exchange import SCOPE_KEY, Exchange, Scope
-from wallet.api.incoming import BodyBudget, BodyLimits, Message, Receive, decoded_path, receive_body
+from wallet.api.exchange import SCOPE_KEY, UNMATCHED_ROUTE, Exchange, Scope
+from wallet.api.incoming import BodyBudget, BodyLimits, Message, Receive, decoded_path, receive_body, wallet_of_path
 from wallet.api.metrics import Metrics
 from wallet.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
 from wallet.api.requests import key_in_header
+from wallet.domain.identifiers import RequestId, WalletId
 from wallet.ledger.audit import AuditRow
 from wallet.observability import log_event
 
 Send = Callable[[Message], Awaitable[None]]
+MayConcern = Callable[[WalletId | None, RequestId | None], bool]
+"""Whether a request, of which a wallet and a key are known or None, may have a key that may still take effect."""
 
 _BODY_WAS_READ: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
 PATH_LENGTH_LOGGED_MAX: Final = 200
@@ -43,9 +46,11 @@ class Edge:
         audit_buffer: AuditBuffer,
         trusted_proxies: Sequence[Network],
         limits: BodyLimits,
+        may_concern: MayConcern,
         logs_requests: bool = True,
     ) -> None:
         self.routes = routes
+        self._may_concern = may_concern
         self._logs_requests = logs_requests
         self._budget = BodyBudget(limits.bodies_bytes_max)
         self._metrics = metrics
@@ -71,13 +76,24 @@ class Edge:
             _prepare(scope, exchange)
             await self.routes(scope, _body_was_read, reply.send)
         except Refused as refused:
-            await reply.refuse(refused)
+            await reply.refuse(self._described(refused, exchange))
         except Exception:  # noqa: BLE001 - the process's loop over requests: it logs, answers, and goes on
             self._log.exception("request_failed", route=exchange.route, correlation_id=exchange.correlation_id)
             await reply.refuse(_OUR_BUG)
         finally:
             self._budget.release(exchange)
         self._finish(exchange, reply, time.perf_counter() - started)
+
+    def _described(self, refused: Refused, exchange: Exchange) -> Refused:
+        """A refusal before the routes, as what may be said of the request's key, of which perhaps a part is known."""
+        if (
+            refused.code is Code.NOT_EXECUTED
+            and exchange.route == UNMATCHED_ROUTE
+            and self._may_concern(wallet_of_path(exchange.raw_path), exchange.request_id)
+        ):
+            detail = f"{refused.detail} An earlier attempt with this key may still take effect."
+            return Refused(Code.OUTCOME_UNKNOWN, detail, headers=refused.headers)
+        return refused
 
     def _finish(self, exchange: Exchange, reply: "_Reply", seconds: float) -> None:
         self._metrics.count_request(exchange.method, exchange.route, reply.status, seconds)

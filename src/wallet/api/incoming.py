@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from wallet.api.exchange import Exchange
 from wallet.api.problems import Code, FieldError, Refused, refusal_of
+from wallet.domain.identifiers import WalletId, is_id
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,28 +41,45 @@ class BodyLimits:
 
 
 class BodyBudget:
-    """The bytes that bodies may use together. A request keeps its share until it is answered."""
+    """The bytes that bodies may use together. A request keeps its share until it is answered.
+
+    One client may use a quarter of them. Bytes are counted as they arrive: a client that declares a length and sends
+    nothing takes no room from the others.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
+        self._client_bytes_max = bytes_max // 4
         self._used = 0
+        self._used_by_client: dict[str, int] = {}
+
+    def expect(self, exchange: Exchange, size: int) -> None:
+        """Refuse a request whose bytes would not be free now; reserves nothing. Raises Refused."""
+        if self._used_by_client.get(exchange.client_ip, 0) + size > self._client_bytes_max:
+            raise _budget_used("the bodies of your other requests use all the memory that one client's may use")
+        if self._used + size > self._bytes_max:
+            raise _budget_used("the bodies of other requests use all the memory that bodies may use")
 
     def reserve(self, exchange: Exchange, size: int) -> None:
         """Reserve more bytes for a request. Raises Refused where they are not free."""
-        if self._used + size > self._bytes_max:
-            raise Refused(
-                Code.NOT_EXECUTED,
-                "The service is busy: the bodies of other requests use all the memory that bodies may use. "
-                f"{ATTEMPT_HAD_NO_EFFECT}",
-                headers=CLOSE,
-            )
+        self.expect(exchange, size)
         self._used += size
+        self._used_by_client[exchange.client_ip] = self._used_by_client.get(exchange.client_ip, 0) + size
         exchange.reserved_bytes += size
 
     def release(self, exchange: Exchange) -> None:
         """Give back what a request has reserved."""
+        if not exchange.reserved_bytes:
+            return
         self._used -= exchange.reserved_bytes
+        self._used_by_client[exchange.client_ip] -= exchange.reserved_bytes
+        if not self._used_by_client[exchange.client_ip]:
+            del self._used_by_client[exchange.client_ip]
         exchange.reserved_bytes = 0
+
+
+def _budget_used(reason: str) -> Refused:
+    return Refused(Code.NOT_EXECUTED, f"The service is busy: {reason}. {ATTEMPT_HAD_NO_EFFECT}", headers=CLOSE)
 
 
 async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits, budget: BodyBudget) -> None:
@@ -78,7 +96,7 @@ async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits,
         # The client waits for a word before it sends: nothing to drain, and the word is no.
         raise _too_large(bytes_max)
     if length is not None:
-        budget.reserve(exchange, min(length, bytes_max))
+        budget.expect(exchange, min(length, bytes_max))
     try:
         async with asyncio.timeout(limits.body_seconds_max):
             await _receive_chunks(
@@ -111,8 +129,7 @@ async def _receive_chunks(
             digest.update(chunk)
             exchange.body_length += len(chunk)
             more = chunk[: kept_max - len(kept)]
-            if length is None:
-                budget.reserve(exchange, len(more))
+            budget.reserve(exchange, len(more))
             kept += more
             # Asking for the empty last message would cost a turn of the loop for each request.
             if exchange.body_length == length or not message.get("more_body", False):
@@ -136,6 +153,15 @@ def decoded_path(raw_path: bytes) -> str:
             raise _bad_path("holds an escaped slash or NUL")
         segments.append(segment)
     return "/".join(segments)
+
+
+def wallet_of_path(raw_path: bytes) -> WalletId | None:
+    """The wallet that a path names, before it is routed; None for one that is not a wallet's."""
+    segments = raw_path.split(b"/", 3)
+    if segments[:2] != [b"", b"wallet"] or len(segments) < 3:
+        return None
+    wallet_id = unquote_to_bytes(segments[2]).decode("utf-8", "replace")
+    return WalletId(wallet_id) if is_id(wallet_id) else None
 
 
 def _bad_path(detail: str) -> Refused:

@@ -159,8 +159,8 @@ _RETRY: Final = (
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {
         "description": (
-            "The id of this request: its own if it sent a well-formed one, otherwise a new one. It is in the log line "
-            "of the request and in the audit trail."
+            "The id of this request: the one that was sent, if it is well-formed, otherwise a new one. The log line "
+            "of the request and the audit trail contain it."
         ),
         "schema": _schema(RequestIdText) | {"description": "An id.", "examples": ["4f1f7a3c"]},
     },

@@ -2,9 +2,9 @@
 
 At stop nothing new is accepted, idle connections are closed, and every request whose bytes were read is answered;
 connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
-HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are served at once,
-more of them wait in the kernel's queue (connection_guard.py limits the share of one client); stopping takes at most
-STOP_SECONDS_MAX.
+HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are kept at once, fewer
+where the system allows fewer open files, and ACCEPTED_FACTOR times as many until connection_guard.py has closed what is
+too many, of one client or of all; more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
 
 Several processes may share a port (`held_port`, `shares_port`): each listens for itself, and the kernel spreads new
 connections over them by their addresses. What is promised at a stop is the same for each of them: requests that were
@@ -32,6 +32,10 @@ from wallet.api.connection_guard import ConnectionGuard
 HEAD_SECONDS_MAX: Final = 15.0
 HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 4096
+ACCEPTED_FACTOR: Final = 2
+"""How many times as many connections are accepted as are kept; the guard soon closes the rest."""
+OTHER_FILES_MAX: Final = 512
+"""Descriptors left for what is not a client's connection: the database, logs, files."""
 LISTEN_BACKLOG: Final = 2048
 START_SECONDS_MAX: Final = 10.0
 STOP_SECONDS_MAX: Final = 20.0
@@ -78,22 +82,23 @@ async def serve(
     beside it may be the one that answers first. Raises PortInUse, CannotListen or ServerEnded.
     """
     limits = limits or ServerLimits()
-    allow_many_connections()
+    connections_max = allow_many_connections(limits.connections_max)
     with _bound(host, 0 if shares_port else port) as claimed:
         # The server itself would share a port with anyone, so it gets one that was found free or that is meant.
         address, free_port = claimed.getsockname()[:2]
     port = port if shares_port else free_port
-    server = _server(app, address, port, limits)
+    server = _server(app, address, port, limits, connections_max)
     serving = asyncio.create_task(server.serve(), name="http server")
     stopping = asyncio.create_task(stop.wait(), name="http server's stop")
-    guard = ConnectionGuard(port, connections_max=limits.connections_max, exempt=trusted_proxies)
+    guard = ConnectionGuard(port, connections_max=connections_max, exempt=trusted_proxies)
     guarding = asyncio.create_task(guard.run(), name="connection guard")
     try:
         await _wait_until_listening(address, port, serving)
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            raise ServerEnded from serving.exception()
+        await asyncio.wait([serving, stopping, guarding], return_when=asyncio.FIRST_COMPLETED)
+        for ended in (serving, guarding):
+            if ended.done():
+                raise ServerEnded from ended.exception()
     finally:
         stopping.cancel()
         guarding.cancel()
@@ -132,15 +137,17 @@ async def is_listened_on(host: str, port: int) -> bool:
     return True
 
 
-def allow_many_connections() -> None:
-    """Let this process have as many open files as the system lets it ask for, up to what it can use."""
+def allow_many_connections(wanted: int = CONNECTIONS_MAX) -> int:
+    """Raise this process's limit of open files as far as it may. Returns how many connections it can keep."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * CONNECTIONS_MAX if hard == resource.RLIM_INFINITY else min(2 * CONNECTIONS_MAX, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    files = ACCEPTED_FACTOR * wanted + OTHER_FILES_MAX
+    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return min(wanted, max(1, (files - OTHER_FILES_MAX) // ACCEPTED_FACTOR))
 
 
-def _server(app: Any, host: str, port: int, limits: ServerLimits) -> Server:
+def _server(app: Any, host: str, port: int, limits: ServerLimits, connections_max: int) -> Server:
     return Server(
         app,
         host,
@@ -149,7 +156,7 @@ def _server(app: Any, host: str, port: int, limits: ServerLimits) -> Server:
         http=HTTPModes.http1,
         websockets=False,
         backlog=LISTEN_BACKLOG,
-        backpressure=limits.connections_max,
+        backpressure=ACCEPTED_FACTOR * connections_max,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(limits.head_seconds_max * 1000), max_buffer_size=HEAD_BYTES_MAX
         ),

@@ -5,7 +5,7 @@ A file is compressed once, at its first use and in a thread, so that neither the
 
 import asyncio
 import gzip
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from typing import Final
 
@@ -15,6 +15,7 @@ import falcon.asgi
 from wallet.api.exchange import Exchange
 
 GZIP_LEVEL: Final = 6
+PIECE_BYTES: Final = 32 * 1024
 _QUALITY_DEFAULT: Final = 1.0
 _COMPRESSED_KINDS: Final = ("image/",)
 """Content types that are compressed already."""
@@ -43,10 +44,13 @@ class StaticFile:
             resp.status = falcon.HTTP_304
             return
         resp.content_type = self.content_type
-        resp.data = self.content
+        content = self.content
         if is_packed:
-            resp.data = await self._gzipped()
+            content = await self._gzipped()
             resp.set_header("Content-Encoding", "gzip")
+        resp.content_length = len(content)
+        if exchange.method != "HEAD":
+            resp.stream = _in_pieces(content)
 
     async def _gzipped(self) -> bytes:
         async with self._compressing:
@@ -62,6 +66,12 @@ class StaticFile:
             return False
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
         return "*" in tags or self._tag(is_packed=is_packed) in tags
+
+
+async def _in_pieces(content: bytes) -> AsyncIterator[bytes]:
+    """The content in pieces: of what a slow client has not taken yet, the server keeps a copy of one piece only."""
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
 
 
 def prefers_gzip(accept_encoding: str | None) -> bool:

@@ -17,6 +17,7 @@ retry with the same key. What other processes attempted, or this one before a re
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,6 +25,7 @@ import structlog
 
 from wallet.domain.batch import Decision
 from wallet.domain.commands import OperationKey
+from wallet.domain.identifiers import RequestId, WalletId
 from wallet.domain.outcomes import KeyReused
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 
@@ -45,6 +47,18 @@ class Attempts:
     def may_still_commit(self, keys: Iterable[OperationKey]) -> bool:
         """Whether an attempt with one of these keys is under way, or ended with an unknown outcome."""
         return self._has_forgotten or any(key in self._under_way or key in self._uncertain for key in keys)
+
+    def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
+        """Whether a request of which only this much is known may have a key that may still take effect.
+
+        None stands for what is not known. This looks at every attempt, so it is for requests that are refused early.
+        """
+        if wallet_id is not None and request_id is not None:
+            return self.may_still_commit([OperationKey(wallet_id, request_id)])
+        return self._has_forgotten or any(
+            wallet_id in (None, key.wallet_id) and request_id in (None, key.request_id)
+            for key in chain(self._under_way, self._uncertain)
+        )
 
     def attempt(self, keys: Sequence[OperationKey]) -> "Attempt":
         """Returns a context in which these keys are under way."""

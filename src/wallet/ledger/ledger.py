@@ -5,12 +5,12 @@ one transaction and a busy one has bigger batches.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from wallet.domain.batch import Begun, Decision, StillPending
-from wallet.domain.commands import Command, OperationKey, SagaStep, key_of
-from wallet.domain.identifiers import WalletId
+from wallet.domain.commands import Command, SagaStep, key_of
+from wallet.domain.identifiers import RequestId, WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.attempts import Attempts
 from wallet.ledger.audit import AuditRecord
@@ -110,12 +110,12 @@ class Ledger:
             attempt.decisions = settled.decisions
         return answer
 
-    def may_still_commit(self, keys: Iterable[OperationKey]) -> bool:
-        """Whether this process has an attempt with one of these keys that may take effect unknown to its client.
+    def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
+        """Whether a request of which only this much is known may have a key that may still take effect.
 
         Whoever refuses a request before it reaches the ledger asks this first, and then answers `outcome_unknown`.
         """
-        return self._attempts.may_still_commit(keys)
+        return self._attempts.may_concern(wallet_id, request_id)
 
     async def _finish_bulk(self, commands: Sequence[Command], settled: Settled, deadline: float) -> BulkAnswer:
         if settled.refusal is not None:
