@@ -14,6 +14,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
+from wallet.api.incoming import BodyLimits
 from wallet.domain.commands import Command, key_of
 from wallet.failpoints import configure_failpoints
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown
@@ -182,17 +183,20 @@ async def test_an_unknown_outcome_stays_unknown_until_the_key_has_its_answer(dat
     await assert_books_are_right(database_url)
 
 
-@pytest.mark.parametrize("known", [("alice", "first"), ("alice", None), (None, "first"), (None, None)])
-async def test_of_an_early_refusal_what_is_not_known_counts_as_the_same_key(
-    database_url: str, known: tuple[str | None, str | None]
+async def test_a_retry_whose_body_is_refused_is_not_told_not_executed_while_the_first_commit_hangs(
+    own_postgres_server: PostgresServer,
 ) -> None:
-    """A request that is refused before its body was read may have any key."""
-    command = deposit_of("alice", "first")
-    async with running_ledger(database_url) as ledger:
-        async with locked(database_url, "alice"):
-            waiting = asyncio.create_task(ledger.execute(command, audit_of(command)))
-            await eventually(lambda: ledger.may_concern(*known))
-            assert not ledger.may_concern(WalletId("bob"), None)
-            assert not ledger.may_concern(None, RequestId("second"))
-        await waiting
-        assert not ledger.may_concern(*known)
+    """The memory for bodies is used up, so nobody reads which key the retry has."""
+    database_url = own_postgres_server.create_database()
+    limits = BodyLimits(bodies_bytes_max=400)
+    body = '{"amount":5,"requestId":"d1"}'
+    async with running_api(database_url, body_limits=limits, request_deadline_seconds=DEADLINE_SECONDS) as api:
+        assert (await api.post(DEPOSIT, '{"amount":1,"requestId":"d0"}')).status == 201
+        own_postgres_server.hang_commits()
+        assert (await api.post(DEPOSIT, body)).code == "outcome_unknown"
+        too_large = body.ljust(200)
+        assert (await api.post(DEPOSIT, too_large)).code == "outcome_unknown"
+        assert (await api.post(DEPOSIT, too_large, "Idempotency-Key: another")).code == "not_executed"
+        assert (await api.post("/wallet/bob/deposit", too_large)).code == "not_executed"
+        assert (await api.post("/operations", too_large)).code == "outcome_unknown"
+        own_postgres_server.release_commits()

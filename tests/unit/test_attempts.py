@@ -90,3 +90,20 @@ def test_beyond_the_limit_nothing_is_certain_any_more() -> None:
     end_with(attempts, OutcomeUnknown(), C)
     answer(attempts, [A, B, C], [DECIDED] * 3)
     assert isinstance(end_with(attempts, NotExecuted("busy"), key("d")), OutcomeUnknown)
+
+
+@pytest.mark.parametrize("wallet_id", [A.wallet_id, None])
+@pytest.mark.parametrize("request_id", [A.request_id, None])
+def test_of_a_request_that_is_refused_early_what_is_not_known_may_be_the_same_key(
+    wallet_id: WalletId | None, request_id: RequestId | None
+) -> None:
+    attempts = Attempts()
+    known = (wallet_id, request_id)
+    assert not attempts.may_concern(*known)
+    with attempts.attempt([A]):
+        assert attempts.may_concern(*known)
+        assert not attempts.may_concern(WalletId("bob"), None)
+        assert not attempts.may_concern(None, RequestId("b"))
+    assert not attempts.may_concern(*known)
+    end_with(attempts, OutcomeUnknown(), A)
+    assert attempts.may_concern(*known)
