@@ -7,7 +7,7 @@ up a request. Several processes may share one file: its rotation is guarded by a
 import logging
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,9 +37,10 @@ _current: "_Current | None" = None
 
 
 @contextmanager
-def logging_to(settings: Settings, service: str, *, on_terminal: bool) -> Iterator[None]:
+def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: object) -> Iterator[None]:
     """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr unless told not to.
 
+    `bound` are fields of every event.
     Raises OSError where LOG_DIR can't be written.
     """
     settings.log_dir.mkdir(parents=True, exist_ok=True)
@@ -52,11 +53,13 @@ def logging_to(settings: Settings, service: str, *, on_terminal: bool) -> Iterat
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     _configure_structlog(service, settings.log_level, writer)
     global _current  # noqa: PLW0603 - as structlog's own configuration, it is the process's.
-    _current = _Current(writer, service, logging.getLevelNamesMapping()[settings.log_level.upper()])
+    _current = _Current(writer, service, logging.getLevelNamesMapping()[settings.log_level.upper()], bound)
+    structlog.contextvars.bind_contextvars(**bound)
     try:
         yield
     finally:
         _current = None
+        structlog.contextvars.unbind_contextvars(*bound)
         root.removeHandler(handler)
         structlog.reset_defaults()
         writer.close()
@@ -69,6 +72,7 @@ def log_event(level: Literal["info", "warning"], event: str, **fields: object) -
     """
     if _current is not None and _LEVELS[level] >= _current.level:
         line: Event = {"timestamp": datetime.now(UTC), "level": level, "service": _current.service, "event": event}
+        line.update(_current.bound)
         line.update((name, value) for name, value in fields.items() if value is not None)
         _current.writer.put(line)
 
@@ -78,6 +82,7 @@ class _Current:
     writer: "_Writer"
     service: str
     level: int
+    bound: Mapping[str, object]
 
 
 class _File(ConcurrentRotatingFileHandler):

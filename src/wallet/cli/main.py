@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import uvloop
 
@@ -136,8 +135,7 @@ def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet
     """One process of an api that has several; their parent starts it, and holds the port."""
     settings = _settings_with_database()
     port = _port(settings, port)
-    with logging_to(settings, "api", on_terminal=not quiet), forgets_metrics_with_parent(metrics):
-        structlog.contextvars.bind_contextvars(process=number)
+    with logging_to(settings, "api", on_terminal=not quiet, process=number), forgets_metrics_with_parent(metrics):
         if number == 1:
             log_warnings(warnings_about(settings, host=host))
         _serve(lambda stop: bootstrap.run_api(settings, host=host, port=port, stop=stop, process_number=number))
