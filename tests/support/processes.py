@@ -59,7 +59,7 @@ class WalletProcess:
 
     def logs(self) -> str:
         """What it wrote into its LOG_DIR so far."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("logs/*")))
+        return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("logs/[!.]*")))
 
     def metrics(self) -> dict[str, float]:
         """A scrape of an api, by series."""

@@ -39,6 +39,8 @@ SAGAS_PER_REQUEST_MAX: Final = 64
 GRACE_SECONDS: Final = 1.0
 """How long past its deadline a request may wait to learn what its attempt under way comes to."""
 
+LOOP_TURNS_TO_JOIN: Final = 4
+"""From the end of a bulk request until the next one is in the queue: answered, turn passed on, woken, added."""
 TIMER_SLACK_SECONDS: Final = 0.005
 """The event loop counts in milliseconds, so that a timer may come a little before its time."""
 
@@ -220,8 +222,12 @@ class Ledger:
                     await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
                     self._gathering.release(batch)
                     self._wake()
-                    if is_bulk and self._gathering.rest_end_seconds is not None:
-                        loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
+                    if is_bulk:
+                        if self._gathering.rest_end_seconds is not None:
+                            loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
+                        # Requests that get their turn now join the next batch instead of waiting for the one after it.
+                        for _ in range(LOOP_TURNS_TO_JOIN):
+                            await asyncio.sleep(0)
                 elif self._draining and not len(self._gathering):
                     # The others may have looked while this lane was still at work, and then gone idle.
                     self._wake_all()
