@@ -1,5 +1,6 @@
 """The package as it is installed without a checkout: its metadata, its command, and what it needs of its own files."""
 
+import os
 import subprocess
 import zipfile
 from email import message_from_string
@@ -81,6 +82,9 @@ def assert_commands_say_what_is_missing(wallet: Path, directory: Path) -> None:
         ("bench", "is part of a checkout"),
         ("chaos", "is part of a checkout"),
     ):
-        finished = subprocess.run([wallet, command], cwd=directory, capture_output=True, text=True, check=False)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        finished = subprocess.run(
+            [wallet, command], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        )
         assert (finished.returncode, finished.stderr.count("\n")) == (2, 1), finished.stderr
         assert hint in finished.stderr

@@ -14,7 +14,7 @@ from wallet.monkey.operations import Key, Kind, Operation, Plan, Request, Wallet
 
 SEEDS = 30
 SEEDS_PER_FAULT = 4
-REQUESTS = 150
+REQUESTS = 250
 WALLETS = 5
 ALICE, RICH = WalletId("alice"), WalletId("rich")
 TRANSFER = Operation(Kind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), RICH)

@@ -296,3 +296,28 @@ async def test_the_audit_row_of_a_retry_gets_its_status_when_its_transfer_ended_
     assert await fetch_value(database_url, status, command.api_audit_id) == 201
     assert await fetch_value(database_url, "select count(*) from api_audit where status is null") == 0
     await assert_books_are_right(database_url)
+
+
+async def test_the_audit_row_of_a_retry_that_gave_up_gets_its_status_when_recovery_ends_the_transfer(
+    database_url: str,
+) -> None:
+    """The process of the retry is gone by then: whoever ends the transfer finds the row by its key."""
+    async with running_ledger(database_url, is_stepwise=True) as ledger:
+        await send(ledger, deposit("alice", 100))
+        configure_failpoints("saga.after_debit=raise")
+        first, retry = transfer("alice", "bob", 30, "t"), transfer("alice", "bob", 30, "t")
+        for command in (first, retry):
+            with pytest.raises(OutcomeUnknown):
+                await send(ledger, command)
+    without_status = "select count(*) from api_audit where status is null"
+    assert await fetch_value(database_url, without_status) == 2
+    configure_failpoints("")
+    async with running_ledger(database_url, is_stepwise=True):
+
+        async def have_status() -> bool:
+            return await fetch_value(database_url, without_status) == 0
+
+        await eventually(have_status, within=20)
+    status = "select status from api_audit where api_audit_id = $1"
+    assert [await fetch_value(database_url, status, each.api_audit_id) for each in (first, retry)] == [201, 201]
+    await assert_books_are_right(database_url)

@@ -68,7 +68,7 @@ def test_a_fault_names_its_row_what_was_expected_and_what_was_found_and_gives_ex
         "    expected  balance_after 70.0000 (100.0000 − 30.0000, as FundsWithdrawn has it)\n"
         "    found     balance_after 700.0000\n"
     ) in shown
-    assert shown.splitlines()[-1].startswith("broken: I3 versions, I9 batches, I9 payloads, I5 once; as of")
+    assert shown.splitlines()[-1].startswith("broken: I3 versions, I5 once, I9 batches, I9 payloads; as of")
 
 
 def test_what_only_the_worker_got_wrong_can_be_rebuilt_and_it_says_so(

@@ -49,7 +49,13 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/deposit", Deposits(ledger))
     app.add_route("/wallet/{wallet_id}/withdraw", Withdrawals(ledger))
     app.add_route("/wallet/{wallet_id}/transfer", Transfers(ledger))
-    app.add_route(BULK_PATH, Operations(ledger, is_stepwise=settings.transfer_mode == "stepwise"))
+    operations = Operations(
+        ledger,
+        may_concern=may_concern,
+        deadline_seconds=settings.request_deadline_seconds,
+        is_stepwise=settings.transfer_mode == "stepwise",
+    )
+    app.add_route(BULK_PATH, operations)
     app.add_route("/wallet/{wallet_id}", Wallets(pool))
     app.add_route("/wallet/{wallet_id}/history", Histories(pool))
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))

@@ -6,13 +6,16 @@ results come back in the order of the operations. Atomic: the ledger sees it onl
 A result carries the body of its operation's own route to the byte, so the answer is joined from bytes, not encoded.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import falcon.asgi
 
 from wallet.api.audit import audit_record_of
 from wallet.api.bulk_bodies import read_all, read_bulk_body, read_each
+from wallet.api.edge import MayConcern
 from wallet.api.exchange import Exchange, exchange_of
 from wallet.api.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
 from wallet.api.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
@@ -21,26 +24,68 @@ from wallet.api.schemas import JSON
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 
+DECODED_OF_A_CLIENT_MAX: Final = 4
+"""Decoding a thousand operations takes milliseconds of the event loop: two that run and two that are ready suffice."""
+SEND_AGAIN: Final = "Send the whole request again with the same keys; each operation takes effect at most once."
+
+
+class _Decoding:
+    """The bulk requests of one client: how many there are, and how many more may be decoded."""
+
+    def __init__(self) -> None:
+        self.request_count = 0
+        self.turns = asyncio.Semaphore(DECODED_OF_A_CLIENT_MAX)
+
 
 class Operations:
     """POST /operations"""
 
-    def __init__(self, ledger: Executes, *, is_stepwise: bool) -> None:
+    def __init__(
+        self, ledger: Executes, *, may_concern: MayConcern, deadline_seconds: float, is_stepwise: bool
+    ) -> None:
         self._ledger = ledger
+        self._may_concern = may_concern
+        self._deadline_seconds = deadline_seconds
         self._is_stepwise = is_stepwise
+        self._decoding: dict[str, _Decoding] = {}
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Run the operations, in order."""
         exchange = exchange_of(req.scope)
         _refuse_key_in_header(exchange)
         raw = json_body(exchange)
-        body = read_bulk_body(raw)
-        if not body.is_atomic:
-            await self._run_independent(exchange, body.operations, resp)
-        elif self._is_stepwise:
-            raise _atomic_not_available()
-        else:
-            await self._run_atomic(exchange, body.operations, resp)
+        async with self._turn_to_decode(exchange.client_ip):
+            body = read_bulk_body(raw)
+            if not body.is_atomic:
+                await self._run_independent(exchange, body.operations, resp)
+            elif self._is_stepwise:
+                raise _atomic_not_available()
+            else:
+                await self._run_atomic(exchange, body.operations, resp)
+
+    @asynccontextmanager
+    async def _turn_to_decode(self, client: str) -> AsyncIterator[None]:
+        """Wait until few requests of the client are decoded and not answered. Raises Refused after the deadline."""
+        decoding = self._decoding.setdefault(client, _Decoding())
+        decoding.request_count += 1
+        try:
+            try:
+                async with asyncio.timeout(self._deadline_seconds):
+                    await decoding.turns.acquire()
+            except TimeoutError:
+                # Its keys were not read, so it may have any.
+                code = Code.OUTCOME_UNKNOWN if self._may_concern(None, None) else Code.NOT_EXECUTED
+                raise Refused(
+                    code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}"
+                ) from None
+            try:
+                yield
+            finally:
+                decoding.turns.release()
+        finally:
+            decoding.request_count -= 1
+            if not decoding.request_count:
+                self._decoding.pop(client, None)
 
     async def _run_independent(
         self, exchange: Exchange, operations: Sequence[object], resp: falcon.asgi.Response
@@ -70,8 +115,7 @@ class Operations:
         except NotExecuted as reason:
             raise Refused(
                 Code.NOT_EXECUTED,
-                f"{sentence_of(reason)} {NO_EFFECT} "
-                "Send the whole request again with the same keys; each operation takes effect at most once.",
+                f"{sentence_of(reason)} {NO_EFFECT} {SEND_AGAIN}",
             ) from None
         except OutcomeUnknown as reason:
             raise Refused(

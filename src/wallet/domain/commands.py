@@ -68,8 +68,6 @@ class ConcludeTransfer(Value, frozen=True, kw_only=True):
     request_id: RequestId
     api_audit_id: ApiAuditId
     credit: CreditOutcome
-    waiting_audit_ids: tuple[ApiAuditId, ...] = ()
-    """The audit rows of the retries that wait for this end, besides that of the first request."""
 
 
 SagaStep = CreditTransfer | ConcludeTransfer

@@ -4,7 +4,9 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
+from wallet.domain.commands import OperationKey
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
 from wallet.domain.values import Value
 from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
@@ -13,6 +15,9 @@ from wallet.postgres.statements import load_statements
 if TYPE_CHECKING:
     from wallet.ledger.writing import Writing
     from wallet.postgres.connections import AnyConnection
+
+CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
+"""Between the clocks of two api processes, each of which may differ from PostgreSQL's."""
 
 _SQL: Final = load_statements("wallet.ledger", "ledger.sql")
 
@@ -85,7 +90,7 @@ def _age(api_audit_id: ApiAuditId) -> str:
 async def settle_audit_rows(
     connection: "AnyConnection | Writing", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
 ) -> None:
-    """Give the rows of stepwise transfers that ended now their status, once. One round trip."""
+    """Give rows that may have been inserted without a status theirs, once. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
     await connection.execute(
         _SQL.settle_audit_rows,
@@ -93,3 +98,33 @@ async def settle_audit_rows(
         [audit_id for _, audit_id, _ in ordered],
         array_of([status for _, _, status in ordered]),
     )
+
+
+class EndedTransfer(Value, frozen=True):
+    """A stepwise transfer that ended: its key, the row of the request that began it, and the status of its answer."""
+
+    key: OperationKey
+    first_api_audit_id: ApiAuditId
+    status: int
+
+
+async def settle_rows_of_transfers(writing: "Writing", ended: Sequence[EndedTransfer]) -> None:
+    """Give each row with the key of a transfer that ended its status, once. One round trip.
+
+    These are the rows of the first request and of every retry that found the transfer pending, whatever became of the
+    process that received it. Rows are searched by their ids, which begin with their time, from the first request on.
+    """
+    ordered = sorted((bucket_of(each.key.wallet_id), each.key, each) for each in set(ended))
+    await writing.execute(
+        _SQL.settle_rows_of_transfers,
+        array_of([bucket for bucket, _, _ in ordered]),
+        array_of_texts([key.wallet_id for _, key, _ in ordered]),
+        array_of_texts([key.request_id for _, key, _ in ordered]),
+        [_earliest(each.first_api_audit_id) for _, _, each in ordered],
+        array_of([each.status for _, _, each in ordered]),
+    )
+
+
+def _earliest(first: ApiAuditId) -> UUID:
+    """The lowest id that a retry can have, though another process with another clock made it."""
+    return UUID(int=max(0, (first.int >> 80) - CLOCK_DIFFERENCE_MS_MAX) << 80)

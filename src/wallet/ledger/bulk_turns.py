@@ -3,6 +3,11 @@
 A process keeps at most BULK_MAX bulk requests, waiting or under way, since each is up to a megabyte of memory. One
 address may use all of that while nobody else needs it. When there is no room left, a request of an address that has
 fewer takes the place of the newest one that waits for an address that has the most, and that one is not executed.
+
+A batch of a thousand operations keeps the processor busy for long stretches. So beside many single requests, the turn
+of a bulk request is passed on only after a rest of REST_FACTOR times the time that its operations took. Otherwise one
+client that sends such requests all the time would take most of the throughput of the others. The bulk requests of
+other addresses do not wait for that rest.
 """
 
 import asyncio
@@ -17,6 +22,9 @@ from wallet.ledger.answers import NotExecuted
 BULK_MAX: Final = 64
 BULK_UNDER_WAY_MAX: Final = 2
 """Of one address: while one commits, the next one is ready."""
+REST_FACTOR: Final = 12
+REST_SECONDS_MAX: Final = 3.0
+REST_SINGLES_A_SECOND_MIN: Final = 100
 
 
 @dataclass(slots=True)
@@ -36,6 +44,7 @@ class BulkTurns:
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._count = 0
+        self._rest_seconds_per_command = 0.0
 
     @property
     def waiting_count(self) -> int:
@@ -43,7 +52,7 @@ class BulkTurns:
         return sum(len(client.waiting) for client in self._clients.values())
 
     @asynccontextmanager
-    async def turn(self, address: str, deadline: float) -> AsyncIterator[None]:
+    async def turn(self, address: str, deadline: float, command_count: int = 1) -> AsyncIterator[None]:
         """Wait for the turn of one request of this address, which lasts until the block ends.
 
         Raises NotExecuted if there is no room, or if the turn does not come before the deadline (in the event loop's
@@ -64,11 +73,27 @@ class BulkTurns:
             try:
                 yield
             finally:
-                _pass_on(client)
+                rest_seconds = min(self._rest_seconds_per_command * command_count, REST_SECONDS_MAX)
+                if rest_seconds:
+                    asyncio.get_running_loop().call_later(rest_seconds, self._pass_on, client, address)
+                else:
+                    self._pass_on(client, address)
         finally:
             self._count -= 1
-            if not len(client) and self._clients.get(address) is client:
-                del self._clients[address]
+            self._forget(client, address)
+
+    def note_batch(self, seconds: float, *, commands: int, singles: int) -> None:
+        """A batch of bulk requests took so long, and beside it this many single requests were answered."""
+        is_beside_many = singles >= REST_SINGLES_A_SECOND_MIN * seconds
+        self._rest_seconds_per_command = REST_FACTOR * seconds / commands if is_beside_many else 0.0
+
+    def _pass_on(self, client: _Client, address: str) -> None:
+        _pass_on(client)
+        self._forget(client, address)
+
+    def _forget(self, client: _Client, address: str) -> None:
+        if not len(client) and self._clients.get(address) is client:
+            del self._clients[address]
 
     def _make_room_beside(self, client: _Client) -> None:
         largest = max((each for each in self._clients.values() if each.waiting), key=len, default=None)

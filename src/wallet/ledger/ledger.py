@@ -73,6 +73,7 @@ class Ledger:
         self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
         self._saga = Saga(pool, submit=self._submit_step)
         self._recovery = Recovery(pool, self._saga.recover, deadline_seconds=deadline_seconds)
+        self._single_count = 0
         self._stopping = False
         self._draining = False
 
@@ -106,7 +107,7 @@ class Ledger:
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
         with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
-            async with self._bulk_turns.turn(audit.client_ip, deadline):
+            async with self._bulk_turns.turn(audit.client_ip, deadline, len(commands)):
                 settled = await self._enqueue(tuple(commands), audit, deadline, kind)
                 answer = await self._finish_bulk(commands, settled, deadline)
             attempt.decisions = settled.decisions
@@ -219,10 +220,18 @@ class Ledger:
             while True:
                 batch = self._gathering.take(is_bulk=is_bulk)
                 if batch:
+                    began_at_seconds, singles = loop.time(), self._single_count
                     await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
                     self._gathering.release(batch)
                     self._wake()
-                    if is_bulk:
+                    if not is_bulk:
+                        self._single_count += len(batch)
+                    else:
+                        self._bulk_turns.note_batch(
+                            loop.time() - began_at_seconds,
+                            commands=sum(len(request.commands) for request in batch),
+                            singles=self._single_count - singles,
+                        )
                         if self._gathering.rest_end_seconds is not None:
                             loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
                         # Requests that get their turn now join the next batch instead of waiting for the one after it.

@@ -161,6 +161,15 @@ set status = k.status
 from unnest($1::text::smallint[], $2::uuid[], $3::text::smallint[]) as k (bucket, api_audit_id, status)
 where a.bucket = k.bucket and a.api_audit_id = k.api_audit_id and a.status is null
 
+-- name: settle_rows_of_transfers
+-- The rows of a transfer are few and younger than the lowest id, so the primary key finds them.
+update api_audit a
+set status = k.status
+from unnest($1::text::smallint[], $2::text::text[], $3::text::text[], $4::uuid[], $5::text::smallint[])
+    as k (bucket, wallet_id, request_id, lowest_id, status)
+where a.bucket = k.bucket and a.api_audit_id >= k.lowest_id and a.wallet_id = k.wallet_id
+    and a.request_id = k.request_id and a.status is null
+
 -- name: update_wallets
 update wallets w
 set currency = k.currency, balance = k.balance, version = k.version, last_event_at = k.last_event_at

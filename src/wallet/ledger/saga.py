@@ -41,7 +41,6 @@ class Saga:
             terms,
             request_id=command.request_id,
             api_audit_id=command.api_audit_id,
-            waiting=(),
             deadline=deadline,
         )
 
@@ -55,7 +54,6 @@ class Saga:
             _terms_of(row),
             request_id=key.request_id,
             api_audit_id=row["api_audit_id"],
-            waiting=() if is_own else (command.api_audit_id,),
             deadline=deadline,
         )
         return Answer(answer.status, answer.body, replayed=not is_own)
@@ -66,7 +64,6 @@ class Saga:
             _terms_of(row),
             request_id=row["request_id"],
             api_audit_id=row["api_audit_id"],
-            waiting=(),
             deadline=deadline,
         )
 
@@ -76,7 +73,6 @@ class Saga:
         *,
         request_id: RequestId,
         api_audit_id: ApiAuditId,
-        waiting: tuple[ApiAuditId, ...],
         deadline: float,
     ) -> Answer:
         try:
@@ -90,7 +86,6 @@ class Saga:
                 request_id=request_id,
                 api_audit_id=api_audit_id,
                 credit=credited.outcome,
-                waiting_audit_ids=waiting,
             )
             [answer] = (await self._submit(end, None, deadline)).answers
         except (NotExecuted, CommandFailed, FailpointRaised) as error:

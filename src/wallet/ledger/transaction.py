@@ -37,7 +37,7 @@ from wallet.domain.wallet import Wallet
 from wallet.failpoints import failpoint
 from wallet.ledger import statements
 from wallet.ledger.answers import BULK_STATUS, Answer, Render
-from wallet.ledger.audit import AuditRow, insert_audit_rows, settle_audit_rows
+from wallet.ledger.audit import AuditRow, EndedTransfer, insert_audit_rows, settle_audit_rows, settle_rows_of_transfers
 from wallet.ledger.clock import check_clock
 from wallet.ledger.deciding import Deciding
 from wallet.ledger.known_wallets import KnownWallets
@@ -223,28 +223,29 @@ async def _write(
 
 
 async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settled]], now: datetime) -> None:
-    """One row per POST with its answer's status; a stepwise transfer's gets it when the transfer ends.
+    """One row per POST with its answer's status; those of a stepwise transfer get it when the transfer ends.
 
     A request whose COMMIT has an unknown outcome may have its row already, without a status: it found its transfer
-    pending then, and whoever ended the transfer meanwhile did not know of that row.
+    pending then, and the transfer may have ended meanwhile.
     """
     rows: list[AuditRow] = []
-    ended: list[tuple[WalletId, ApiAuditId, int]] = []
+    decided: list[tuple[WalletId, ApiAuditId, int]] = []
+    ended: list[EndedTransfer] = []
     for request, result in settled:
         if request.audit is not None:
             status = _status_of(request, result)
             rows.append(AuditRow(request.audit, status))
             if request.phase is Phase.UNKNOWN and request.kind is Kind.SINGLE and status is not None:
-                ended.append((request.wallet_ids[0], request.audit.api_audit_id, status))
+                decided.append((request.wallet_ids[0], request.audit.api_audit_id, status))
         for command, answer in zip(request.commands, result.answers, strict=True):
             if isinstance(command, ConcludeTransfer) and answer is not None:
-                sender = command.terms.from_wallet_id
-                audit_ids = (command.api_audit_id, *command.waiting_audit_ids)
-                ended.extend((sender, audit_id, answer.status) for audit_id in audit_ids)
+                ended.append(EndedTransfer(key_of(command), command.api_audit_id, answer.status))
     if rows:
         await insert_audit_rows(writing, rows, now)
+    if decided:
+        await settle_audit_rows(writing, decided)
     if ended:
-        await settle_audit_rows(writing, ended)
+        await settle_rows_of_transfers(writing, ended)
 
 
 def _status_of(request: Request, result: Settled) -> int | None:
