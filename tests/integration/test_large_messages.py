@@ -1,5 +1,6 @@
 """Messages of any size cost the worker a bounded amount of memory, and no limit makes a group come again forever."""
 
+import re
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -9,15 +10,18 @@ import asyncpg
 import pytest
 
 from tests.support.broker import message_count
+from tests.support.deployment import compose
 from tests.support.event_log import Log
 from tests.support.processes import Processes
+from tests.support.rabbitmq import RabbitMQServer
 from tests.support.waiting import eventually
 from tests.support.worker import fetch, publish, queue_counts, running_worker, until
-from wallet.domain.envelope import BODY_STORED_BYTES_MAX
+from wallet.domain.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.postgres import connections
 from wallet.rabbitmq import consumer as consumer_module
+from wallet.rabbitmq.connection import ChannelRefused
 from wallet.rabbitmq.consumer import Consumer
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 
 MIB = 1024 * 1024
@@ -129,3 +133,20 @@ async def test_a_group_that_exceeds_the_time_limit_of_a_transaction_comes_again_
             return bool(count >= 40)
 
         await until(is_handled, within=SETTLE_SECONDS_MAX)
+
+
+async def test_the_limit_that_compose_gives_the_broker_lets_every_event_pass_and_refuses_larger_messages(
+    rabbitmq_server: RabbitMQServer, rabbitmq_url: str
+) -> None:
+    arguments = compose()["services"]["rabbitmq"]["environment"]["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
+    [limit] = re.findall(r"^-rabbit max_message_size (\d+)$", arguments)
+    before = rabbitmq_server.evaluate("element(2, application:get_env(rabbit, max_message_size)).").strip()
+    rabbitmq_server.evaluate(f"application:set_env(rabbit, max_message_size, {limit}).")
+    try:
+        await publish(rabbitmq_url, [Message(b"x" * BODY_BYTES_MAX, None, None)])
+        async with Publisher.open(rabbitmq_url, Topology(), name="test") as publisher:
+            with pytest.raises(ChannelRefused, match="message size"):
+                await publisher.publish([Message(b"x" * (int(limit) + 1), None, None)])
+    finally:
+        rabbitmq_server.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
+    assert await message_count(rabbitmq_url, WORKER_QUEUE) == 1
