@@ -226,7 +226,7 @@ def test_what_is_unusual_at_a_start_is_one_line_each_on_stderr_and_in_the_log(
 ) -> None:
     settings = {"DATABASE_URL": database_url, "WALLET_FAILPOINTS": "saga.after_debit=raise@999"}
     up = processes.start_up("--host", "0.0.0.0", **settings)
-    for text in ("WALLET_FAILPOINTS is set (saga.after_debit=raise@999)", "listening on 0.0.0.0: whoever reaches"):
+    for text in ("WALLET_FAILPOINTS is set (saga.after_debit=raise@999)", "listening on 0.0.0.0: anyone who reaches"):
         assert up.output().count(text) == 1
     log = (up.directory / "logs" / "api.log").read_text()
     assert log.count('"event":"failpoints_set"') == 1

@@ -11,7 +11,7 @@
 
 A slice of the wallets grows while it is quick and shrinks when it is slow. Transfers, trail and projections join
 wallets of all buckets with each other, so their slice is the whole. Where a pass stands is kept in the state after
-each slice: a restart goes on there.
+each slice: a restart continues there.
 """
 
 import time

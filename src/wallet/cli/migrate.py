@@ -28,7 +28,9 @@ Wait = Annotated[
 def migrate_command(wait: Wait = WAIT_SECONDS, as_json: AsJson = False, data: DataDirectory = DATA) -> None:
     """Bring the database's tables to this version. Safe to run again, and by several at once.
 
-    Waits for its database, as the other processes do, but not for ever. Exit code 0: done. 1: a migration could not be
+    Waits for its database, as the other processes do, but only as long as --wait allows.
+
+    Exit code 0: done. 1: a migration could not be
     applied. 2: a wrong call or setting. 3: the database can't be reached.
     """
 

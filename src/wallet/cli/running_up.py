@@ -2,7 +2,7 @@
 
 A record is a file with mode 0600 in the user's state directory: the directory that `up` was started in, its address,
 its data directory and the settings that other commands need. It is removed at the end. `up` holds a lock on it that
-the kernel releases however `up` ends, so the record of a killed `up` is recognised, and removed by whoever finds it.
+the kernel releases however `up` ends, so the record of a killed `up` is recognised, and the next command removes it.
 """
 
 import fcntl

@@ -68,7 +68,7 @@ def _reachable(host: str | None) -> Iterator[StartWarning]:
     if host is not None and not is_loopback(host):
         yield StartWarning(
             "listens_beyond_loopback",
-            f"listening on {host}: whoever reaches this address can move money, as requests are not authenticated; "
+            f"listening on {host}: anyone who reaches this address can move money, as requests are not authenticated; "
             "keep it behind a proxy that authenticates, or listen on 127.0.0.1",
             {"host": host},
         )

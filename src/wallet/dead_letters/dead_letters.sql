@@ -83,7 +83,7 @@ where e.bucket = $1 and e.wallet_id = $2 and e.event_id = $3
 limit 1
 
 -- name: lock_letter
--- Whoever decides about a letter holds it: nobody else closes it, and no worker opens it again meanwhile.
+-- Locks the row, so that no other command closes the dead letter and no worker opens it again meanwhile.
 select d.id
 from dead_letters d
 where d.id = $1

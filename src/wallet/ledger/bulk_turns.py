@@ -1,8 +1,8 @@
 """The turns of bulk requests: each client address has at most two under way, its others wait in order of arrival.
 
 A process keeps at most BULK_MAX bulk requests, waiting or under way, since each is up to a megabyte of memory. One
-address may use all of that while nobody else needs it. When there is no room left, a request of an address that has
-fewer takes the place of the newest one that waits for an address that has the most, and that one is not executed.
+address may use all of that while no other address needs it. When there is no room left, a request of an address that
+has fewer takes the place of the newest one that waits for an address that has the most, and that one is not executed.
 
 A batch of a thousand operations keeps the processor busy for long stretches. So beside many single requests, the turn
 of a bulk request is passed on only after a rest of REST_FACTOR times the time that its operations took. Otherwise one
