@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.waiting import eventually
 from wallet.ledger.answers import NotExecuted
-from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, BulkTurns
+from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, REST_FACTOR, BulkTurns
 
 FAR_SECONDS = 60.0
 
@@ -122,3 +122,29 @@ async def test_an_address_that_fills_the_room_loses_its_newest_to_others_and_no_
     assert refused == others[BULK_MAX // 2 :]
     assert "other clients" in lost[0].refusal
     assert len(under_way(others)) == BULK_UNDER_WAY_MAX
+
+
+async def test_beside_many_single_requests_a_turn_is_passed_on_after_a_rest_and_other_addresses_do_not_wait() -> None:
+    turns = BulkTurns()
+    turns.note_batch(0.02, commands=1, singles=50)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 5
+    async with turns.turn("hostile", deadline), turns.turn("hostile", deadline):
+        pass
+    ended_at = loop.time()
+    async with asyncio.timeout(0.1), turns.turn("honest", deadline):
+        pass
+    async with turns.turn("hostile", deadline):
+        assert loop.time() - ended_at >= 0.9 * REST_FACTOR * 0.02
+
+
+async def test_without_single_requests_a_turn_is_passed_on_at_once() -> None:
+    turns = BulkTurns()
+    turns.note_batch(0.02, commands=1, singles=1)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 5
+    async with turns.turn("client", deadline), turns.turn("client", deadline):
+        pass
+    ended_at = loop.time()
+    async with turns.turn("client", deadline):
+        assert loop.time() - ended_at < 0.1
