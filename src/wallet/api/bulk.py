@@ -21,7 +21,7 @@ from wallet.api.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
 from wallet.api.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
 from wallet.api.requests import json_body
 from wallet.api.schemas import JSON
-from wallet.domain.commands import Command
+from wallet.domain.commands import Command, key_of
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 
 DECODED_OF_A_CLIENT_MAX: Final = 4
@@ -54,7 +54,7 @@ class Operations:
         exchange = exchange_of(req.scope)
         _refuse_key_in_header(exchange)
         raw = json_body(exchange)
-        async with self._turn_to_decode(exchange.client_ip):
+        async with self._turn_to_decode(exchange, raw):
             body = read_bulk_body(raw)
             if not body.is_atomic:
                 await self._run_independent(exchange, body.operations, resp)
@@ -64,8 +64,9 @@ class Operations:
                 await self._run_atomic(exchange, body.operations, resp)
 
     @asynccontextmanager
-    async def _turn_to_decode(self, client: str) -> AsyncIterator[None]:
+    async def _turn_to_decode(self, exchange: Exchange, raw: bytes) -> AsyncIterator[None]:
         """Wait until few requests of the client are decoded and not answered. Raises Refused after the deadline."""
+        client = exchange.client_ip
         decoding = self._decoding.setdefault(client, _Decoding())
         decoding.request_count += 1
         try:
@@ -73,8 +74,9 @@ class Operations:
                 async with asyncio.timeout(self._deadline_seconds):
                     await decoding.turns.acquire()
             except TimeoutError:
-                # Its keys were not read, so it may have any.
-                code = Code.OUTCOME_UNKNOWN if self._may_concern(None, None) else Code.NOT_EXECUTED
+                readings = read_each(read_bulk_body(raw).operations, exchange.api_audit_id)
+                keys = (key_of(each) for each in readings if not isinstance(each, Answer))
+                code = Code.OUTCOME_UNKNOWN if any(self._may_concern(*key) for key in keys) else Code.NOT_EXECUTED
                 raise Refused(
                     code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}"
                 ) from None
