@@ -21,7 +21,7 @@ import asyncpg
 
 from benchmarks.faults import Fault
 from tests.support.reaper import Reaper
-from wallet.domain.digest import chain_of
+from wallet.wire.digest import chain_of
 
 ROOT: Final = Path(__file__).parents[1]
 PROCESSES: Final = 2

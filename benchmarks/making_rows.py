@@ -14,16 +14,16 @@ from uuid import UUID
 import asyncpg
 import uvloop
 
-from wallet.api.answers import render
+from wallet.api.contract.answers import render
 from wallet.domain.batch import BatchState, Decided, decide_batch
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of, key_of, kind_of
-from wallet.domain.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.outcomes import Transferred
 from wallet.domain.wallet import Wallet
 from wallet.ledger.rows import event_row_of
 from wallet.postgres.uuids import uuid7
+from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
 
 SETTLED_COMMANDS: Final = 1_000
 """A batch of the settled part: as large as a full one of the ledger, for the sake of loading."""

@@ -6,19 +6,19 @@ from typing import Any, Final
 
 import structlog
 
-from wallet.api import openapi
-from wallet.api.answers import RENDER
 from wallet.api.app import create_app
-from wallet.api.audit_buffer import open_audit_buffer
+from wallet.api.contract import openapi
+from wallet.api.contract.answers import RENDER
+from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.metrics import Metrics
-from wallet.api.server import CannotListen, PortInUse, ServerEnded, serve
-from wallet.api.swagger import SwaggerMissing
-from wallet.auditor.auditor import run_auditor
+from wallet.api.routes.swagger import SwaggerMissing
+from wallet.integrity.monitor.monitor import run_auditor
 from wallet.ledger.ledger import LANE_COUNT, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
+from wallet.trail.buffer import open_audit_buffer
 from wallet.worker.process import run_worker as handle_events
 
 __all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
@@ -62,7 +62,7 @@ async def run_api(
             clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
-        async with open_audit_buffer(background, metrics) as audit_buffer:
+        async with open_audit_buffer(background, metrics.count_audit_losses) as audit_buffer:
             app = create_app(
                 ledger=ledger,
                 may_concern=ledger.may_concern,

@@ -19,7 +19,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT, Processes, WalletProcess
 from tests.support.waiting import eventually_blocking
 from wallet.cli.main import app
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 
 COMMANDS = [
     "up", "api", "relay", "worker", "migrate", "openapi", "contracts", "monkey", "bench", "chaos", "verify", "rebuild",

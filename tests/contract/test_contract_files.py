@@ -12,10 +12,10 @@ import jsonschema_rs
 import pytest
 
 from wallet.cli.contracts import contract_files, write_contracts
-from wallet.domain.envelope import decode_envelope
-from wallet.domain.event_schemas import event_schemas
 from wallet.domain.events import SCHEMA_VERSION, SIGNS
 from wallet.domain.money import format_money
+from wallet.wire.envelope import decode_envelope
+from wallet.wire.schemas import event_schemas
 
 ROOT = Path(__file__).parents[2]
 CONTRACTS = ROOT / "contracts"

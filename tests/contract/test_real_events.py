@@ -12,12 +12,12 @@ from tests.support.broker import take_all
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.waiting import eventually
-from wallet.api.openapi import document
-from wallet.domain.event_schemas import event_schemas
+from wallet.api.contract.openapi import document
 from wallet.domain.events import SIGNS
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
 from wallet.ledger.ledger import Ledger
 from wallet.rabbitmq.topology import WORKER_QUEUE
+from wallet.wire.schemas import event_schemas
 
 EXAMPLES = Path(__file__).parents[2] / "contracts" / "events" / "examples"
 LONGEST_ID = "w" * 128

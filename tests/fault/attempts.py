@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 
 from tests.fault.load import Start
 from tests.fault.orders import fields_of
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.monkey.operations import Key
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.operations import Key
 
 Attempt = tuple[Answer | NoAnswer, Timing]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from wallet.monkey.client import Client
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
-from wallet.monkey.operations import Operation, Request
+from wallet.stress.client import Client
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.operations import Operation, Request
 
 PATH = "/operations"
 SUCCESS = 200

@@ -20,7 +20,7 @@ from tests.fault.servers import Servers
 from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitMQServer, find_scripts
 from tests.support.reaper import Reaper
-from wallet.monkey.findings import count_of
+from wallet.stress.findings import count_of
 
 EXIT_CLEAN: Final = 0
 EXIT_BROKEN: Final = 1

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from tests.fault.load import History, Start
-from wallet.monkey.books import SIGNS, Event, Shown
-from wallet.monkey.findings import Evidence
-from wallet.monkey.operations import Key, WalletId
-from wallet.monkey.outcomes import Totals
+from wallet.stress.books import SIGNS, Event, Shown
+from wallet.stress.findings import Evidence
+from wallet.stress.operations import Key, WalletId
+from wallet.stress.outcomes import Totals
 
 if TYPE_CHECKING:
     from asyncpg import Record

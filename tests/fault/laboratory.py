@@ -23,8 +23,8 @@ from tests.support.processes import Processes, WalletProcess
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.reaper import Reaper
 from tests.support.waiting import eventually
-from wallet.monkey.exchanges import NoAnswer
-from wallet.monkey.operations import Plan
+from wallet.stress.exchanges import NoAnswer
+from wallet.stress.operations import Plan
 
 MODES = ("auto", "stepwise")
 CONCURRENCY = 24

@@ -16,10 +16,10 @@ import asyncpg
 from tests.fault.bulk import send_bulk
 from tests.support.books import CONSERVATION
 from tests.support.waiting import eventually, last
-from wallet.monkey.client import Client, open_client
-from wallet.monkey.exchanges import Exchange
-from wallet.monkey.operations import Key, Plan
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.stress.client import Client, open_client
+from wallet.stress.exchanges import Exchange
+from wallet.stress.operations import Key, Plan
 
 PATIENCE_SECONDS = 90.0
 BULK_SIZE = 20

@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import Any
 
 from tests.fault.evidence import Books
-from wallet.monkey.books import Shown
-from wallet.monkey.client import decode_json
-from wallet.monkey.exchanges import Answer, Exchange
-from wallet.monkey.operations import Key, Operation
+from wallet.stress.books import Shown
+from wallet.stress.client import decode_json
+from wallet.stress.exchanges import Answer, Exchange
+from wallet.stress.operations import Key, Operation
 
 NEVER_SECONDS = float("inf")
 BALANCE_MAX = Decimal("9999999999999999.9999")

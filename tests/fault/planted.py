@@ -13,9 +13,9 @@ from tests.fault import checker
 from tests.fault.right_ledger import NOT_EXECUTED
 from tests.fault.right_ledger import NOT_NOW as UNKNOWN
 from tests.fault.victim import Victim, answer_of, is_refused, is_success, moved_up
-from wallet.monkey import checks
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.monkey.operations import Key, Kind, WalletId
+from wallet.stress import checks
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.operations import Key, Kind, WalletId
 
 SERVER_ERROR: Final = b'{"title": "The service failed", "status": 500, "code": "internal_error"}'
 

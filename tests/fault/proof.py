@@ -18,9 +18,9 @@ from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.processes import WalletProcess
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
-from wallet.auditor.state import decode_state
-from wallet.monkey.exchanges import Answer, NoAnswer
-from wallet.monkey.findings import Check, check_of, count_of
+from wallet.integrity.monitor.state import decode_state
+from wallet.stress.exchanges import Answer, NoAnswer
+from wallet.stress.findings import Check, check_of, count_of
 
 REST_SECONDS_MAX = 60.0
 MEMORY_BYTES_MAX = 500_000_000

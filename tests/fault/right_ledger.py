@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from tests.fault.evidence import Books, Stored
-from wallet.monkey.books import SIGNS, Event, Shown
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.monkey.operations import Key, Kind, Operation, Request, WalletId
-from wallet.monkey.outcomes import ZERO, Totals
+from wallet.stress.books import SIGNS, Event, Shown
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
+from wallet.stress.outcomes import ZERO, Totals
 
 SENDERS = 8
 BATCH_MAX = 4

@@ -10,7 +10,7 @@ from tests.fault.checker import check_history
 from tests.fault.planted import PLANTED
 from tests.fault.right_ledger import BALANCE_MAX, RightLedger
 from tests.fault.victim import Victim
-from wallet.monkey.operations import Key, Kind, Operation, Plan, Request, WalletId
+from wallet.stress.operations import Key, Kind, Operation, Plan, Request, WalletId
 
 SEEDS = 30
 SEEDS_PER_FAULT = 4

@@ -7,8 +7,8 @@ import pytest
 
 from tests.fault.attempts import wrongly_not_executed
 from tests.fault.load import Start
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.monkey.operations import Key, Kind, Operation, Request, WalletId
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
 
 REQUEST = Request(1, Operation(Kind.DEPOSIT, WalletId("alice"), Key("key"), Decimal(1)))
 ONE, TWO = "http://one", "http://two"

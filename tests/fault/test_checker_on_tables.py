@@ -17,8 +17,8 @@ from tests.support.processes import Processes
 from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import as_owner, proof_of
 from tests.support.worker import fetch, running_worker
-from wallet.monkey.checks import EXACT, ONE_EFFECT
-from wallet.monkey.operations import Kind, Plan, Request
+from wallet.stress.checks import EXACT, ONE_EFFECT
+from wallet.stress.operations import Kind, Plan, Request
 
 WALLETS = 4
 REQUESTS = 300

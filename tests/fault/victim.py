@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tests.fault.right_ledger import RightLedger
-from wallet.monkey.books import Event
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
-from wallet.monkey.operations import WalletId
-from wallet.monkey.outcomes import ZERO
+from wallet.stress.books import Event
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.operations import WalletId
+from wallet.stress.outcomes import ZERO
 
 
 @dataclass

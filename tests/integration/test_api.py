@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.api import RunningApi, head, running_api
 from tests.support.raw_http import RawAnswer
-from wallet.api.openapi import document
+from wallet.api.contract.openapi import document
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NO_NUMBER = "must be a plain decimal number such as 100 or 100.25: digits, and after a point at most 4 decimals"

@@ -16,13 +16,13 @@ from tests.support.postgres import PostgresServer
 from tests.support.raw_http import connected
 from tests.support.relay import relay_settings, running_relay
 from tests.support.waiting import eventually
-from wallet.api import health as health_module
-from wallet.api.audit_buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
-from wallet.api.movements import Executes
-from wallet.api.server import CannotListen, PortInUse, ServerLimits, serve
+from wallet.api.edge.server import CannotListen, PortInUse, ServerLimits, serve
+from wallet.api.routes import health as health_module
+from wallet.api.routes.movements import Executes
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.ledger.audit import AuditRecord
+from wallet.trail.buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
+from wallet.trail.records import AuditRecord
 
 DEPOSIT = "/wallet/alice/deposit"
 LOST = "wallet_audit_rows_lost_total"

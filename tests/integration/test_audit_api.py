@@ -19,8 +19,8 @@ from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.api import audits as audits_module
-from wallet.api.audit_schemas import AuditResponse
+from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.routes import integrity as audits_module
 
 
 async def audit_of(api: RunningApi) -> dict[str, Any]:

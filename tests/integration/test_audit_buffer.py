@@ -8,11 +8,11 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from tests.support.waiting import eventually
-from wallet.api.audit_buffer import AuditBuffer
 from wallet.api.metrics import Metrics
 from wallet.domain.identifiers import ApiAuditId
-from wallet.ledger.audit import AuditRecord, AuditRow
 from wallet.postgres.connections import open_pool
+from wallet.trail.buffer import AuditBuffer
+from wallet.trail.records import AuditRecord, AuditRow
 
 LOST = "wallet_audit_rows_lost_total"
 
@@ -38,7 +38,7 @@ def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None)
 @asynccontextmanager
 async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
     async with open_pool(database_url, application_name="test audit", size_max=1) as pool:
-        buffer = AuditBuffer(pool, metrics, held_seconds=0.2)
+        buffer = AuditBuffer(pool, metrics.count_audit_losses, held_seconds=0.2)
         writer = asyncio.create_task(buffer.run())
         try:
             yield buffer

@@ -10,9 +10,9 @@ from tests.support.books import fetch_value
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
-from wallet.auditor import auditor as auditor_module
-from wallet.auditor.state import Lag, StoredFault
-from wallet.verification.checks import Check
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor import monitor as auditor_module
+from wallet.integrity.monitor.state import Lag, StoredFault
 
 
 async def test_untouched_books_are_clean_in_every_look_and_pass(books_url: str) -> None:
@@ -65,7 +65,7 @@ async def test_one_event_without_effect_is_a_lag_of_one_however_much_was_process
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However old the books are: what came later does not show yet that this one is lost.
-    monkeypatch.setattr("wallet.auditor.lag.EFFECT_WITHIN", timedelta(hours=1))
+    monkeypatch.setattr("wallet.integrity.monitor.lag.EFFECT_WITHIN", timedelta(hours=1))
     async with hand_auditor(books_url) as auditor, as_owner(books_url) as connection:
         await auditor.settle()
         auditor.state.page_events = 7
@@ -108,8 +108,8 @@ async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
         await auditor.pass_over()
         slices = auditor.state.passed and auditor.state.passed.slices
         assert auditor.state.width == 64
-        monkeypatch.setattr("wallet.auditor.full_pass.SLICE_SECONDS_MIN", 0.0)
-        monkeypatch.setattr("wallet.auditor.full_pass.SLICE_SECONDS_MAX", 0.0)
+        monkeypatch.setattr("wallet.integrity.monitor.full_check.SLICE_SECONDS_MIN", 0.0)
+        monkeypatch.setattr("wallet.integrity.monitor.full_check.SLICE_SECONDS_MAX", 0.0)
         await auditor.pass_over()
         assert auditor.state.width == 32
         assert auditor.faults == {}
@@ -121,7 +121,7 @@ async def test_a_slice_of_wallets_has_as_many_buckets_as_hold_so_many_events(
 ) -> None:
     event_count = await fetch_value(books_url, "select count(*) from events")
     assert isinstance(event_count, int)
-    monkeypatch.setattr("wallet.auditor.full_pass.EVENTS_READ", event_count // 16)
+    monkeypatch.setattr("wallet.integrity.monitor.full_check.EVENTS_READ", event_count // 16)
     async with hand_auditor(books_url) as auditor:
         await auditor.pass_on()
         assert auditor.state.passing is not None

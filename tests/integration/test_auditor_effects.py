@@ -10,14 +10,14 @@ from tests.support.auditor import hand_auditor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.worker import RULES
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.auditor import lag as lag_module
-from wallet.auditor import look as look_module
-from wallet.auditor.state import PAGE_EVENTS_MAX, Head, Lag, Start, Sums
 from wallet.dead_letters.database import open_database
 from wallet.dead_letters.discard import discard
 from wallet.dead_letters.letters import LetterId
-from wallet.verification.checks import Check
-from wallet.verification.snapshot import SQL as PROOF_SQL
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor import incremental_check as look_module
+from wallet.integrity.monitor import lag as lag_module
+from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, Head, Lag, Start, Sums
+from wallet.integrity.snapshot import SQL as PROOF_SQL
 from wallet.worker.rebuild import rebuild
 
 
@@ -25,7 +25,7 @@ from wallet.worker.rebuild import rebuild
 def no_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """What had no effect is not waited for."""
     monkeypatch.setattr(lag_module, "EFFECT_WITHIN", timedelta(0))
-    monkeypatch.setattr("wallet.verification.delivery.EFFECT_WITHIN", timedelta(0))
+    monkeypatch.setattr("wallet.integrity.checks.delivery.EFFECT_WITHIN", timedelta(0))
 
 
 async def close_by_force(database_url: str) -> None:

@@ -18,15 +18,15 @@ from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.worker import running_worker
-from wallet.auditor import auditor as auditor_module
-from wallet.auditor import look as look_module
-from wallet.auditor import tenure as tenure_module
-from wallet.auditor.auditor import run_auditor
-from wallet.auditor.state import State, decode_state
-from wallet.auditor.tenure import LeaseLost, Tenure
+from wallet.integrity.checks import journal as journal_module
+from wallet.integrity.monitor import incremental_check as look_module
+from wallet.integrity.monitor import lease as tenure_module
+from wallet.integrity.monitor import monitor as auditor_module
+from wallet.integrity.monitor.lease import LeaseLost, Tenure
+from wallet.integrity.monitor.monitor import run_auditor
+from wallet.integrity.monitor.state import State, decode_state
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate
-from wallet.verification import journal as journal_module
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from tests.support.auditor import hand_auditor
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
-from wallet.auditor.state import Head, Start, Sums
-from wallet.verification.checks import Check
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor.state import Head, Start, Sums
 
 LOOKED_AT = {
     Check.POSITIONS,

@@ -18,10 +18,10 @@ from tests.support.verification import faults_of, proof_of
 from tests.support.waiting import eventually
 from tests.support.worker import RULES, fetch, running_worker
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
+from wallet.integrity.checks.heads import ExportedHeads
+from wallet.integrity.findings import Check
 from wallet.postgres.migrations import missing_migrations
 from wallet.relay.heads import FILENAME, export_head
-from wallet.verification.checks import Check
-from wallet.verification.heads import ExportedHeads
 from wallet.worker.rebuild import rebuild
 
 GUARDS = """

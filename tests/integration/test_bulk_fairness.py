@@ -9,8 +9,8 @@ from tests.support.api import RunningApi, running_api
 from tests.support.books import fetch_value
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
-from wallet.api.incoming import BodyLimits
-from wallet.api.server import ServerLimits
+from wallet.api.edge.incoming import BodyLimits
+from wallet.api.edge.server import ServerLimits
 
 HOSTILE = "X-Forwarded-For: 203.0.113.66"
 HONEST = "X-Forwarded-For: 198.51.100.7"

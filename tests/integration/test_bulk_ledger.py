@@ -8,7 +8,7 @@ import msgspec
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.waiting import eventually
-from wallet.api.answers import RENDER
+from wallet.api.contract.answers import RENDER
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import WalletId
 from wallet.ledger.answers import Answer

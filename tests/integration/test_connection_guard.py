@@ -12,7 +12,7 @@ import pytest
 from tests.support.api import HOST, head, running_api
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
-from wallet.api.server import ServerLimits, allow_many_connections
+from wallet.api.edge.server import ServerLimits, allow_many_connections
 
 HOSTILE = "127.0.0.2"
 IDLE_SOCKETS = 4_300

@@ -16,10 +16,10 @@ from wallet.dead_letters.following import Fate
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, read_message
 from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
-from wallet.failpoints import configure_failpoints
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
+from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
 from wallet.worker.messages import Refused
 
@@ -189,7 +189,7 @@ async def test_an_event_of_a_newer_program_takes_effect_by_a_replay_after_the_up
         assert before.fate is Fate.FAILED_AGAIN
     assert await fetch(wire.database_url, "select kind, state from dead_letters") == [("parked", "open")]
     assert await fetch(wire.database_url, "select event_id from processed_events where status = 'failed'") == []
-    monkeypatch.setattr("wallet.domain.envelope.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("wallet.wire.envelope.SCHEMA_VERSION", 2)
     async with running_worker(wire.database_url, wire.rabbitmq_url):
         (after,) = await replay(wire)
         assert after.fate is Fate.TOOK_EFFECT

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.api import RunningApi, head, running_api
 from tests.support.raw_http import RawAnswer
-from wallet.api.operations import OPERATIONS
-from wallet.api.reads import Histories
+from wallet.api.contract.operations import OPERATIONS
+from wallet.api.routes.reads import Histories
 
 JSON_BODY: Final = '{"amount":1,"requestId":"k"}'
 GET_PATHS: Final = [operation.path.replace("{id}", "alice") for operation in OPERATIONS if operation.method == "get"]

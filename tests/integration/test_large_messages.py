@@ -16,13 +16,13 @@ from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.waiting import eventually
 from tests.support.worker import fetch, publish, queue_counts, running_worker, until
-from wallet.domain.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.postgres import connections
 from wallet.rabbitmq import consumer as consumer_module
 from wallet.rabbitmq.connection import ChannelRefused
 from wallet.rabbitmq.consumer import Consumer
 from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
+from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 
 MIB = 1024 * 1024
 SETTLE_SECONDS_MAX = 60.0

@@ -18,10 +18,10 @@ from tests.support.proxy import Proxy
 from tests.support.proxy_link import Network
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
-from wallet.failpoints import configure_failpoints
 from wallet.ledger import recovery
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.ledger import Ledger
+from wallet.runtime.failpoints import configure_failpoints
 
 
 @pytest.fixture(autouse=True)

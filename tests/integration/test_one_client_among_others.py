@@ -15,10 +15,10 @@ from tests.support.processes import Processes
 from tests.support.raw_http import ask, connected
 from tests.support.waiting import eventually
 from tests.support.worker import fetch
-from wallet.api.bodies import VALUES_MAX, decode_object
-from wallet.api.exchange import Exchange
-from wallet.api.incoming import BodyBudget, BodyLimits
-from wallet.api.problems import Refused
+from wallet.api.contract.bodies import VALUES_MAX, decode_object
+from wallet.api.contract.problems import Refused
+from wallet.api.edge.exchange import Exchange
+from wallet.api.edge.incoming import BodyBudget, BodyLimits
 
 KIB = 1024
 FLOOD = 1_500

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import asyncpg
 
+from wallet.integrity.checks.delivery import prove_delivery
+from wallet.integrity.snapshot import ALL_BUCKETS, SQL, snapshot_on
 from wallet.postgres.connections import ROWS_BY_KEY, connect
 from wallet.postgres.statements import load_statements
-from wallet.verification.delivery import prove_delivery
-from wallet.verification.snapshot import ALL_BUCKETS, SQL, snapshot_on
 
 FILL = """
 insert into wallets (bucket, wallet_id, currency, balance, version)
@@ -51,6 +51,7 @@ from generate_series(1, 20000) as v
 """
 SESSIONS = [
     ("wallet.ledger", "ledger.sql", ROWS_BY_KEY),
+    ("wallet.trail", "trail.sql", ROWS_BY_KEY),
     ("wallet.relay", "relay.sql", ROWS_BY_KEY),
     ("wallet.worker", "worker.sql", ROWS_BY_KEY),
     ("wallet.worker", "progress.sql", ROWS_BY_KEY),

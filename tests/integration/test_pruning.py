@@ -16,8 +16,8 @@ from tests.support.books import fetch_value
 from tests.support.checkout import ROOT
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
-from wallet.ledger import pruning
-from wallet.ledger.pruning import prune_audit_rows
+from wallet.trail import pruning
+from wallet.trail.pruning import prune_audit_rows
 
 RECORDS: Final = "select actor, reason, before, row_count, first_id, last_id, pruned_at from trail_prunings"
 COVERED: Final = """

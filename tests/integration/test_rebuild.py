@@ -19,9 +19,9 @@ from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import faults_of
 from tests.support.worker import RULES, Wire, fetch, has_logged, projections_match, until
 from tests.support.written_books import process_all, seal_all
-from wallet.failpoints import configure_failpoints
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message
+from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.handle import handle_group
 from wallet.worker.rebuild import Rebuilt, UnknownEvents, rebuild

@@ -11,10 +11,10 @@ from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer
 from tests.support.waiting import eventually
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
-from wallet.failpoints import configure_failpoints
 from wallet.ledger import recovery
 from wallet.ledger.answers import OutcomeUnknown
 from wallet.ledger.ledger import Ledger
+from wallet.runtime.failpoints import configure_failpoints
 
 LOCKED = 200
 SOON_SECONDS = 15.0

@@ -15,8 +15,6 @@ from tests.support.rabbitmq import RabbitMQServer
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.unsealed_batches import InsertedBatch, insert_batch, insert_events
 from tests.support.waiting import eventually
-from wallet.domain.envelope import Envelope, decode_envelope
-from wallet.failpoints import configure_failpoints
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.publisher import Publisher
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology
@@ -26,6 +24,8 @@ from wallet.relay.lease import Lease, LeaseLost, take
 from wallet.relay.publish import BatchPublisher
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
+from wallet.runtime.failpoints import configure_failpoints
+from wallet.wire.envelope import Envelope, decode_envelope
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -14,12 +14,12 @@ from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
-from wallet.api.incoming import BodyLimits
+from wallet.api.edge.incoming import BodyLimits
 from wallet.domain.commands import Command, key_of
-from wallet.failpoints import configure_failpoints
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX
 from wallet.ledger.ledger import Ledger
+from wallet.runtime.failpoints import configure_failpoints
 
 DEADLINE_SECONDS = 1.5
 SETTLED_SECONDS_MAX = 30.0

@@ -9,8 +9,8 @@ from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.domain.commands import Command
-from wallet.ledger.pruning import prune_audit_rows
-from wallet.verification.checks import Check
+from wallet.integrity.findings import Check
+from wallet.trail.pruning import prune_audit_rows
 
 
 async def test_untouched_books_are_proved_in_every_point(books_url: str) -> None:

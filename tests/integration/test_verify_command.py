@@ -9,8 +9,8 @@ from tests.support.relay import connected
 from tests.support.verification import as_owner
 from wallet.cli.rebuild_screen import rebuild_on_screen
 from wallet.cli.verify_screen import verify_on_screen
+from wallet.integrity.findings import Check
 from wallet.postgres.running import running_dsn
-from wallet.verification.checks import Check
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.database import open_database
 from wallet.dead_letters.discard import discard
 from wallet.dead_letters.letters import LetterId
+from wallet.integrity.findings import Check, Finding
 from wallet.rabbitmq.publisher import Message
-from wallet.verification.checks import Check, Finding
 from wallet.worker.dead_letters import keep
 from wallet.worker.messages import Refused
 from wallet.worker.rebuild import rebuild

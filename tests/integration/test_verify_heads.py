@@ -10,11 +10,11 @@ import pytest
 from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, seal_all
-from wallet.domain.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
 from wallet.domain.money import format_money
+from wallet.integrity.checks.heads import ExportedHeads, HeadsUnreadable
+from wallet.integrity.findings import Check
 from wallet.relay.heads import FILENAME, export_head
-from wallet.verification.checks import Check
-from wallet.verification.heads import ExportedHeads, HeadsUnreadable
+from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -16,14 +16,14 @@ from tests.support.verification import faults_of, proof_of
 from tests.support.waiting import eventually
 from tests.support.worker import fetch, running_worker, until
 from tests.support.written_books import LAST_POSITION
+from wallet.integrity import snapshot as snapshot_module
+from wallet.integrity.checks import journal as journal_module
+from wallet.integrity.findings import Check
+from wallet.integrity.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot, snapshot_on
+from wallet.integrity.verify import Proof
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.relay.heads import FILENAME, export_head
-from wallet.verification import journal as journal_module
-from wallet.verification import snapshot as snapshot_module
-from wallet.verification.checks import Check
-from wallet.verification.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot, snapshot_on
-from wallet.verification.verify import Proof
 
 
 async def test_a_system_at_work_gives_no_false_alarm(

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from tests.support.event_log import Log, Row
 from tests.support.postgres import PostgresServer
 from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, publish, queue_counts, until
-from wallet.failpoints import configure_failpoints
 from wallet.postgres.migrations import migrate
+from wallet.runtime.failpoints import configure_failpoints
 
 
 @pytest.fixture(params=["rabbitmq", "journal"])

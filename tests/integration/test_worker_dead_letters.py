@@ -22,8 +22,8 @@ from tests.support.worker import (
     queue_counts,
     until,
 )
-from wallet.failpoints import configure_failpoints
 from wallet.rabbitmq.publisher import Message
+from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
 from wallet.worker.handle import Handled, handle_group
 from wallet.worker.messages import Refused

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.support.event_log import Log
 from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, until
-from wallet.failpoints import configure_failpoints
+from wallet.runtime.failpoints import configure_failpoints
 
 STEAL = """
 update worker_checkpoint set token = token + 1, holder = 'another', lease_until = now() + interval '1 hour'

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from wallet.domain.envelope import StoredEvent, UndecodableMessage, decode_envelope, encode_envelope
 from wallet.domain.events import (
     SCHEMA_VERSION,
     Event,
@@ -30,6 +29,7 @@ from wallet.domain.events import (
 )
 from wallet.domain.identifiers import ID_PATTERN, ApiAuditId, RequestId, TransferId, WalletId
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
+from wallet.wire.envelope import StoredEvent, UndecodableMessage, decode_envelope, encode_envelope
 
 ids = st.from_regex(ID_PATTERN, fullmatch=True)
 amounts = st.decimals(min_value=Decimal("0.0001"), max_value=AMOUNT_MAX, places=4)

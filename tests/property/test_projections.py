@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.event_log import Log
 from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, fold, merge, totals_of_activity
-from wallet.domain.fraud import Alert, FraudRules, alerts_of, is_watched, judge
 from wallet.domain.identifiers import EventId, WalletId
+from wallet.fraud.rules import Alert, FraudRules, alerts_of, is_watched, judge
 
 RULES = FraudRules(Decimal(50), 3, timedelta(seconds=5))
 WALLETS = ("a", "b", "c")

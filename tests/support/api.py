@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.support.raw_http import RawAnswer, ask
-from wallet.api.answers import RENDER
 from wallet.api.app import create_app
-from wallet.api.audit_buffer import AuditBuffer, open_audit_buffer
-from wallet.api.incoming import BodyLimits
+from wallet.api.contract.answers import RENDER
+from wallet.api.edge.incoming import BodyLimits
+from wallet.api.edge.server import ServerLimits, serve
 from wallet.api.metrics import Metrics
-from wallet.api.movements import Executes
-from wallet.api.server import ServerLimits, serve
+from wallet.api.routes.movements import Executes
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
+from wallet.trail.buffer import AuditBuffer, open_audit_buffer
 
 HOST = "127.0.0.1"
 BODY_LIMITS = BodyLimits(body_seconds_max=1.0)
@@ -83,7 +83,7 @@ async def running_api(
             clock_difference_max_seconds=configured.clock_difference_max_seconds,
         )
         metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
-        async with open_audit_buffer(pool, metrics) as audit_buffer:
+        async with open_audit_buffer(pool, metrics.count_audit_losses) as audit_buffer:
             app = create_app(
                 ledger=around_ledger(ledger),
                 may_concern=ledger.may_concern,

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tests.support.relay import connected
-from wallet.auditor.auditor import look_once, pass_on_once
-from wallet.auditor.state import State, StoredFault
-from wallet.auditor.tenure import Tenure, new_holder
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor.lease import Tenure, new_holder
+from wallet.integrity.monitor.monitor import look_once, pass_on_once
+from wallet.integrity.monitor.state import State, StoredFault
 from wallet.postgres.connections import ROWS_BY_KEY, connect
-from wallet.verification.checks import Check
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -17,7 +17,6 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from wallet.domain.analytics import LoggedEvent
-from wallet.domain.envelope import StoredEvent, encode_envelope
 from wallet.domain.events import (
     SCHEMA_VERSION,
     Event,
@@ -33,6 +32,7 @@ from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, TransferId
 from wallet.domain.transfer import CreditAccepted, begin, conclude, receive
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet, decide_deposit, initial, record
 from wallet.rabbitmq.publisher import Message
+from wallet.wire.envelope import StoredEvent, encode_envelope
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 

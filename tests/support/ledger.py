@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from wallet.api.answers import RENDER
+from wallet.api.contract.answers import RENDER
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.ledger.answers import Answer, BulkAnswer
-from wallet.ledger.audit import AuditRecord
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
+from wallet.trail.records import AuditRecord
 
 CLOCK_DIFFERENCE_MAX_SECONDS = 60.0
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 from pydantic import SecretStr
 
-from wallet.domain.digest import chain_of
 from wallet.relay.relay import run_relay
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
+from wallet.wire.digest import chain_of
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

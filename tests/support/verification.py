@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.support.relay import connected
-from wallet.verification.checks import Check, Finding, Observer, Pass
-from wallet.verification.delivery import EFFECT_WITHIN
-from wallet.verification.heads import ExportedHeads
-from wallet.verification.verify import Proof, verify
+from wallet.integrity.checks.delivery import EFFECT_WITHIN
+from wallet.integrity.checks.heads import ExportedHeads
+from wallet.integrity.findings import Check, Finding, Observer, Pass
+from wallet.integrity.verify import Proof, verify
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -16,10 +16,10 @@ from structlog.typing import EventDict
 from tests.support.event_log import Row
 from tests.support.waiting import eventually
 from wallet.domain.analytics import LoggedEvent, fold
-from wallet.domain.fraud import FraudRules, alerts_of, suspicious_reason
+from wallet.fraud.rules import FraudRules, alerts_of, suspicious_reason
 from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 from wallet.worker.process import run_worker
 
 RULES: Final = FraudRules(Decimal(10_000), 3, timedelta(seconds=60))

@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from wallet.postgres.programs import environment_of, find_program
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 
 LOGIN = {"PGUSER": "wallet", "PGPASSWORD": "p,a:s@s/"}
 WRITES = {"PGTARGETSESSIONATTRS": "read-write"}

@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 from uuid import UUID
 
-from wallet.api.answers import render
+from wallet.api.contract.answers import render
 from wallet.domain.commands import OperationKey, Transfer, fingerprint_of
 from wallet.domain.events import TransferTerms
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId

@@ -5,7 +5,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from wallet.api.audit import (
+from wallet.api.edge.client_ip import client_ip
+from wallet.api.edge.exchange import Exchange
+from wallet.api.edge.trail_records import (
     BODY_BYTES_MAX,
     HEADERS_BYTES_MAX,
     HEADERS_KEPT,
@@ -16,8 +18,6 @@ from wallet.api.audit import (
     redact_url,
     refused_record_of,
 )
-from wallet.api.client_ip import client_ip
-from wallet.api.exchange import Exchange
 
 OUR_PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from wallet.api.bodies import ERRORS_MAX, MOVE_FIELDS, TRANSFER_FIELDS, read_move_body, read_transfer_body
-from wallet.api.problems import Code, Refused
-from wallet.api.schemas import MoveRequest, TransferRequest
+from wallet.api.contract.bodies import ERRORS_MAX, MOVE_FIELDS, TRANSFER_FIELDS, read_move_body, read_transfer_body
+from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.schemas import MoveRequest, TransferRequest
 
 ARABIC_INDIC_TWELVE = "\u0661\u0662"
 FULL_WIDTH_ONE = "\uff11"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from wallet.api.answers import render, render_atomic_refusal
-from wallet.api.bulk import joined
+from wallet.api.contract.answers import render, render_atomic_refusal
+from wallet.api.routes.bulk import joined
 from wallet.domain.commands import OperationKey
 from wallet.domain.identifiers import RequestId, WalletId
 from wallet.domain.money import ZERO

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.api.bodies import ERRORS_MAX
-from wallet.api.bulk_bodies import (
+from wallet.api.contract.bodies import ERRORS_MAX
+from wallet.api.contract.bulk_bodies import (
     BULK_FIELDS,
     FIELDS_OF_TYPE,
     OPERATION_ERRORS_MAX,
@@ -19,8 +19,8 @@ from wallet.api.bulk_bodies import (
     read_bulk_body,
     read_each,
 )
-from wallet.api.problems import Code, Refused
-from wallet.api.schemas import (
+from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.schemas import (
     OPERATIONS_MAX,
     BulkRequest,
     DepositOperation,

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.waiting import eventually
-from wallet.api.server import CannotListen, PortInUse, held_port
+from wallet.api.edge.server import CannotListen, PortInUse, held_port
 from wallet.cli import children
 from wallet.cli.children import CannotStart, Child, running
 

@@ -17,10 +17,10 @@ from tests.support.deployment import (
     image_instructions,
     our_services,
 )
-from wallet.api.server import STOP_SECONDS_MAX as API_STOP_SECONDS_MAX
+from wallet.api.edge.server import STOP_SECONDS_MAX as API_STOP_SECONDS_MAX
 from wallet.cli.children import STOP_SECONDS_MAX
 from wallet.cli.main import app
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 
 REFERENCE_PORTS = {3000, 5432, 5672, 15672}
 OURS = our_services()

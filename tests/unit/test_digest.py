@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from uuid import UUID
 
-from wallet.domain.digest import (
+from wallet.wire.digest import (
     GENESIS,
     DigestedEvent,
     DigestedOperation,

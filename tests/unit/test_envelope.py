@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from wallet.domain.envelope import (
+from wallet.wire.envelope import (
     BODY_BYTES_MAX,
     StoredEvent,
     UndecodableMessage,

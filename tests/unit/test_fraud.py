@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from wallet.domain.analytics import LoggedEvent
-from wallet.domain.fraud import Alert, FraudRules, Rule, alerts_of, is_watched, judge, suspicious_reason
 from wallet.domain.identifiers import EventId, WalletId
+from wallet.fraud.rules import Alert, FraudRules, Rule, alerts_of, is_watched, judge, suspicious_reason
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RULES = FraudRules(

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, values
 
-from wallet.api.audit_example import AUDITED
-from wallet.api.audit_schemas import AuditResponse
+from wallet.api.contract.integrity_example import AUDITED
+from wallet.api.contract.integrity_schemas import AuditResponse
 from wallet.api.metrics import DIRECTORY_VARIABLE, Metrics, forget_process
 
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from wallet.monkey.books import Event, Shown
-from wallet.monkey.checks import check_run
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
-from wallet.monkey.findings import Evidence
-from wallet.monkey.operations import Key, Kind, Operation, Request, WalletId
-from wallet.monkey.outcomes import Totals
+from wallet.stress.books import Event, Shown
+from wallet.stress.checks import check_run
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.findings import Evidence
+from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
+from wallet.stress.outcomes import Totals
 
 ALICE, BOB = WalletId("alice"), WalletId("bob")
 DEPOSIT = Operation(Kind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100))

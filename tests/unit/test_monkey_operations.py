@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from decimal import Decimal
 
-from wallet.monkey.operations import Key, Kind, Operation, Plan, WalletId, origin_of
+from wallet.stress.operations import Key, Kind, Operation, Plan, WalletId, origin_of
 
 REQUESTS = 2000
 

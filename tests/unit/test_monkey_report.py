@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from wallet.cli.monkey_screen import Bars, Lines
-from wallet.monkey.exchanges import Answer, Exchange, NoAnswer
-from wallet.monkey.findings import Check, not_checked
-from wallet.monkey.operations import Key, Kind, Operation, Request, WalletId
-from wallet.monkey.report import heading, percentile_seconds, report_lines, without_password
-from wallet.monkey.run import Findings, Options
+from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.findings import Check, not_checked
+from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
+from wallet.stress.report import heading, percentile_seconds, report_lines, without_password
+from wallet.stress.run import Findings, Options
 
 OPTIONS = Options(
     url="http://10.0.0.1:3000",

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from tests.support.waiting import eventually_blocking
-from wallet.observability import logging_to
-from wallet.settings import Settings
+from wallet.runtime.logs import logging_to
+from wallet.runtime.settings import Settings
 
 
 def test_an_event_that_cannot_be_encoded_ends_neither_the_writer_nor_the_stop(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_a_full_disk_lost_is_counted_when_there_is_room_again(
 def test_log_files_are_for_the_owner_and_the_group_only(
     umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wallet.observability.FILE_BYTES_MAX", 1_000)
+    monkeypatch.setattr("wallet.runtime.logs.FILE_BYTES_MAX", 1_000)
     for name in ("api.log", "api.log.5", ".__api.lock"):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(0o644)

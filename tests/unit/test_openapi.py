@@ -9,14 +9,14 @@ import jsonschema_rs
 import pytest
 
 from wallet.api.app import create_app
-from wallet.api.audit_buffer import AuditBuffer
+from wallet.api.contract.openapi import document
+from wallet.api.contract.problems import KINDS, Code
 from wallet.api.metrics import Metrics
-from wallet.api.openapi import document
-from wallet.api.problems import KINDS, Code
-from wallet.domain.event_schemas import payload_schema
 from wallet.domain.events import SIGNS
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
+from wallet.trail.buffer import AuditBuffer
 from wallet.version import version
+from wallet.wire.schemas import payload_schema
 
 NOT_DOCUMENTED = {"/", "/openapi.json", "/docs-json", "/docs", "/api", "/docs/assets/{name}"}
 # What no operation can cause: there is no such route to document, or no such method.
@@ -53,7 +53,7 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
         may_concern=pool,
         pool=pool,
         health_pool=pool,
-        audit_buffer=AuditBuffer(pool, metrics),
+        audit_buffer=AuditBuffer(pool, metrics.count_audit_losses),
         metrics=metrics,
         settings=settings,
     )

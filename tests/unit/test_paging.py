@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.api.bodies import ERRORS_MAX
-from wallet.api.paging import (
+from wallet.api.contract.bodies import ERRORS_MAX
+from wallet.api.contract.paging import (
     LIMIT_DEFAULT,
     PARAMETERS,
     Page,
@@ -17,9 +17,9 @@ from wallet.api.paging import (
     parse_limit,
     parse_time,
 )
-from wallet.api.paging import read_page as read_page_of
-from wallet.api.problems import Code, Refused
-from wallet.api.query import read_parameters
+from wallet.api.contract.paging import read_page as read_page_of
+from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.query import read_parameters
 
 
 def read_page(query: str) -> Page:

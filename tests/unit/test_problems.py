@@ -7,7 +7,7 @@ from typing import Any
 import falcon
 import pytest
 
-from wallet.api.problems import (
+from wallet.api.contract.problems import (
     CODE_OF_REJECTION,
     KINDS,
     Code,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.ledger import audit_of, deposit
-from wallet.api.answers import RENDER
+from wallet.api.contract.answers import RENDER
 from wallet.ledger.answers import NotExecuted, OutcomeUnknown
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX
 from wallet.ledger.known_wallets import KnownWallets

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wallet.api.static_files import prefers_gzip
+from wallet.api.routes.static_files import prefers_gzip
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ DURATION = re.compile(r"(?i)seconds|deadline|delay|elapsed|pause|remaining|timeo
 
 # Loops that must outlive a bug in one turn: they log it, answer or park what it was about, and go on.
 CATCHES_EVERYTHING = {
-    "src/wallet/api/audit_buffer.py",
-    "src/wallet/api/edge.py",
-    "src/wallet/auditor/auditor.py",
+    "src/wallet/trail/buffer.py",
+    "src/wallet/api/edge/asgi.py",
+    "src/wallet/integrity/monitor/monitor.py",
     "src/wallet/ledger/lane.py",
     "src/wallet/relay/relay.py",
     "src/wallet/worker/handle.py",
@@ -44,7 +44,7 @@ CATCHES_EVERYTHING = {
 CHECKS = {"raises", "fail", "eventually", "eventually_blocking", "until"}
 
 # The settings read it once; a parent hands it on to the processes it starts.
-KNOWS_THE_ENVIRONMENT = {"src/wallet/settings.py", "src/wallet/cli/children.py"}
+KNOWS_THE_ENVIRONMENT = {"src/wallet/runtime/settings.py", "src/wallet/cli/children.py"}
 
 SLEEPS = {"tests/support/waiting.py", "tests/support/reaper.py"}
 SQL_STATEMENT = re.compile(r"^\s*(select|insert into|update|delete from|create|alter|drop|truncate)\b", re.IGNORECASE)

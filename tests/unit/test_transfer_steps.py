@@ -8,7 +8,7 @@ from wallet.domain.events import TransferTerms, WalletCreated, type_of
 from wallet.domain.identifiers import TransferId, WalletId
 from wallet.domain.transfer import CreditAccepted, CreditRefused, begin, conclude, receive
 from wallet.domain.wallet import Wallet, initial
-from wallet.verification.transfers import STEPS
+from wallet.integrity.checks.transfers import STEPS
 
 TERMS = TransferTerms(TransferId(UUID(int=1)), WalletId("alice"), WalletId("bob"), Decimal(5), "USD")
 ALICE = Wallet(TERMS.from_wallet_id, "USD", Decimal(10), 1, datetime(2026, 1, 1, tzinfo=UTC))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wallet.settings import UnknownSetting, unknown_settings
+from wallet.runtime.settings import UnknownSetting, unknown_settings
 
 
 @pytest.fixture(autouse=True)

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING, Any, Final
 import falcon
 import falcon.asgi
 
-from wallet.api.audit_buffer import AuditBuffer
-from wallet.api.audits import AuditPage, Audits
-from wallet.api.bulk import Operations
-from wallet.api.edge import Edge, MayConcern
-from wallet.api.exchange import exchange_of
-from wallet.api.health import Health
-from wallet.api.incoming import BULK_PATH, BodyLimits
+from wallet.api.contract.openapi import document
+from wallet.api.contract.problems import Code, Refused, code_of_framework_status
+from wallet.api.contract.query import read_parameters
+from wallet.api.edge.asgi import Edge, MayConcern
+from wallet.api.edge.exchange import exchange_of
+from wallet.api.edge.incoming import BULK_PATH, BodyLimits
 from wallet.api.metrics import Metrics
-from wallet.api.movements import Deposits, Executes, Transfers, Withdrawals
-from wallet.api.openapi import document
-from wallet.api.pages import Alive, Document, Home, MetricsPage, Ready, SwaggerAssets, SwaggerPage
-from wallet.api.problems import Code, Refused, code_of_framework_status
-from wallet.api.query import read_parameters
-from wallet.api.reads import Histories, Stats, Wallets
-from wallet.api.swagger import load_assets
-from wallet.settings import Settings
+from wallet.api.routes.bulk import Operations
+from wallet.api.routes.health import Health
+from wallet.api.routes.integrity import AuditPage, Audits
+from wallet.api.routes.movements import Deposits, Executes, Transfers, Withdrawals
+from wallet.api.routes.pages import Alive, Document, Home, MetricsPage, Ready, SwaggerAssets, SwaggerPage
+from wallet.api.routes.reads import Histories, Stats, Wallets
+from wallet.api.routes.swagger import load_assets
+from wallet.runtime.settings import Settings
+from wallet.trail.buffer import AuditBuffer
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Pool

@@ -27,8 +27,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.values import MultiProcessValue
 
-from wallet.api.audit_metrics import AuditCollector
-from wallet.api.audit_schemas import AuditResponse
+from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.integrity_metrics import AuditCollector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

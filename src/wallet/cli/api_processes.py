@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from wallet.api.edge.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
+from wallet.api.edge.server import held_port, is_listened_on
 from wallet.api.metrics import DIRECTORY_VARIABLE, forget_process
-from wallet.api.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
-from wallet.api.server import held_port, is_listened_on
 from wallet.cli.children import CannotStart, Child, is_set_within, running
 from wallet.cli.errands import EXIT_WRONG_CALL
 

@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 import typer
 
 from wallet.cli.errands import EXIT_FAILED
-from wallet.started import Started, report_starts_to
+from wallet.runtime.started import Started, report_starts_to
 
 STOP_SECONDS_MAX: Final = 30.0
 RESTART_SECONDS_FIRST: Final = 0.5

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from wallet.bootstrap import openapi_document
-from wallet.domain.event_schemas import event_schemas
 from wallet.domain.events import SCHEMA_VERSION
+from wallet.wire.schemas import event_schemas
 
 
 def contracts(

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from wallet.cli.running_up import SeveralRun, find_running_up, find_running_up_on
 from wallet.postgres.running import running_dsn
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 
 DATA: Final = Path("data")
 """Where `wallet up` keeps its data by default; as an option it means: look for a running `up`."""

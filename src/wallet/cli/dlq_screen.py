@@ -32,10 +32,10 @@ from wallet.dead_letters.letters import (
 from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
 from wallet.dead_letters.routes import open_route
-from wallet.failpoints import configure_failpoints
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
-from wallet.settings import Settings, load_settings
+from wallet.runtime.failpoints import configure_failpoints
+from wallet.runtime.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

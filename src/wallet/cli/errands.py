@@ -12,15 +12,15 @@ import typer
 from wallet.cli.database import NoDatabase
 from wallet.cli.warn import print_warnings, unknown_setting_warnings
 from wallet.dead_letters.letters import NoSuchLetter
-from wallet.failpoints import InvalidFailpoints
+from wallet.integrity.checks.heads import HeadsUnreadable
+from wallet.integrity.snapshot import NotMigrated
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import MigrationError
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.rabbitmq.topology import TopologyMismatch
-from wallet.settings import InvalidSettings
-from wallet.verification.heads import HeadsUnreadable
-from wallet.verification.snapshot import NotMigrated
+from wallet.runtime.failpoints import InvalidFailpoints
+from wallet.runtime.settings import InvalidSettings
 from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.rebuild import UnknownEvents
 

@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from wallet import bootstrap
-from wallet.api.server import ServerEnded
+from wallet.api.edge.server import ServerEnded
 from wallet.cli.api_processes import PROCESSES_MAX, forgets_metrics_with_parent, run_api_processes
 from wallet.cli.bench import bench
 from wallet.cli.chaos import chaos
@@ -31,9 +31,9 @@ from wallet.cli.prune import prune
 from wallet.cli.rebuild import rebuild
 from wallet.cli.verify import verify
 from wallet.cli.warn import log_warnings, print_warnings, warnings_about
-from wallet.failpoints import InvalidFailpoints, configure_failpoints
-from wallet.observability import logging_to
-from wallet.settings import InvalidSettings, Settings, load_settings
+from wallet.runtime.failpoints import InvalidFailpoints, configure_failpoints
+from wallet.runtime.logs import logging_to
+from wallet.runtime.settings import InvalidSettings, Settings, load_settings
 from wallet.version import version
 
 app = typer.Typer(

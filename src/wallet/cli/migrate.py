@@ -14,7 +14,7 @@ from wallet.cli.options import AsJson, duration
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.migrations import migrate
-from wallet.settings import load_settings
+from wallet.runtime.settings import load_settings
 
 WAIT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.5

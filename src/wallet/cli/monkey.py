@@ -47,7 +47,7 @@ def monkey(
         give_up("the stress tool's HTTP client is not installed: pip install 'wallet-service[stress]'")
     # The HTTP client is loaded only where it is needed: the other commands start faster without it.
     from wallet.cli.monkey_screen import run_on_screen
-    from wallet.monkey.run import Options
+    from wallet.stress.run import Options
 
     url = url or _default_url()
     if not url.startswith(("http://", "https://")):

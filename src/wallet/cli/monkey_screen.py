@@ -19,9 +19,9 @@ from wallet.cli.errands import (
     print_json,
     print_what_the_terminal_can,
 )
-from wallet.monkey.client import Unreachable
-from wallet.monkey.report import BROKEN, KEPT, heading, report_lines, report_object, verdict, without_password
-from wallet.monkey.run import Findings, Options, Watcher, run_monkey
+from wallet.stress.client import Unreachable
+from wallet.stress.report import BROKEN, KEPT, heading, report_lines, report_object, verdict, without_password
+from wallet.stress.run import Findings, Options, Watcher, run_monkey
 
 WHAT_TO_DO: Final = "Start it (here: ./wallet up), or name another with --url."
 SECONDS_MIN: Final = 0.001

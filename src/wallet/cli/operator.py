@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import typer
 
 from wallet.cli.errands import CannotLog
-from wallet.observability import logging_to
-from wallet.settings import Settings
+from wallet.runtime.logs import logging_to
+from wallet.runtime.settings import Settings
 
 TEXT_CHARACTERS_MAX: Final = 500
 """Of a reason and of an actor's name."""

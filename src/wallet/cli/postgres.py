@@ -9,7 +9,7 @@ from wallet.cli.children import become
 from wallet.cli.database import DATA, DataDirectory, find_database
 from wallet.cli.errands import give_up, run_errand
 from wallet.postgres.programs import environment_of, find_program
-from wallet.settings import load_settings
+from wallet.runtime.settings import load_settings
 
 Program = Annotated[str, typer.Argument(help="psql, pg_dump, pg_restore, createdb, pg_basebackup, …")]
 Arguments = Annotated[list[str] | None, typer.Argument(help="What the program is given; see its own --help.")]

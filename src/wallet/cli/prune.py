@@ -11,10 +11,10 @@ from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.errands import EXIT_DONE, give_up, print_json, run_errand
 from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.options import AsJson
-from wallet.ledger.pruning import prune_audit_rows
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import missing_migrations
-from wallet.settings import load_settings
+from wallet.runtime.settings import load_settings
+from wallet.trail.pruning import prune_audit_rows
 from wallet.worker.database import DatabaseNotMigrated
 
 AuditBefore = Annotated[

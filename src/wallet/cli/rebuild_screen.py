@@ -7,7 +7,7 @@ import uvloop
 
 from wallet.cli.database import find_system
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
-from wallet.settings import load_settings
+from wallet.runtime.settings import load_settings
 from wallet.worker.process import rules_of
 from wallet.worker.rebuild import Rebuilt, rebuild
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 
 _SHARED_SETTINGS: Final = (
     "database_url",

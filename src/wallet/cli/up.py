@@ -31,8 +31,8 @@ from wallet.postgres.embedded import BinariesMissing, EmbeddedPostgres, Embedded
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import MigrationError, migrate
 from wallet.queries.readiness import durability_faults
-from wallet.settings import Settings
-from wallet.started import Started
+from wallet.runtime.settings import Settings
+from wallet.runtime.started import Started
 
 READY_SECONDS_MAX: Final = 60.0
 LOOK_SECONDS: Final = 0.5

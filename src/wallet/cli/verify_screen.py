@@ -14,10 +14,10 @@ from rich.text import Text
 
 from wallet.cli.database import find_database
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
-from wallet.settings import load_settings
-from wallet.verification.checks import Check, Fault, Finding, Observer, Pass, Unwatched, counted
-from wallet.verification.heads import ExportedHeads
-from wallet.verification.verify import Proof, verify
+from wallet.integrity.checks.heads import ExportedHeads
+from wallet.integrity.findings import Check, Fault, Finding, Observer, Pass, Unwatched, counted
+from wallet.integrity.verify import Proof, verify
+from wallet.runtime.settings import load_settings
 
 KEPT: Final = "✓"
 BROKEN: Final = "✗"

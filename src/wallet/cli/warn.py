@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 import typer
 
-from wallet.settings import Settings, unknown_settings
+from wallet.runtime.settings import Settings, unknown_settings
 
 _log = structlog.get_logger("wallet.cli")
 

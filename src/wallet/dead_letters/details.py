@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 from wallet.dead_letters.comparison import Difference, NotComparable, differences
 from wallet.dead_letters.letters import Letter, LetterId, StoredMessage, read_letter, read_message
 from wallet.dead_letters.waiting import WaitingEvent, find_waiting_event
-from wallet.domain.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
 from wallet.domain.identifiers import bucket_of
 from wallet.postgres.statements import load_statements
+from wallet.wire.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
 from wallet.worker.messages import check_messages
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from wallet.dead_letters.letters import Letter, read_letters
-from wallet.pacing import Pace
+from wallet.runtime.loop import Pace
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

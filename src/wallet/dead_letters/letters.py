@@ -11,9 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NewType
 
-from wallet.domain.envelope import BODY_STORED_BYTES_MAX
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.postgres.statements import load_statements
+from wallet.wire.envelope import BODY_STORED_BYTES_MAX
 
 if TYPE_CHECKING:
     import asyncpg

@@ -6,9 +6,9 @@ The table decides; the queue only follows it. What a crash left there goes with 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from wallet.failpoints import failpoint
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.dead_letter_queue import take_out_closed
+from wallet.runtime.failpoints import failpoint
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

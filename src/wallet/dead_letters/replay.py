@@ -19,10 +19,10 @@ import structlog
 from wallet.dead_letters.following import PATIENCE_SECONDS, Fate, Follower, Replayed
 from wallet.dead_letters.letters import Letter, LetterId, State, read_letter, read_message
 from wallet.dead_letters.routes import Route
-from wallet.failpoints import failpoint
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished
+from wallet.runtime.failpoints import failpoint
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wallet.dead_letters.letters import StoredMessage
-from wallet.domain.fraud import FraudRules
+from wallet.fraud.rules import FraudRules
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import Topology
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 from wallet.worker.handle import handle_group
 from wallet.worker.process import rules_of
 

@@ -29,9 +29,9 @@ from wallet.ledger.clock import ClockDiffers
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Phase, Request
 from wallet.ledger.transaction import BatchMode, run_batch
-from wallet.ledger.writing import WriteConflict
 from wallet.postgres.connections import LOCK_MS, ROWS_BY_KEY, connect
 from wallet.postgres.errors import Failure, failure_of
+from wallet.postgres.writing import WriteConflict
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -13,7 +13,6 @@ from wallet.domain.commands import Command, SagaStep, key_of
 from wallet.domain.identifiers import RequestId, WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.attempts import Attempts
-from wallet.ledger.audit import AuditRecord
 from wallet.ledger.bulk_turns import BulkTurns
 from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
@@ -23,6 +22,7 @@ from wallet.ledger.requests import Kind, Phase, Request, Settled
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
+from wallet.trail.records import AuditRecord
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Pool

@@ -10,7 +10,7 @@ from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, Sa
 from wallet.domain.identifiers import WalletId
 from wallet.domain.values import Value
 from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown
-from wallet.ledger.audit import AuditRecord
+from wallet.trail.records import AuditRecord
 
 
 @unique

@@ -12,7 +12,6 @@ from wallet.domain.commands import (
     key_of,
     kind_of,
 )
-from wallet.domain.digest import DigestedEvent, DigestedOperation, encode_payload
 from wallet.domain.events import RecordedEvent, TransferTerms, payload_of, transfer_id_of, type_of
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, WalletId, bucket_of
 from wallet.domain.outcomes import FinalOutcome, Transferred
@@ -22,6 +21,7 @@ from wallet.domain.values import Value
 from wallet.ledger.answers import Answer
 from wallet.ledger.requests import Request, Settled
 from wallet.postgres.uuids import uuid7
+from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload
 
 
 class OperationRow(Value, frozen=True):

@@ -11,12 +11,12 @@ from wallet.domain.batch import Credited
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep
 from wallet.domain.events import TransferTerms
 from wallet.domain.identifiers import ApiAuditId, RequestId, bucket_of
-from wallet.failpoints import FailpointRaised, failpoint
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.ledger.audit import AuditRecord
 from wallet.ledger.requests import Settled
 from wallet.ledger.statements import SQL
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.runtime.failpoints import FailpointRaised, failpoint
+from wallet.trail.records import AuditRecord
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Pool

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wallet.domain.batch import StoredOperation
 from wallet.domain.commands import OperationKey
-from wallet.domain.digest import DigestedEvent, spell_event
 from wallet.domain.events import SCHEMA_VERSION, RecordedEvent, TransferTerms
 from wallet.domain.identifiers import BatchId, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet
 from wallet.ledger.answers import Answer
 from wallet.ledger.rows import BatchRows, CreditRow, OperationRow, TransferRow, event_row_of
-from wallet.ledger.writing import Writing
 from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
 from wallet.postgres.statements import load_statements
+from wallet.postgres.writing import Writing
+from wallet.wire.digest import DigestedEvent, spell_event
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import AnyConnection

@@ -31,20 +31,20 @@ from wallet.domain.commands import (
     Transfer,
     key_of,
 )
-from wallet.domain.digest import digest_of
 from wallet.domain.identifiers import ApiAuditId, BatchId, WalletId
 from wallet.domain.wallet import Wallet
-from wallet.failpoints import failpoint
 from wallet.ledger import statements
 from wallet.ledger.answers import BULK_STATUS, Answer, Render
-from wallet.ledger.audit import AuditRow, EndedTransfer, insert_audit_rows, settle_audit_rows, settle_rows_of_transfers
 from wallet.ledger.clock import check_clock
 from wallet.ledger.deciding import Deciding
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Kind, Phase, Request, Settled, commands_of
 from wallet.ledger.rows import rows_of
-from wallet.ledger.writing import WriteConflict, Writing
 from wallet.postgres.uuids import uuid7
+from wallet.postgres.writing import WriteConflict, Writing
+from wallet.runtime.failpoints import failpoint
+from wallet.trail.records import AuditRow, EndedTransfer, insert_audit_rows, settle_audit_rows, settle_rows_of_transfers
+from wallet.wire.digest import digest_of
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -36,11 +36,11 @@ import structlog
 from pika import BasicProperties
 from pika.spec import Basic
 
-from wallet.domain.envelope import BODY_STORED_BYTES_MAX, WholeBody
-from wallet.pacing import Pace
 from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
-from wallet.started import Started, report_started
+from wallet.runtime.loop import Pace
+from wallet.runtime.started import Started, report_started
+from wallet.wire.envelope import BODY_STORED_BYTES_MAX, WholeBody
 
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from wallet.postgres.statements import load_statements
-from wallet.standby import Standby
+from wallet.runtime.standby import Standby
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

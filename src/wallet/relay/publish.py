@@ -18,12 +18,12 @@ from uuid import UUID
 
 import structlog
 
-from wallet.domain.envelope import StoredEvent, encode_envelope
-from wallet.failpoints import failpoint
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message, NotPublished, Publisher
 from wallet.relay.lease import Lease, lock_head
 from wallet.relay.rounds import Work
+from wallet.runtime.failpoints import failpoint
+from wallet.wire.envelope import StoredEvent, encode_envelope
 
 if TYPE_CHECKING:
     import asyncpg

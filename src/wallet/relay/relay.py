@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from wallet.pacing import Pace, woken_at
 from wallet.rabbitmq.connection import address_of
 from wallet.relay.lease import LEASE, Lease, take
 from wallet.relay.rounds import Rounds, Work
 from wallet.relay.term import Term
-from wallet.settings import Settings
-from wallet.standby import Standby
-from wallet.started import Started, report_started
+from wallet.runtime.loop import Pace, woken_at
+from wallet.runtime.settings import Settings
+from wallet.runtime.standby import Standby
+from wallet.runtime.started import Started, report_started
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

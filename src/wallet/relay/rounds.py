@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import structlog
 
-from wallet.pacing import Pace
 from wallet.postgres.connections import ROWS_BY_KEY, connect
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.runtime.loop import Pace
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -10,9 +10,9 @@ leaves all of it or nothing.
 
 from typing import TYPE_CHECKING, Final
 
-from wallet.domain.digest import chain_of
 from wallet.postgres.statements import load_statements
 from wallet.relay.lease import Lease, lock_head
+from wallet.wire.digest import chain_of
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

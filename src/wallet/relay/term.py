@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from wallet.failpoints import failpoint
-from wallet.pacing import Pace, woken_at
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished, Publisher
@@ -17,7 +15,9 @@ from wallet.relay.lease import RENEW_SECONDS, Lease, LeaseLost, release, renew
 from wallet.relay.publish import BatchPublisher, mark_without_broker
 from wallet.relay.rounds import Rounds, Work
 from wallet.relay.seal import BATCHES_MAX, seal_batches
-from wallet.settings import Settings
+from wallet.runtime.failpoints import failpoint
+from wallet.runtime.loop import Pace, woken_at
+from wallet.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

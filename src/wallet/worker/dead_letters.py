@@ -17,9 +17,9 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from wallet.domain.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.domain.identifiers import EventId, WalletId, bucket_of, is_id
 from wallet.postgres.statements import load_statements
+from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.worker.effects import in_transaction
 from wallet.worker.messages import Message, Refused
 

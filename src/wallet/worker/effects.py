@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from uuid import UUID
 
 from wallet.domain.analytics import LoggedEvent, WalletTotals, fold
-from wallet.domain.fraud import Alert, FraudRules, is_watched, judge
 from wallet.domain.identifiers import WalletId, bucket_of
-from wallet.failpoints import failpoint
+from wallet.fraud.rules import Alert, FraudRules, is_watched, judge
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
+from wallet.runtime.failpoints import failpoint
 
 if TYPE_CHECKING:
     from wallet.postgres.connections import Connection

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from wallet.domain.fraud import FraudRules
-from wallet.pacing import Pace
+from wallet.fraud.rules import FraudRules
 from wallet.postgres.statements import load_statements
-from wallet.standby import Standby
-from wallet.started import Started, report_started
+from wallet.runtime.loop import Pace
+from wallet.runtime.standby import Standby
+from wallet.runtime.started import Started, report_started
 from wallet.worker.database import Database
 from wallet.worker.effects import MoveCheckpoint
 from wallet.worker.group_size import GroupSize

@@ -12,12 +12,12 @@ import time
 
 import structlog
 
-from wallet.domain.fraud import FraudRules
-from wallet.failpoints import failpoint
+from wallet.fraud.rules import FraudRules
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.consumer import GROUP_SIZE_MAX, Consumer, Delivery
 from wallet.rabbitmq.topology import TopologyMismatch
-from wallet.started import Started, report_started
+from wallet.runtime.failpoints import failpoint
+from wallet.runtime.started import Started, report_started
 from wallet.worker.database import Database
 from wallet.worker.group_size import GroupSize
 from wallet.worker.handle import handle_group

@@ -23,7 +23,7 @@ import asyncpg
 import structlog
 
 from wallet.domain.analytics import LoggedEvent
-from wallet.domain.fraud import FraudRules
+from wallet.fraud.rules import FraudRules
 from wallet.postgres.errors import Failure, failure_of
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
-from wallet.domain.envelope import StoredEvent, encode_envelope
 from wallet.postgres.statements import load_statements
+from wallet.wire.envelope import StoredEvent, encode_envelope
 
 if TYPE_CHECKING:
     import asyncpg

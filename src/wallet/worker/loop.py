@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from wallet.pacing import Pace
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.rabbitmq.connection import InvalidBrokerAddress
+from wallet.runtime.loop import Pace
 from wallet.worker.database import Database, DatabaseNotMigrated
 from wallet.worker.handle import LeaseLost
 from wallet.worker.stopping import unless_stopped

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 import structlog
 
 from wallet.domain.analytics import LoggedEvent
-from wallet.domain.envelope import (
+from wallet.domain.identifiers import EventId, WalletId, bucket_of
+from wallet.postgres.statements import load_statements
+from wallet.wire.envelope import (
     Envelope,
     UndecodableMessage,
     UnknownEventType,
@@ -20,8 +22,6 @@ from wallet.domain.envelope import (
     check_length,
     decode_envelope,
 )
-from wallet.domain.identifiers import EventId, WalletId, bucket_of
-from wallet.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     import asyncpg

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from wallet.domain.fraud import Alert
+from wallet.fraud.rules import Alert
 
 _log = structlog.get_logger()
 

@@ -7,12 +7,12 @@ from typing import Final
 
 import structlog
 
-from wallet.domain.fraud import FraudRules
+from wallet.fraud.rules import FraudRules
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.consumer import Consumer
 from wallet.rabbitmq.topology import Topology
-from wallet.settings import Settings
+from wallet.runtime.settings import Settings
 from wallet.worker.database import Database, DatabaseNotMigrated
 from wallet.worker.from_journal import BesideQueue, FromJournal
 from wallet.worker.from_queue import FromQueue

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, merge, totals_of_activity
 from wallet.domain.events import SCHEMA_VERSION, SIGNS
-from wallet.domain.fraud import Alert, FraudRules, Watch
 from wallet.domain.identifiers import WalletId
+from wallet.fraud.rules import Alert, FraudRules, Watch
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations

@@ -16,7 +16,7 @@ from tests.support.client import open_client
 from tests.support.processes import WalletProcess
 from tests.support.waiting import eventually, last
 from tests.support.worker import fetch
-from wallet.api.server import CONNECTIONS_MAX, allow_many_connections
+from wallet.api.edge.server import CONNECTIONS_MAX, allow_many_connections
 
 HOST, HOSTILE = "127.0.0.1", "127.0.0.2"
 IDLE_SOCKETS = 4_300

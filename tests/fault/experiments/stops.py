@@ -8,7 +8,7 @@ from tests.support.client import Reply, open_client
 from tests.support.relay import connected
 from tests.support.waiting import last
 from tests.support.worker import fetch
-from wallet.monkey.exchanges import Answer
+from wallet.stress.exchanges import Answer
 
 ANSWERS_BETWEEN = 150
 ANSWERED = {"201", "400", "404", "no answer"}

@@ -7,7 +7,7 @@ import asyncpg
 from tests.fault.laboratory import Laboratory
 from tests.support.verification import as_owner, faults_of
 from tests.support.worker import fetch
-from wallet.verification.checks import Check
+from wallet.integrity.findings import Check
 
 REQUESTS = 150
 APPEND_ONLY: Final = ("events", "operations", "transfers", "transfer_credits", "api_audit", "journal")

@@ -11,10 +11,10 @@ from tests.support.dlq import Operator
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
 from tests.support.worker import Wire, fetch, publish
-from wallet.auditor.state import decode_state
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor.state import decode_state
 from wallet.rabbitmq.publisher import Message
 from wallet.rabbitmq.topology import WORKER_QUEUE
-from wallet.verification.checks import Check
 
 REQUESTS = 40
 NAMED_WITHIN = 120.0

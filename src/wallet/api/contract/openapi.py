@@ -1,0 +1,183 @@
+"""The OpenAPI 3.1 document, generated from the types that requests and responses are made of.
+
+The tables in `operations` say what each route takes and gives; this module only writes it down.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from wallet.api.contract.history_schema import history_schemas
+from wallet.api.contract.operations import OPERATIONS, Operation, Parameter
+from wallet.api.contract.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
+from wallet.api.contract.schemas import JSON, RequestIdText
+from wallet.version import version
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+_DESCRIPTION: Final = """\
+Deposits, withdrawals and transfers between wallets: exact money, safe retries, an append-only log.
+
+**Money** comes in as a JSON number or a decimal string and goes out as a string with 4 decimals.
+
+**Safe retries**: give each request a key, as `requestId` in the body or as the header `Idempotency-Key`. \
+The same key with the same request gets the first answer again, byte for byte, with `Idempotency-Replayed: true`. \
+The same key with another request gets 422, and nothing moves. A refusal is an answer too: it is stored and \
+replayed. After a 503 retry with the same key.
+
+**Errors** are RFC 9457 problems; branch on `code`. `message` and `statusCode` repeat `detail` and `status`.
+
+**Requests** are read strictly: an unknown or repeated query parameter and an unknown body field are refused with 400. \
+A trailing slash is accepted. `OPTIONS` answers 204 with the methods in `Allow`; there are no CORS headers, so a \
+browser does not let a page of another site send requests.
+"""
+
+
+def document() -> dict[str, Any]:
+    """Returns the whole document; the same version of the code always gives the same."""
+    shapes = [Problem, *(shape for operation in OPERATIONS for shape in _shapes_of(operation))]
+    _, components = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
+    components |= history_schemas(components["HistoryItem"], _REFERENCE)
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    whole = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Wallet",
+            "version": version(),
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "The server that this document comes from."}],
+        "tags": [
+            {"name": "money", "description": "Move money."},
+            {"name": "reading", "description": "Read wallets."},
+            {"name": "operating", "description": "Monitor the service."},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "headers": _HEADERS,
+        },
+    }
+    # Once through JSON, so that it is exactly what a reader of the document gets: lists, no tuples.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
+    return plain
+
+
+def _shapes_of(operation: Operation) -> list[Any]:
+    return [shape for shape in (operation.request, operation.response) if shape is not None]
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.operation_id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [_parameter(parameter) for parameter in operation.parameters],
+        "responses": {str(operation.status): _success(operation), **_problems(operation.codes)},
+    }
+    if operation.request is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {
+                JSON: {
+                    "schema": _schema(operation.request),
+                    "examples": {name: {"value": value} for name, value in operation.request_examples.items()},
+                }
+            },
+        }
+    return described
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.description,
+        "schema": parameter.schema if isinstance(parameter.schema, dict) else _schema(parameter.schema),
+    }
+
+
+def _success(operation: Operation) -> dict[str, Any]:
+    schema = {"type": "string"} if operation.response is None else _schema(operation.response)
+    content: dict[str, Any] = {"schema": schema}
+    if operation.response_example is not None:
+        content["examples"] = {"success": {"value": operation.response_example}}
+    return {
+        "description": operation.success,
+        "headers": _header_references("X-Request-Id", "traceparent", *operation.headers),
+        "content": {operation.content_type: content},
+    }
+
+
+def _problems(codes: tuple[Code, ...]) -> dict[str, Any]:
+    by_status: dict[int, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {str(status): _problem(status, same) for status, same in sorted(by_status.items())}
+
+
+def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
+    names = ["X-Request-Id", "traceparent"] + (["Retry-After"] if status == 503 else [])
+    description = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
+    return {
+        "description": f"{description}. {_RETRY}" if Code.NOT_EXECUTED in codes else description,
+        "headers": _header_references(*names),
+        "content": {
+            CONTENT_TYPE: {
+                "schema": _schema(Problem),
+                "examples": {str(code): {"value": _problem_example(code)} for code in codes},
+            }
+        },
+    }
+
+
+def _problem_example(code: Code) -> dict[str, Any]:
+    example: dict[str, Any] = msgspec.json.decode(problem_body(code, f"{KINDS[code].title}."))
+    return example
+
+
+def _schema(shape: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([shape], ref_template=_REFERENCE)
+    return schema
+
+
+def _header_references(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+_RETRY: Final = (
+    "Each describes this attempt. `not_executed`: it had no effect, and the process that answers has no other attempt "
+    "with the key that may still take effect; one through another process, or before a restart, may. "
+    "`outcome_unknown`: this or an earlier attempt may or may not take effect. "
+    "Send the request again with the same key."
+)
+
+_HEADERS: Final[dict[str, Any]] = {
+    "X-Request-Id": {
+        "description": (
+            "The id of this request: the one that was sent, if it is well-formed, otherwise a new one. The log line "
+            "of the request and the audit trail contain it."
+        ),
+        "schema": _schema(RequestIdText) | {"description": "An id.", "examples": ["4f1f7a3c"]},
+    },
+    "traceparent": {
+        "description": "The W3C trace context: the request's own if it was well-formed, otherwise a new one.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+    },
+    "Idempotency-Replayed": {
+        "description": "Present if this is the answer to an earlier request with the same key.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before the retry.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "Link": {
+        "description": 'The next page, if there is one: `</wallet/…/history?…>; rel="next"`.',
+        "schema": {"type": "string"},
+    },
+}

@@ -1,0 +1,193 @@
+"""The outermost layer: what is true of every request, whatever its route.
+
+Phases of a request: name it (correlation ids) → take in its body, with limits → hand it to the routes → answer a
+refusal or a bug as a problem → count, log and audit it. The body is read here and not in a handler because the
+framework waits for its first byte, without a limit, before any code of ours runs.
+
+Nothing here is cancelled because a client went away: the effect does not depend on the client.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import falcon.asgi
+import structlog
+
+from wallet.api.contract.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
+from wallet.api.contract.requests import key_in_header
+from wallet.api.edge.client_ip import Network, client_ip
+from wallet.api.edge.exchange import SCOPE_KEY, UNMATCHED_ROUTE, Exchange, Scope
+from wallet.api.edge.incoming import (
+    BodyBudget,
+    BodyLimits,
+    Message,
+    Receive,
+    decoded_path,
+    receive_body,
+    wallet_of_path,
+)
+from wallet.api.edge.trail_records import audit_record_of, refused_record_of
+from wallet.api.metrics import Metrics
+from wallet.domain.identifiers import RequestId, WalletId
+from wallet.runtime.logs import log_event
+from wallet.trail.buffer import AuditBuffer
+from wallet.trail.records import AuditRow
+
+Send = Callable[[Message], Awaitable[None]]
+MayConcern = Callable[[WalletId | None, RequestId | None], bool]
+"""Whether a request, of which a wallet and a key are known or None, may have a key that may still take effect."""
+
+_BODY_WAS_READ: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
+PATH_LENGTH_LOGGED_MAX: Final = 200
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
+
+
+class Edge:
+    """The ASGI application that is served: the routes, and around them what every request needs."""
+
+    def __init__(
+        self,
+        routes: falcon.asgi.App[Any, Any],
+        *,
+        metrics: Metrics,
+        audit_buffer: AuditBuffer,
+        trusted_proxies: Sequence[Network],
+        limits: BodyLimits,
+        may_concern: MayConcern,
+        logs_requests: bool = True,
+    ) -> None:
+        self.routes = routes
+        self._may_concern = may_concern
+        self._logs_requests = logs_requests
+        self._budget = BodyBudget(limits.bodies_bytes_max)
+        self._metrics = metrics
+        self._audit_buffer = audit_buffer
+        self._trusted_proxies = trusted_proxies
+        self._limits = limits
+        # Bound once: a logger that finds its configuration anew for each line costs as much as the line.
+        self._log = structlog.get_logger("wallet.api").bind()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; messages about the server's life go straight to the framework."""
+        if scope["type"] != "http":
+            await self.routes(scope, receive, send)
+            return
+        started = time.perf_counter()
+        exchange = scope[SCOPE_KEY] = Exchange(scope)
+        exchange.client_ip = client_ip(exchange.peer, exchange.headers.get("x-forwarded-for"), self._trusted_proxies)
+        # Known before the body, so that a refusal of the body itself can name it.
+        exchange.request_id = key_in_header(exchange)
+        reply = _Reply(exchange, send)
+        try:
+            await receive_body(exchange, receive, self._limits, self._budget)
+            _prepare(scope, exchange)
+            await self.routes(scope, _body_was_read, reply.send)
+        except Refused as refused:
+            await reply.refuse(self._described(refused, exchange))
+        except Exception:  # noqa: BLE001 - the process's loop over requests: it logs, answers, and goes on
+            self._log.exception("request_failed", route=exchange.route, correlation_id=exchange.correlation_id)
+            await reply.refuse(_OUR_BUG)
+        finally:
+            self._budget.release(exchange)
+        self._finish(exchange, reply, time.perf_counter() - started)
+
+    def _described(self, refused: Refused, exchange: Exchange) -> Refused:
+        """A refusal before the routes, as what may be said of the request's key, of which perhaps a part is known."""
+        if (
+            refused.code is Code.NOT_EXECUTED
+            and exchange.route == UNMATCHED_ROUTE
+            and self._may_concern(wallet_of_path(exchange.raw_path), exchange.request_id)
+        ):
+            detail = f"{refused.detail} An earlier attempt with this key may still take effect."
+            return Refused(Code.OUTCOME_UNKNOWN, detail, headers=refused.headers)
+        return refused
+
+    def _finish(self, exchange: Exchange, reply: "_Reply", seconds: float) -> None:
+        self._metrics.count_request(exchange.method, exchange.route, reply.status, seconds)
+        if exchange.method == "POST" and not exchange.is_audited:
+            self._audit(exchange, reply)
+        if self._logs_requests or reply.status >= 500:
+            log_event(
+                "warning" if reply.status >= 500 else "info",
+                "request",
+                method=exchange.method,
+                path=exchange.raw_path[:PATH_LENGTH_LOGGED_MAX].decode("latin-1"),
+                status=reply.status,
+                ms=round(seconds * 1000, 3),
+                client=exchange.client_ip,
+                wallet_id=exchange.wallet_id,
+                request_id=exchange.request_id,
+                correlation_id=exchange.correlation_id,
+            )
+
+    def _audit(self, exchange: Exchange, reply: "_Reply") -> None:
+        if reply.status < 500:
+            self._audit_buffer.add_refused(AuditRow(refused_record_of(exchange), reply.status))
+        elif reply.code is Code.OUTCOME_UNKNOWN:
+            self._audit_buffer.add_held_back(AuditRow(audit_record_of(exchange), reply.status))
+        else:
+            self._audit_buffer.add(AuditRow(audit_record_of(exchange), reply.status))
+
+
+class _Reply:
+    """Sends the answer, with the headers that every answer carries, and remembers what was said."""
+
+    __slots__ = ("_exchange", "_has_begun", "_send", "code", "status")
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._has_begun = False
+        self.status = 500
+        self.code: Code | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the framework."""
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._common_headers()]
+        await self._send(message)
+
+    async def refuse(self, refused: Refused) -> None:
+        """Answer with a problem; where an answer has begun already, only the server can break it off."""
+        if self._has_begun:
+            return
+        self.code = refused.code
+        body = refused.body(self._exchange.request_id)
+        headers = {"content-type": CONTENT_TYPE, "content-length": str(len(body)), **refused.headers}
+        if refused.status == 503:
+            headers["retry-after"] = RETRY_AFTER_SECONDS
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": refused.status,
+                "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            }
+        )
+        is_head = self._exchange.method == "HEAD"
+        await self._send({"type": "http.response.body", "body": b"" if is_head else body})
+
+    def _common_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return (
+            (b"x-request-id", self._exchange.correlation_id.encode()),
+            (b"traceparent", self._exchange.traceparent.encode()),
+            _NO_SNIFFING,
+        )
+
+
+def _prepare(scope: Scope, exchange: Exchange) -> None:
+    """What the server leaves undone: a strict path, the version's full name; our own code reads the query."""
+    if b"%" in exchange.raw_path:
+        scope["path"] = decoded_path(exchange.raw_path)
+    if scope["http_version"] == "1":
+        scope["http_version"] = "1.0"
+    scope["query_string"] = b""
+
+
+async def _body_was_read() -> Message:
+    return _BODY_WAS_READ
+
+
+_OUR_BUG: Final = Refused(Code.INTERNAL_ERROR, "Something went wrong on our side. It was logged.")

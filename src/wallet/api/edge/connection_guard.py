@@ -1,0 +1,172 @@
+"""Closes connections that take more than their share, so that one client cannot keep the others out.
+
+The HTTP server takes connections up to a number, and knows no limit for a single client. This guard looks at the
+process's own sockets five times a second:
+
+- A connection on which nothing has arrived for SILENT_SECONDS_MAX since it was opened is closed.
+- One address may have a quarter of the connections; an IPv6 client is counted by its /64 network. Of an address that
+  has more, silent ones are closed first, then idle ones, then those that may wait for an answer. Addresses of trusted
+  proxies are exempt: many clients share them.
+- All together may have `connections_max`; what is too many is closed in the same order. The server accepts more than
+  that (server.py), so that a burst of one client does not keep others in the kernel's queue until the next check.
+
+Closing means to shut the socket down; the server then sees the end of the stream and frees the connection. Every check
+reads the kernel's own figures of a duplicate of the descriptor, so a descriptor that is reused meanwhile is not taken
+for the same connection. It needs Linux (TCP_INFO and /proc); elsewhere the server's own time-outs are all there is.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from wallet.api.edge.client_ip import Address, Network
+
+SILENT_SECONDS_MAX: Final = 5.0
+CHECK_SECONDS: Final = 0.2
+_SLICE_SIZE: Final = 256
+"""Sockets that are checked in one turn of the event loop, about a millisecond."""
+
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+# struct tcp_info of Linux 4.1 and later: times in milliseconds, tcpi_bytes_received.
+_TCP_INFO_SIZE: Final = 136
+_LAST_DATA_SENT, _LAST_DATA_SENT_AT = struct.Struct("=I"), 44
+_LAST_DATA_RECEIVED, _LAST_DATA_RECEIVED_AT = struct.Struct("=I"), 52
+_BYTES_RECEIVED, _BYTES_RECEIVED_AT = struct.Struct("=Q"), 128
+
+_log = structlog.get_logger("wallet.api.connections")
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    descriptor: int
+    peer: tuple[str, int]
+    idle_seconds: float
+    has_sent: bool
+    may_wait_for_answer: bool
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """The connection of the lowest rank is closed first."""
+        return (self.has_sent, self.may_wait_for_answer, -self.idle_seconds)
+
+
+class ConnectionGuard:
+    """Guards the connections to one port of this process."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        connections_max: int,
+        exempt: Sequence[Network] = (),
+        silent_seconds_max: float = SILENT_SECONDS_MAX,
+    ) -> None:
+        self._port = port
+        self._connections_max = connections_max
+        self._per_client_max = max(1, connections_max // 4)
+        self._exempt = exempt
+        self._silent_seconds_max = silent_seconds_max
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        if not (hasattr(socket, "TCP_INFO") and _DESCRIPTORS.is_dir()):
+            _log.info("connections_not_guarded", reason="it needs Linux")
+            await asyncio.Event().wait()
+        while True:
+            try:
+                await self.check()
+            except OSError as error:
+                # No descriptor is free to list the others with; some will be at the next check.
+                _log.warning("connections_not_checked", error=repr(error))
+            await asyncio.sleep(CHECK_SECONDS)
+
+    async def check(self) -> None:
+        """Close what takes too much, once."""
+        by_client: defaultdict[str, list[_Connection]] = defaultdict(list)
+        silent: list[_Connection] = []
+        descriptors = [int(path.name) for path in _DESCRIPTORS.iterdir()]
+        for number, descriptor in enumerate(descriptors, start=1):
+            if number % _SLICE_SIZE == 0:
+                await asyncio.sleep(0)
+            connection = self._read(descriptor)
+            if connection is None:
+                continue
+            if not connection.has_sent and connection.idle_seconds >= self._silent_seconds_max:
+                silent.append(connection)
+            else:
+                by_client[_client_of(connection.peer[0])].append(connection)
+        if silent:
+            self._close(silent, reason="silent")
+        kept: list[_Connection] = []
+        for client, connections in by_client.items():
+            excess = len(connections) - self._per_client_max
+            if excess > 0 and not self._is_exempt(connections[0]):
+                connections.sort(key=lambda each: each.rank)
+                self._close(connections[:excess], reason="too many", client=client)
+                kept += connections[excess:]
+            else:
+                kept += connections
+        if (excess := len(kept) - self._connections_max) > 0:
+            kept.sort(key=lambda each: each.rank)
+            self._close(kept[:excess], reason="too many in all")
+
+    def _read(self, descriptor: int) -> _Connection | None:
+        """The descriptor as a client's connection; None if it is something else, or gone."""
+        with suppress(OSError), _duplicate(descriptor) as duplicate:
+            if self._is_ours(duplicate):
+                info = duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+                [idle_ms] = _LAST_DATA_RECEIVED.unpack_from(info, _LAST_DATA_RECEIVED_AT)
+                [since_sent_ms] = _LAST_DATA_SENT.unpack_from(info, _LAST_DATA_SENT_AT)
+                [received] = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)
+                peer = duplicate.getpeername()[:2]
+                return _Connection(descriptor, peer, idle_ms / 1000, received > 0, idle_ms <= since_sent_ms)
+        return None
+
+    def _is_ours(self, duplicate: socket.socket) -> bool:
+        address = duplicate.getsockname()
+        return isinstance(address, tuple) and address[1] == self._port
+
+    def _is_exempt(self, connection: _Connection) -> bool:
+        address = _address_of(connection.peer[0])
+        return any(address in network for network in self._exempt)
+
+    def _close(self, connections: Sequence[_Connection], **why: str) -> None:
+        for connection in connections:
+            with suppress(OSError), _duplicate(connection.descriptor) as duplicate:
+                # The descriptor may stand for another connection by now.
+                if duplicate.getpeername()[:2] == connection.peer:
+                    duplicate.shutdown(socket.SHUT_RDWR)
+        _log.warning("connections_closed", count=len(connections), **why)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """The socket behind a descriptor, to be closed without harm. Raises OSError if there is none."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=copy)
+    except BaseException:
+        os.close(copy)
+        raise
+
+
+@lru_cache(maxsize=4096)
+def _address_of(peer: str) -> Address:
+    address = ip_address(peer.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _client_of(peer: str) -> str:
+    """Who is counted: an IPv4 address, or the /64 network of an IPv6 address, which one client has to itself."""
+    address = _address_of(peer)
+    return str(address if address.version == 4 else ip_network((address, 64), strict=False))

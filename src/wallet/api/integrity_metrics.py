@@ -1,0 +1,74 @@
+"""The auditor's report as metrics.
+
+They are read from the database, the same for every process: so they are collected at each scrape by the process that
+is asked, and never summed over the processes of a port. Where the database can't be read they are left out.
+"""
+
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from wallet.api.contract.integrity_schemas import AuditResponse
+
+_STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
+
+
+class AuditCollector(Collector):
+    """Gives the report that it was shown last."""
+
+    def __init__(self) -> None:
+        self.report: AuditResponse | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges of one scrape."""
+        report = self.report
+        if report is None:
+            return
+        yield _gauge(
+            "wallet_audit_status",
+            "0 clean, 1 behind, 2 broken, -1 not everything was checked once.",
+            _STATUS[report.status],
+        )
+        faults = GaugeMetricFamily("wallet_audit_faults", "Rows that break a promise.", labels=("check", "invariant"))
+        for check in report.checks:
+            faults.add_metric((check.name, check.invariant), check.faults)
+        yield faults
+        look, full = report.incremental.age_seconds, report.full_pass
+        yield _gauge("wallet_audit_look_age_seconds", "Since the last look at what changed.", _or_never(look))
+        yield _gauge(
+            "wallet_audit_full_pass_age_seconds",
+            "Since the last whole pass over everything began.",
+            _or_never(full.age_seconds),
+        )
+        yield _gauge("wallet_audit_full_pass_duration_seconds", "How long it took.", _or_never(full.duration_seconds))
+        yield _gauge("wallet_audit_behind_batches", "Batches sealed since.", report.incremental.behind_batches)
+        yield _gauge(
+            "wallet_oldest_unsealed_seconds",
+            "How long the oldest event without a place in the journal has waited.",
+            report.oldest_unsealed_seconds,
+        )
+        yield _gauge(
+            "wallet_oldest_unpublished_seconds",
+            "How long the oldest unpublished event has waited.",
+            report.oldest_unpublished_seconds,
+        )
+        yield _gauge("wallet_worker_lag_events", "Published events without effect yet.", report.worker.lag_events)
+        yield _gauge("wallet_worker_lag_seconds", "How old the oldest of them is.", report.worker.lag_seconds)
+        yield _gauge("wallet_transfers_stuck", "Transfers that do not end.", report.transfers.stuck)
+        yield _gauge("wallet_dead_letters_open", "Dead letters to be decided about.", report.dead_letters_open)
+        yield _gauge(
+            "wallet_money_in_flight",
+            "Debited, and not yet credited or returned; rounded, `GET /audit` has it exactly.",
+            float(report.conservation.in_flight),
+        )
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _or_never(seconds: float | None) -> float:
+    return inf if seconds is None else seconds

@@ -1,0 +1,103 @@
+"""Serves files that never change while the process runs: compressed, with an ETag, and not again to who has them.
+
+A file is compressed once, at its first use and in a thread, so that neither the start nor other requests wait for it.
+"""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+from typing import Final
+
+import falcon
+import falcon.asgi
+
+from wallet.api.edge.exchange import Exchange
+
+GZIP_LEVEL: Final = 6
+PIECE_BYTES: Final = 32 * 1024
+_QUALITY_DEFAULT: Final = 1.0
+_COMPRESSED_KINDS: Final = ("image/",)
+"""Content types that are compressed already."""
+
+
+class StaticFile:
+    """One file, and its gzip form once a client has asked for that."""
+
+    def __init__(self, content: bytes, content_type: str, *, cache_control: str) -> None:
+        self.content = content
+        self.content_type = content_type
+        self._cache_control = cache_control
+        self._digest = sha256(content).hexdigest()[:32]
+        self._is_compressible = not content_type.startswith(_COMPRESSED_KINDS)
+        self._compressing = asyncio.Lock()
+        self._compressed: bytes | None = None
+
+    async def answer(self, exchange: Exchange, resp: falcon.asgi.Response) -> None:
+        """Answer with the file in the encoding that the client prefers, or with 304 if it has it already."""
+        is_packed = self._is_compressible and prefers_gzip(exchange.headers.get("accept-encoding"))
+        resp.set_header("Vary", "Accept-Encoding")
+        resp.set_header("Cache-Control", self._cache_control)
+        # Each encoding is a representation of its own, and so has a tag of its own.
+        resp.set_header("ETag", self._tag(is_packed=is_packed))
+        if self._is_known(exchange.headers.get("if-none-match"), is_packed=is_packed):
+            resp.status = falcon.HTTP_304
+            return
+        resp.content_type = self.content_type
+        content = self.content
+        if is_packed:
+            content = await self._gzipped()
+            resp.set_header("Content-Encoding", "gzip")
+        resp.content_length = len(content)
+        if exchange.method != "HEAD":
+            resp.stream = _in_pieces(content)
+
+    async def _gzipped(self) -> bytes:
+        async with self._compressing:
+            if self._compressed is None:
+                self._compressed = await asyncio.to_thread(gzip.compress, self.content, GZIP_LEVEL, mtime=0)
+            return self._compressed
+
+    def _tag(self, *, is_packed: bool) -> str:
+        return f'"{self._digest}{"-gzip" if is_packed else ""}"'
+
+    def _is_known(self, if_none_match: str | None, *, is_packed: bool) -> bool:
+        if if_none_match is None:
+            return False
+        tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+        return "*" in tags or self._tag(is_packed=is_packed) in tags
+
+
+async def _in_pieces(content: bytes) -> AsyncIterator[bytes]:
+    """The content in pieces: of what a slow client has not taken yet, the server keeps a copy of one piece only."""
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
+
+
+def prefers_gzip(accept_encoding: str | None) -> bool:
+    """Returns whether gzip is accepted, and not less than the plain form where the header rates that itself."""
+    if accept_encoding is None:
+        return False
+    qualities = dict(_qualities(accept_encoding))
+    quality = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
+    return quality > 0 and quality >= qualities.get("identity", 0.0)
+
+
+def _qualities(accept_encoding: str) -> Iterator[tuple[str, float]]:
+    for item in accept_encoding.lower().split(","):
+        coding, *parameters = (part.strip() for part in item.split(";"))
+        quality = _QUALITY_DEFAULT
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                quality = _quality_of(value.strip())
+        yield coding, quality
+
+
+def _quality_of(text: str) -> float:
+    """The weight of a coding; one that is malformed counts as "not accepted", so the plain file is sent."""
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return quality if 0 <= quality <= 1 else 0.0

@@ -1,1 +1,0 @@
-"""Goes on proving the books: what changed every few seconds, everything else in the background; begin at auditor.py."""

@@ -1,0 +1,1 @@
+"""The fraud engine and its rules."""

@@ -1,0 +1,60 @@
+"""I1: no money is made or lost; also counts the events, so that the longer readings know how long they will be."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from wallet.domain.money import ZERO, add, format_money, subtract
+from wallet.integrity.findings import Check, Finding, counted
+from wallet.integrity.snapshot import SQL, Snapshot
+
+
+async def prove_conservation(snapshot: Snapshot) -> list[Finding]:
+    """Compare two sums over all wallets and all events."""
+    return [(await read_totals(snapshot)).judge()]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The two sums: of the events, by their type, and of the balances."""
+
+    amounts: dict[str, Decimal]
+    event_count: int
+    balances: Decimal
+    wallet_count: int
+
+    def judge(self) -> Finding:
+        """Whether they agree."""
+        finding = Finding(Check.CONSERVATION, "event", looked_at=self.event_count)
+
+        def total(event_type: str) -> Decimal:
+            return self.amounts.get(event_type, ZERO)
+
+        in_flight = subtract(total("TransferDebited"), add(total("TransferCredited"), total("TransferCompensated")))
+        came_in = subtract(total("FundsDeposited"), total("FundsWithdrawn"))
+        difference = subtract(add(self.balances, in_flight), came_in)
+        if difference:
+            finding.blame(
+                "wallets, events",
+                f"the sums over {counted(self.wallet_count, 'wallet')} and {counted(self.event_count, 'event')}",
+                expected="balances + money in flight = deposits − withdrawals",
+                found=f"balances + money in flight are {too_much_or_little(difference)}",
+            )
+        return finding
+
+
+def too_much_or_little(difference: Decimal) -> str:
+    """A difference in words. A fault states no total: `GET /audit` has it, of one moment, and money moves on."""
+    return f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
+
+
+async def read_totals(snapshot: Snapshot) -> Totals:
+    """Both sums."""
+    rows = await snapshot.rows(SQL.sums_by_type)
+    wallets = await snapshot.row(SQL.sum_of_balances)
+    assert wallets is not None
+    return Totals(
+        {row["type"]: row["amount"] for row in rows},
+        sum(row["event_count"] for row in rows),
+        wallets["balance"],
+        wallets["wallet_count"],
+    )

@@ -1,0 +1,31 @@
+"""I9: nothing lies outside the journal; the other way round, batches.py looks from each journal row at its rows."""
+
+from typing import TYPE_CHECKING
+
+from wallet.integrity.findings import Check, Finding
+from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+
+async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
+    """Two anti-joins."""
+    finding = Finding(Check.STRAYS, "row")
+    counts = await snapshot.row(SQL.counts, *buckets)
+    assert counts is not None
+    finding.looked_at = counts["event_count"] + counts["operation_count"]
+    event = await snapshot.row(SQL.stray_events, *buckets)
+    if event is not None:
+        name = f"wallet {event['wallet_id']}, version {event['version']}, event {event['event_id']}"
+        _blame(finding, "events", name, event)
+    operation = await snapshot.row(SQL.stray_operations, *buckets)
+    if operation is not None:
+        name = f"wallet {operation['wallet_id']}, request {operation['request_id']}"
+        _blame(finding, "operations", name, operation)
+    return [finding]
+
+
+def _blame(finding: Finding, table: str, name: str, row: "Record") -> None:
+    expected, found = f"batch {row['batch_id']} in the journal", "no such batch"
+    finding.blame(table, name, expected=expected, found=found, count=row["fault_count"])

@@ -1,0 +1,84 @@
+"""I18: each outcome has its row of the audit trail, which agrees with it, unless a record of pruning covers the row.
+
+What it can't see: a change of a row's headers, client address or time; of its body together with the body's digest; and
+rows of POSTs that stored no outcome (replays, and what was refused before the ledger). The trail has no chain.
+"""
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from wallet.domain.identifiers import NO_WALLET_BUCKET
+from wallet.integrity.findings import Check, Finding
+from wallet.integrity.snapshot import SQL, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncpg import Record
+
+_POST: Final = "POST"
+
+
+async def prove_trail(snapshot: Snapshot) -> list[Finding]:
+    """Read the outcomes whose row is missing or says something else, and leave out what was pruned."""
+    finding = Finding(Check.TRAIL, "outcome")
+    [count] = await snapshot.rows(SQL.operation_count)
+    finding.looked_at = count["count"]
+    pruned = PrunedRows(await snapshot.rows(SQL.pruned_ranges))
+    first: Any = None
+    async with snapshot.joining_whole_tables():
+        async for rows in snapshot.stream(SQL.operations_unlike_their_trail):
+            for row in rows:
+                if row["is_missing"] and pruned.covers(row["bucket"], row["api_audit_id"]):
+                    continue
+                finding.fault_count += 1
+                first = row if first is None else min(first, row, key=_key)
+    if first is not None:
+        finding.blame("api_audit", _name(first), expected=_expected(first), found=_found(first), count=0)
+    return [finding]
+
+
+class PrunedRows:
+    """The ranges of audit ids that records of pruning cover, by bucket."""
+
+    def __init__(self, ranges: "Iterable[Record]") -> None:
+        self._firsts: dict[int, list[UUID]] = {}
+        self._lasts: dict[int, list[UUID]] = {}
+        for bucket, first_id, last_id in ranges:  # In the order of their first ids.
+            firsts, lasts = self._firsts.setdefault(bucket, []), self._lasts.setdefault(bucket, [])
+            if lasts and first_id <= lasts[-1]:
+                lasts[-1] = max(lasts[-1], last_id)
+            else:
+                firsts.append(first_id)
+                lasts.append(last_id)
+
+    def covers(self, bucket: int, api_audit_id: UUID) -> bool:
+        """Whether a row with this id, in this bucket or without a wallet, was pruned."""
+        return self._has(bucket, api_audit_id) or self._has(NO_WALLET_BUCKET, api_audit_id)
+
+    def _has(self, bucket: int, api_audit_id: UUID) -> bool:
+        place = bisect_right(self._firsts.get(bucket, ()), api_audit_id)
+        return place > 0 and api_audit_id <= self._lasts[bucket][place - 1]
+
+
+def _key(row: "Record") -> tuple[int, str, str]:
+    return row["bucket"], row["wallet_id"], row["request_id"]
+
+
+def _name(row: "Record") -> str:
+    return f"{row['api_audit_id']} (wallet {row['wallet_id']}, request {row['request_id']})"
+
+
+def _expected(row: "Record") -> str:
+    return f"{_POST} of a {row['kind']} of this wallet and request, or of many, status {row['status']}"
+
+
+def _found(row: "Record") -> str:
+    if row["is_missing"]:
+        return "no row, and no record of pruning that covers it"
+    body = "" if row["is_body_intact"] else ", and a body that is not the one of its digest"
+    return (
+        f"{row['method']} {row['path']}, wallet {row['trail_wallet_id']}, request {row['trail_request_id']}, "
+        f"status {row['trail_status']}{body}"
+    )

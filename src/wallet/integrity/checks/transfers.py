@@ -1,0 +1,120 @@
+"""I7: no transfer is stuck, and each agrees with its events, with the receiver's word and with its outcome."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from wallet.domain.rejections import Rejection
+from wallet.integrity.findings import Check, Finding
+from wallet.integrity.snapshot import SQL, Snapshot
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+STUCK_AFTER: Final = timedelta(seconds=60)
+"""Recovery takes up a transfer after 5 seconds and tries every second, so by then it has failed many times."""
+
+_BEGUN: Final = ("TransferInitiated", "TransferDebited")
+STEPS: Final = (
+    ("debited", _BEGUN),
+    ("debited", (*_BEGUN, "TransferCredited")),
+    ("completed", (*_BEGUN, "TransferCredited", "TransferCompleted")),
+    ("failed", (*_BEGUN, "TransferCompensated", "TransferFailed")),
+)
+"""Status → the types of the events that a transfer with it has; a debited one may have been credited already."""
+
+
+async def prove_transfers(snapshot: Snapshot, *, ends: bool = True) -> list[Finding]:
+    """Four comparisons, each one statement. `ends`: a transfer that is stuck breaks the promise too."""
+    finding = Finding(Check.TRANSFERS, "transfer")
+    [count] = await snapshot.rows(SQL.transfer_count)
+    finding.looked_at = count["count"]
+    if ends:
+        await _find_stuck(snapshot, finding)
+    await _compare_with_events(snapshot, finding)
+    await _compare_with_outcomes(snapshot, finding)
+    await _compare_with_credits(snapshot, finding)
+    return [finding]
+
+
+async def _find_stuck(snapshot: Snapshot, finding: Finding) -> None:
+    row = await snapshot.row(SQL.stuck_transfers, snapshot.taken_at - STUCK_AFTER)
+    if row is not None:
+        seconds = (snapshot.taken_at - row["updated_at"]) // timedelta(seconds=1)
+        _blame(
+            finding,
+            "transfers",
+            row,
+            expected=f"completed or failed within {STUCK_AFTER // timedelta(seconds=1)} s",
+            found=f"debited {seconds} s ago and not ended since; an api ends it, if one is running",
+        )
+
+
+async def _compare_with_events(snapshot: Snapshot, finding: Finding) -> None:
+    statuses = [status for status, _ in STEPS]
+    steps = [" ".join(sorted(types)) for _, types in STEPS]
+    row = await snapshot.row(SQL.transfers_unlike_their_events, statuses, steps)
+    if row is None:
+        return
+    if row["status"] is None:
+        event = await snapshot.row(SQL.first_event_of_transfer, row["transfer_id"])
+        assert event is not None
+        name = f"wallet {event['wallet_id']}, version {event['version']}"
+        found = f"none; its events are {row['steps']}"
+        finding.blame("events", name, expected=f"transfer {row['transfer_id']}", found=found, count=row["fault_count"])
+        return
+    legal = " or ".join(text for status, text in zip(statuses, steps, strict=True) if status == row["status"])
+    found = row["steps"] or "no event"
+    if row["agrees"] is False:
+        found += ", of which one has another amount, currency, wallet or request"
+    _blame(finding, "transfers", row, expected=f"{row['status']}: {legal}", found=found)
+
+
+async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
+    row = await snapshot.row(SQL.transfers_unlike_their_outcomes, Rejection.TRANSFER_FAILED.value)
+    if row is None:
+        return
+    outcome = {None: "no operation", "pending": "a pending operation"}.get(row["state"])
+    outcome = outcome or ("a refused operation" if row["refusal"] else "an operation that succeeded")
+    if row["status"] is None:
+        name = f"wallet {row['wallet_id']}, request {row['request_id']}"
+        finding.blame("operations", name, expected=f"a transfer for {outcome}", found="none", count=row["fault_count"])
+        return
+    if row["state"] is not None and (unlike := _unlike_its_operation(row)) is not None:
+        name = f"wallet {row['wallet_id']}, request {row['request_id']}"
+        wanted, seen = unlike
+        finding.blame("operations", name, expected=wanted, found=seen, count=row["fault_count"])
+        return
+    expected = {"debited": "a pending operation", "completed": "an operation that succeeded"}.get(row["status"])
+    expected = expected or "a refused operation"
+    _blame(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
+
+
+def _unlike_its_operation(row: "Record") -> tuple[str, str] | None:
+    """What a transfer's operation should say, and what it says; None where they agree."""
+    of_it = f"as its transfer {row['transfer_id']} has it"
+    if row["kind"] != "transfer":
+        return f"kind transfer, {of_it}", f"kind {row['kind']}"
+    if row["fingerprint"] != row["asked"] and not row["fingerprint"].startswith("atomic:"):
+        return f"fingerprint {row['asked']}, {of_it}", f"fingerprint {row['fingerprint']}"
+    return None if row["has_same_request"] else (f"the audit id, {of_it}", "another audit id")
+
+
+async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
+    row = await snapshot.row(SQL.credits_unlike_their_transfers)
+    if row is None:
+        return
+    _blame(
+        finding,
+        "transfer_credits",
+        row,
+        expected="a transfer and, where credited, a TransferCredited that agree with the receiver's word",
+        found=f"{row['outcome']}, but the transfer is {row['status'] or 'missing'}"
+        + ("" if row["outcome"] == "refused" else f" and the event is {row['type'] or 'missing or different'}"),
+    )
+
+
+def _blame(finding: Finding, table: str, row: "Record", *, expected: str, found: str) -> None:
+    name = f"transfer {row['transfer_id']}"
+    if row.get("from_wallet_id"):
+        name = f"wallet {row['from_wallet_id']}, {name}"
+    finding.blame(table, name, expected=expected, found=found, count=row["fault_count"])

@@ -1,0 +1,1 @@
+"""The integrity monitor: checks continuously what `wallet verify` checks once."""

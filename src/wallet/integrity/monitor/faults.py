@@ -1,0 +1,85 @@
+"""Faults on record: one for each check, from the moment it is found until a whole pass that began later is clean."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from wallet.integrity.findings import Check, Finding
+from wallet.integrity.monitor.state import Passed, Passing, State, StoredFault, Tally
+
+_log = structlog.get_logger()
+
+
+def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
+    """Put what a look or a slice found on record."""
+    for finding in findings:
+        fault = _fault_of(finding, at)
+        if fault is None:
+            continue
+        known = state.faults.get(finding.check.name)
+        if known is None:
+            state.faults[finding.check.name] = fault
+            _tell(finding.check, fault)
+        else:
+            known.seen_at = at
+            if finding.check in _NAMES_ALL and fault.count > known.count:
+                known.row = fault.row
+            known.count = max(known.count, fault.count)
+
+
+def add_to_tallies(passing: Passing, findings: Iterable[Finding], at: datetime) -> None:
+    """Add what a slice found to what its pass has found so far."""
+    for finding in findings:
+        tally = passing.tallies.setdefault(finding.check.name, Tally(finding.noun))
+        tally.looked_at += finding.looked_at
+        tally.warnings = [*tally.warnings, *finding.warnings][:_WARNINGS_KEPT]
+        fault = _fault_of(finding, at)
+        if fault is not None and tally.fault is not None:
+            tally.fault.count += fault.count
+        elif fault is not None:
+            tally.fault = fault
+
+
+def conclude(state: State, passing: Passing, at: datetime) -> None:
+    """The pass is over: strike what it found clean, and count anew what it did not."""
+    for name, known in list(state.faults.items()):
+        if name not in Check.__members__:
+            continue  # A newer version found it, and only such a one can strike it.
+        tally = passing.tallies.get(name)
+        again = None if tally is None else tally.fault
+        if again is not None:
+            again.found_at = known.found_at
+            state.faults[name] = again
+        elif known.seen_at < passing.begun_at:
+            del state.faults[name]
+            check = Check[name]
+            _log.info("audit_fault_cleared", check=check.title, invariant=check.invariant, row=known.row)
+    state.passed = Passed(passing.begun_at, at, passing.slices, passing.tallies, passing.head)
+    state.passing = None
+
+
+_WARNINGS_KEPT: Final = 5
+_NAMES_ALL: Final = frozenset({Check.EFFECTS})
+"""Checks whose fault names each row, not only the first: one that is found later is added to the record."""
+
+
+def _fault_of(finding: Finding, at: datetime) -> StoredFault | None:
+    if finding.first is None:
+        return None
+    first = finding.first
+    return StoredFault(first.table, first.row, first.expected, first.found, max(finding.fault_count, 1), at, at)
+
+
+def _tell(check: Check, fault: StoredFault) -> None:
+    _log.error(
+        "audit_fault",
+        check=check.title,
+        invariant=check.invariant,
+        table=fault.table,
+        row=fault.row,
+        expected=fault.expected,
+        found=fault.found,
+        count=fault.count,
+    )

@@ -1,0 +1,161 @@
+"""A pass over everything, in slices: each on a snapshot of its own, so that none is held for long.
+
+| stage | a slice is | proves |
+|---|---|---|
+| totals | the whole, two sums | I1; where looks may begin anew |
+| wallets | some buckets | I2, I3, I4, nothing outside the journal (I9), the inbox (I6), effects (I17) |
+| journal | the next EVENTS_READ events along the chain; at its end the head and what is not sealed | I5, I9 |
+| transfers | the whole, joins | I7, and the heads remembered (I9) |
+| trail | the whole, a join | I18 |
+| projections | the whole, one stream | I8 |
+
+A slice of the wallets grows while it is quick and shrinks when it is slow. Transfers, trail and projections join
+wallets of all buckets with each other, so their slice is the whole. Where a pass stands is kept in the state after
+each slice: a restart continues there.
+"""
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from wallet.domain.identifiers import BUCKET_COUNT
+from wallet.integrity.checks.conservation import read_totals
+from wallet.integrity.checks.delivery import prove_delivery
+from wallet.integrity.checks.histories import prove_histories
+from wallet.integrity.checks.journal import JournalWalk
+from wallet.integrity.checks.orphans import prove_no_strays
+from wallet.integrity.checks.projections import prove_projections
+from wallet.integrity.checks.trail import prove_trail
+from wallet.integrity.checks.transfers import prove_transfers
+from wallet.integrity.findings import Check, Finding, Unwatched
+from wallet.integrity.monitor import faults
+from wallet.integrity.monitor.incremental_check import find_lost
+from wallet.integrity.monitor.lease import SQL as AUDITOR_SQL
+from wallet.integrity.monitor.state import Head, Passing, Start, State, sums_of
+from wallet.integrity.snapshot import Buckets, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Prove = Callable[[Snapshot, State, Passing], Awaitable[list[Finding]]]
+
+EVENTS_READ: Final = 20_000
+SLICE_SECONDS_MIN: Final = 0.25
+SLICE_SECONDS_MAX: Final = 1.0
+"""How long a slice of the wallets should take: shorter ones grow, longer ones shrink."""
+
+STAGES: Final = ("totals", "wallets", "journal", "transfers", "trail", "projections")
+
+_log = structlog.get_logger()
+
+
+async def prove_slice(snapshot: Snapshot, state: State) -> None:
+    """Prove the next slice, beginning a pass where none is under way, and put what it found on record."""
+    passing = state.passing or Passing(snapshot.taken_at)
+    if passing.stage not in _PROVE:
+        # Another version was here.
+        passing = Passing(snapshot.taken_at)
+    state.passing = passing
+    begun = time.monotonic()
+    findings = await _PROVE[passing.stage](snapshot, state, passing)
+    passing.slices += 1
+    faults.add_to_tallies(passing, findings, snapshot.taken_at)
+    faults.enter(state, findings, snapshot.taken_at)
+    if passing.stage == "":
+        ended_at = snapshot.taken_at + timedelta(seconds=time.monotonic() - begun)
+        faults.conclude(state, passing, ended_at)
+        seconds = round((ended_at - passing.begun_at) / timedelta(seconds=1), 1)
+        _log.debug("audit_pass_ended", seconds=seconds, slices=passing.slices)
+
+
+def progress_of(passing: Passing, end: int) -> float:
+    """How much of a pass is done, from 0 to 1; `end` is the last position of the journal."""
+    wallets, journal, transfers, trail, projections = 0.02, 0.42, 0.80, 0.85, 0.90
+    match passing.stage:
+        case "totals":
+            return 0.0
+        case "wallets":
+            return wallets + (journal - wallets) * passing.bucket / BUCKET_COUNT
+        case "journal":
+            return journal + (transfers - journal) * min(passing.head.position / max(end, 1), 1.0)
+        case "transfers":
+            return transfers
+        case "trail":
+            return trail
+        case _:
+            return projections
+
+
+async def _prove_totals(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    totals = await read_totals(snapshot)
+    end = await snapshot.row(AUDITOR_SQL.last_sealed)
+    # The events that have no place yet belong to no look; they are few.
+    unsealed = {row["type"]: row["amount"] for row in await snapshot.rows(AUDITOR_SQL.unsealed_sums, None)}
+    head = Head() if end is None else Head(end["position"], end["chain"])
+    state.start = Start(head, sums_of(totals.amounts).minus(sums_of(unsealed)))
+    # By their number at first, by the time that they take from then on: what was quick on small books may be slow.
+    width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
+    state.width = max(1, min(width, BUCKET_COUNT))
+    passing.stage = "wallets"
+    return [totals.judge()]
+
+
+async def _prove_wallets(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    begun = time.monotonic()
+    buckets = Buckets(passing.bucket, min(passing.bucket + state.width, BUCKET_COUNT) - 1)
+    findings = [
+        *await prove_histories(snapshot, Unwatched(), buckets),
+        *await prove_no_strays(snapshot, buckets),
+        *await prove_delivery(snapshot, buckets, warns_of_letters=False),
+    ]
+    passing.bucket = buckets.last + 1
+    if passing.bucket == BUCKET_COUNT:
+        passing.stage = "journal"
+    seconds = time.monotonic() - begun
+    if seconds < SLICE_SECONDS_MIN:
+        state.width = min(state.width * 2, BUCKET_COUNT)
+    elif seconds > SLICE_SECONDS_MAX:
+        state.width = max(state.width // 2, 1)
+    return findings
+
+
+async def _prove_journal(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    walk = JournalWalk(Unwatched(), passing.head.position, passing.head.chain)
+    if await walk.follow(snapshot, EVENTS_READ):
+        await walk.end(snapshot)
+        passing.stage = "transfers"
+    passing.head = Head(walk.chain.position, walk.chain.value)
+    return walk.findings
+
+
+async def _prove_transfers(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    heads, known = Finding(Check.HEADS, "head"), list(state.lost)
+    findings = await prove_transfers(snapshot, ends=False)
+    lost = await find_lost(snapshot, known, heads)
+    state.lost = [head for head in state.lost if head in lost or head not in known]
+    passing.stage = "trail"
+    return [*findings, heads]
+
+
+async def _prove_trail(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    findings = await prove_trail(snapshot)
+    passing.stage = "projections"
+    return findings
+
+
+async def _prove_projections(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+    findings = await prove_projections(snapshot, Unwatched())
+    passing.stage = ""
+    return findings
+
+
+_PROVE: "Final[dict[str, Prove]]" = {
+    "totals": _prove_totals,
+    "wallets": _prove_wallets,
+    "journal": _prove_journal,
+    "transfers": _prove_transfers,
+    "trail": _prove_trail,
+    "projections": _prove_projections,
+}

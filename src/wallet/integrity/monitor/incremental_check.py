@@ -1,0 +1,287 @@
+"""A look: what was sealed since the last one, proved on one snapshot.
+
+| part | proves | statements |
+|---|---|---|
+| the head remembered | I9: it is in the journal still, with its chain: no tail was cut off or rewritten | 3 |
+| batches | I5, I9: positions, chain, digests, payloads, outcomes | 3 for each page |
+| wallets they touched | I2, I3, I4: each event follows from the one before, the row is its wallet's last event | 1 |
+| sums | I1: what is in flight by the events is what unfinished transfers say | 3, when caught up |
+| balances | I1: what all wallets hold is what the sums say | 2, when caught up, twice a minute at most |
+| worker | I17: how far it is behind, and which events it lost | 3, and 2 for each page that still waits |
+
+Bounds: EVENTS_MAX events and SECONDS_MAX a look (or one page more); the rest is for the next look, which then begins
+at once. A look that failed is tried again with half the events in a page, so that one over cold tables on a slow disk
+comes to an end within what a transaction may take. The one snapshot is why nothing that is under way looks like a
+fault. A look changes the state only at its end, at once.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from wallet.domain.money import ZERO, add, format_money, subtract
+from wallet.integrity.checks.batches import BatchProof, read_payload
+from wallet.integrity.checks.conservation import too_much_or_little
+from wallet.integrity.checks.histories import HistoryWalk
+from wallet.integrity.checks.journal import Chain, pages, prove_batches
+from wallet.integrity.findings import Check, Finding, Unwatched
+from wallet.integrity.monitor.lag import Followed, follow_worker
+from wallet.integrity.monitor.lease import SQL
+from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, SUMMED, Head, Looked, Start, State, Sums, Waiting, sums_of
+from wallet.integrity.snapshot import SQL as PROOF_SQL
+from wallet.integrity.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+EVENTS_MAX: Final = 10_000
+"""A quarter of a second of proving: the worker beside it waits no longer, and the lease is renewed in time."""
+SECONDS_MAX: Final = 2.0
+"""Of proving batches. A look is one transaction, which the server ends after 8 seconds."""
+UNSEALED_MAX: Final = 1_000
+"""More batches without a place have no relay; the sums then wait for one."""
+LOST_MAX: Final = 10
+WEIGH_SECONDS: Final = 30.0
+"""The least between two sums over all wallets: a balance changed behind our back shows within a minute."""
+WEIGH_REST: Final = 50.0
+"""So many times its length lies between two sums: a fiftieth of the time is for them."""
+
+_EVENTS_OF_WALLET = dict[tuple[int, str], list["Record"]]
+
+
+class Look:
+    """One look from where the last one ended. `findings` are whole when `run` has returned."""
+
+    def __init__(
+        self, snapshot: Snapshot, start: Start, *, waiting: Sequence[Waiting] = (), page_events: int = PAGE_EVENTS_MAX
+    ) -> None:
+        self._snapshot = snapshot
+        self._waiting = list(waiting)
+        self._page_events = page_events
+        self._began_at = start.head.position
+        self.followed: Followed | None = None
+        self._chain = Chain(start.head.position, start.head.chain)
+        self._batches = BatchProof()
+        self._walk = HistoryWalk()
+        self._conservation = Finding(Check.CONSERVATION, "event")
+        self._heads = Finding(Check.HEADS, "head")
+        self._amounts: dict[str, Decimal] = defaultdict(lambda: ZERO)
+        self._before = start.sums
+        self._now: Sums | None = None
+        self.lost: list[Head] = []
+        self.is_off_balance = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the look found, by check."""
+        proved = [self._batches.digests, self._batches.payloads, self._batches.outcomes]
+        effects = [] if self.followed is None else [self.followed.effects]
+        return [self._heads, self._chain.finding, *proved, *self._walk.findings, self._conservation, *effects]
+
+    async def run(self, last: Looked | None) -> Looked:
+        """Look. Raises one of DATABASE_ERRORS, and then nothing was found."""
+        begun = time.monotonic()
+        end = await self._find_remembered_heads(last)
+        events = await self._prove_batches()
+        await self._prove_wallets(events)
+        is_caught_up = self._chain.position >= end.position
+        if is_caught_up:
+            # A journal that ends before the place where we were is known by now: go on from its end.
+            self._chain.position, self._chain.value = end.position, end.chain
+        sums = self._before.plus(sums_of(self._amounts))
+        in_flight = await self._prove_in_flight(sums) if is_caught_up else sums.in_flight
+        followed_from = self._began_at if last is None else last.lag.position
+        self.followed = await follow_worker(self._snapshot, followed_from, self._waiting, self._page_events)
+        return Looked(
+            taken_at=self._snapshot.taken_at,
+            seconds=time.monotonic() - begun,
+            head=Head(self._chain.position, self._chain.value),
+            sums=sums,
+            in_flight=in_flight,
+            lag=self.followed.lag,
+            is_caught_up=is_caught_up,
+        )
+
+    async def _find_remembered_heads(self, last: Looked | None) -> Head:
+        """Hold what was seen against the journal; returns where it ends."""
+        rows = await self._snapshot.rows(SQL.last_sealed)
+        end = Head(rows[0]["position"], rows[0]["chain"]) if rows else Head()
+        ended = Chain(end.position, end.chain)
+        ended.end_at(await self._snapshot.row(PROOF_SQL.head))
+        _merge(self._chain.finding, ended.finding)
+        if last is not None:
+            self.lost = await find_lost(self._snapshot, [last.head], self._heads)
+        return end
+
+    async def _prove_batches(self) -> _EVENTS_OF_WALLET:
+        by_wallet: _EVENTS_OF_WALLET = defaultdict(list)
+        count, begun = 0, time.monotonic()
+        async for page in pages(self._snapshot, self._chain.position, self._page_events):
+            for batch in page:
+                self._chain.follow(batch)
+            for event in await prove_batches(self._snapshot, page, self._batches, Unwatched()):
+                count += 1
+                by_wallet[event["bucket"], event["wallet_id"]].append(event)
+                if event["type"] in SUMMED:
+                    self._amounts[event["type"]] = add(self._amounts[event["type"]], event["amount"])
+            if count >= EVENTS_MAX or time.monotonic() - begun > SECONDS_MAX:
+                break
+        for events in by_wallet.values():
+            events.sort(key=lambda event: event["version"])
+        return by_wallet
+
+    async def _prove_wallets(self, by_wallet: _EVENTS_OF_WALLET) -> None:
+        keys = sorted(by_wallet)
+        rows = await self._snapshot.rows(
+            PROOF_SQL.wallets_around,
+            [bucket for bucket, _ in keys],
+            [wallet_id for _, wallet_id in keys],
+            [by_wallet[key][0]["version"] for key in keys],
+        )
+        for row in rows if keys else ():
+            self._prove_wallet(row, by_wallet[row["bucket"], row["wallet_id"]])
+        self._walk.finish()
+
+    def _prove_wallet(self, around: "Record", events: "list[Record]") -> None:
+        rows = [_as_history(event, around) for event in events]
+        first = events[0]
+        if first["version"] > 1 and around["balance_before"] is None:
+            self._walk.versions.blame(
+                "events",
+                f"wallet {first['wallet_id']}, version {first['version']}",
+                expected=f"version {first['version'] - 1} before it",
+                found="none",
+            )
+            before, balance, occurred_at = first["version"], first["balance_after"], first["occurred_at"]
+            rows_after = rows[1:]
+        else:
+            before, balance, occurred_at = first["version"] - 1, around["balance_before"], around["before_at"]
+            rows_after = rows
+        self._walk.go_to(rows[0], version=before, balance=balance or ZERO, occurred_at=occurred_at)
+        self._walk.take(rows_after)
+        if around["last_version"] > events[-1]["version"]:
+            # Later events wait for a later look; the wallet's row is held against the last of them now.
+            self._walk.go_to(
+                rows[-1],
+                version=around["last_version"],
+                balance=around["last_balance"],
+                occurred_at=around["last_at"],
+            )
+
+    async def _prove_in_flight(self, sums: Sums) -> Decimal:
+        """Compare two ways to say what is in flight, with the events that have no place yet."""
+        [transfers] = await self._snapshot.rows(SQL.in_flight)
+        [unsealed] = await self._snapshot.rows(SQL.unsealed_count, UNSEALED_MAX + 1)
+        if unsealed["count"] <= UNSEALED_MAX:
+            rows = await self._snapshot.rows(SQL.unsealed_sums, UNSEALED_MAX + 1)
+            self._now = sums.plus(sums_of({row["type"]: row["amount"] for row in rows}))
+            by_events = self._now.in_flight
+            if by_events != transfers["amount"]:
+                self._conservation.blame(
+                    "transfers, events",
+                    f"the sums up to position {self._chain.position}",
+                    expected=f"in flight {format_money(transfers['amount'])}, by the unfinished transfers",
+                    found=f"in flight {_signed(by_events)}, by what was debited, credited and returned",
+                )
+        return Decimal(transfers["amount"])
+
+    async def weigh(self) -> float | None:
+        """Compare what all wallets hold with the sums up to now; how long it took, or None where it can't be said.
+
+        To be asked last, and only of a look that is caught up. Raises one of DATABASE_ERRORS.
+        """
+        if self._now is None or self.lost:
+            return None
+        begun = time.monotonic()
+        await self._snapshot.rows(SQL.read_whole_tables)
+        [wallets] = await self._snapshot.rows(PROOF_SQL.sum_of_balances)
+        if wallets["balance"] != self._now.balances:
+            self._conservation.blame(
+                "wallets, events",
+                f"the sum over {wallets['wallet_count']} wallets",
+                expected="the balances that all events give",
+                found=too_much_or_little(subtract(wallets["balance"], self._now.balances)),
+            )
+            self.is_off_balance = True
+        return time.monotonic() - begun
+
+
+def is_weighing_due(state: State, now: datetime) -> bool:
+    """Whether the balances of all wallets may be summed again; also where the clock was put back."""
+    if state.weighed is None:
+        return True
+    return abs((now - state.weighed.at).total_seconds()) >= max(WEIGH_SECONDS, state.weighed.seconds * WEIGH_REST)
+
+
+def start_of(state: State) -> Start | None:
+    """Where the next look begins; None as long as no pass has summed what there is.
+
+    The sums of a pass replace ours as soon as we are beyond them: what was wrong in them for a while does not stay.
+    """
+    looked, start = state.looked, state.start
+    if looked is None:
+        return start
+    if start is not None and start.head.position <= looked.head.position:
+        return start
+    return Start(looked.head, looked.sums)
+
+
+def apply(state: State, look: Look, start: Start, looked: Looked) -> None:
+    """What the look learned becomes what is known."""
+    state.looked = looked
+    if look.followed is not None:
+        state.waiting = look.followed.waiting
+    if looked.seconds < SECONDS_MAX / 2:
+        state.page_events = min(state.page_events * 2, PAGE_EVENTS_MAX)
+    if state.start is start:
+        state.start = None
+    state.lost = [*state.lost, *(head for head in look.lost if head not in state.lost)][-LOST_MAX:]
+
+
+async def find_lost(snapshot: Snapshot, heads: list[Head], finding: Finding) -> list[Head]:
+    """Those of the heads seen earlier that the journal has no more."""
+    lost = []
+    for head in heads:
+        finding.looked_at += 1
+        row = await snapshot.row(SQL.anchor, head.position)
+        if head.position > 0 and (row is None or row["chain"] != head.chain):
+            lost.append(head)
+            finding.blame(
+                "journal",
+                f"position {head.position}",
+                expected=f"chain {head.chain.hex()}, as the auditor saw it",
+                found="no such position: the tail was cut off" if row is None else f"chain {row['chain'].hex()}",
+            )
+    return lost
+
+
+def _as_history(event: "Record", around: "Record") -> tuple[Any, ...]:
+    """The event as a row of `histories`. Its payload is held against the columns elsewhere."""
+    payload = read_payload(event["payload"]) if event["type"] == "WalletCreated" else None
+    return (
+        event["bucket"],
+        event["wallet_id"],
+        event["version"],
+        event["type"],
+        event["amount"],
+        event["balance_after"],
+        event["occurred_at"],
+        payload.get("currency") if isinstance(payload, dict) else None,
+        around["wallet_version"],
+        around["balance"],
+        around["currency"],
+        around["is_last_event_at"],
+    )
+
+
+def _merge(into: Finding, other: Finding) -> None:
+    if other.first is not None:
+        first = other.first
+        into.blame(first.table, first.row, expected=first.expected, found=first.found, count=other.fault_count)
+
+
+def _signed(amount: Decimal) -> str:
+    return f"{'-' if amount.is_signed() else ''}{format_money(abs(amount))}"

@@ -1,0 +1,102 @@
+"""How far the worker is behind, and which events it has lost: over either transport, a little at each look.
+
+A position is remembered up to which every event had its effect or was decided about, and moves on over batches that
+are; so a look reads what is new, and what still waits. An event without effect in a batch that was passed over (it has
+an open dead letter, or later ones had their effects) is remembered by itself, and asked about at each look until it
+has its effect: it is lost as soon as `wallet.integrity.checks.delivery` would call it so.
+
+Bounds: a page of events at a time, SECONDS_MAX in all; beyond that the number of events is a lower bound. WAITING_MAX
+events are remembered; beyond them the full pass finds what is lost.
+"""
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from wallet.integrity.checks.delivery import EFFECT_WITHIN, LostEvent, Passed, blame_lost, read_passed
+from wallet.integrity.checks.journal import pages
+from wallet.integrity.findings import Check, Finding
+from wallet.integrity.monitor.lease import SQL
+from wallet.integrity.monitor.state import Lag, Waiting
+from wallet.integrity.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+SECONDS_MAX: Final = 0.5
+WAITING_MAX: Final = 1_000
+NAMED_MAX: Final = 5
+
+
+@dataclass(slots=True)
+class Followed:
+    """What a look learned of the worker."""
+
+    lag: Lag
+    waiting: list[Waiting]
+    effects: Finding = field(default_factory=lambda: Finding(Check.EFFECTS, "event"))
+
+
+async def follow_worker(
+    snapshot: Snapshot, position: int, waiting: list[Waiting], page_events: int | None = None
+) -> Followed:
+    """Continue from a position up to which everything is decided; count the events after it that had no effect."""
+    begun = time.monotonic()
+    passed = await read_passed(snapshot, EFFECT_WITHIN)
+    last, is_whole, count = position, True, 0
+    oldest: list[datetime] = []
+    passed_over: list[int] = []
+    async for page in pages(snapshot, position, page_events):
+        for row in await snapshot.rows(SQL.unprocessed, last, page[-1]["position"]):
+            is_whole = is_whole and _is_decided(row, passed, snapshot.taken_at)
+            if is_whole:
+                position = row["position"]
+                if row["missing_count"]:
+                    passed_over.append(position)
+            elif row["is_published"] and row["event_count"]:
+                count += row["event_count"]
+                oldest.append(row["oldest_at"])
+        last = page[-1]["position"]
+        if time.monotonic() - begun > SECONDS_MAX:
+            break
+    new = [] if not passed_over else await snapshot.rows(SQL.missing_events, passed_over, WAITING_MAX)
+    remembered = [*waiting, *(Waiting(*row.values()) for row in new)][-WAITING_MAX:]
+    followed = Followed(Lag(position, count, min(oldest, default=None)), remembered)
+    await _ask_about_waiting(snapshot, followed, passed)
+    return followed
+
+
+def _is_decided(batch: "Record", passed: Passed, now: datetime) -> bool:
+    """Whether a batch need not be waited for: its events have effects or dead letters, or later ones were handled."""
+    if not batch["is_published"]:
+        return False
+    if batch["event_count"] == 0:
+        return True
+    if passed.position is None or batch["position"] >= passed.position or batch["published_at"] > now - EFFECT_WITHIN:
+        return False
+    is_followed = passed.followed_from is not None and batch["position"] > passed.followed_from
+    return not (batch["is_in_journal_only"] and is_followed)
+
+
+async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Passed) -> None:
+    if not followed.waiting:
+        return
+    keys = [each.bucket for each in followed.waiting], [each.event_id for each in followed.waiting]
+    rows = {row["event_id"]: row for row in await snapshot.rows(SQL.waiting_events, *keys)}
+    followed.waiting = [each for each in followed.waiting if not rows[each.event_id]["has_effect"]]
+    lost = [each for each in followed.waiting if _is_lost(each, rows[each.event_id], passed, snapshot.taken_at)]
+    if lost:
+        named = [LostEvent(each.event_id, each.wallet_id, each.version) for each in lost[:NAMED_MAX]]
+        blame_lost(followed.effects, named, len(lost))
+
+
+def _is_lost(event: Waiting, letters: "Record", passed: Passed, now: datetime) -> bool:
+    replayed_at = letters["replayed_at"]
+    if letters["is_open"] or event.published_at > now - EFFECT_WITHIN:
+        return False
+    if letters["is_discarded"] and replayed_at is None:
+        return True
+    if passed.position is None or passed.published_at is None:
+        return False
+    return event.position < passed.position and (replayed_at is None or replayed_at < passed.published_at)

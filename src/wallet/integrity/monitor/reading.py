@@ -1,0 +1,94 @@
+"""What the auditor has found, as anyone may read it: its stored state, and beside it what can be asked at any time."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import asyncpg
+
+from wallet.integrity.checks.transfers import STUCK_AFTER
+from wallet.integrity.monitor.lease import SQL
+from wallet.integrity.monitor.state import Lag, State, StateUnreadable, decode_state
+from wallet.queries.reading import ReadFailed, fetch, fetch_one
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import Pool
+
+
+BATCHES_READ: Final = 200
+"""What is counted of a worker's lag where no auditor counts it: a lower bound."""
+LOOK_OLD: Final = timedelta(seconds=40)
+"""A look comes every 5 seconds, and after a crash another auditor takes over within 25."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The state as of `now`, PostgreSQL's time, with live numbers."""
+
+    now: datetime
+    state: State
+    head_position: int
+    unsealed_at: datetime | None
+    unpublished_at: datetime | None
+    """Of the oldest event that is not published: unsealed or sealed."""
+    stuck_count: int
+    stuck_transfer: tuple[str, UUID] | None
+    open_letter_count: int
+    lag: Lag
+    """The worker's: as the last look had it, or counted now where that was too long ago."""
+    lag_at: datetime
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether not everything has been checked once: no full pass has ended, or only one over an empty journal."""
+        passed = self.state.passed
+        if passed is None or self.state.looked is None:
+            return True
+        return passed.head.position == 0 and self.head_position > 0
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long the oldest published event without effect has waited."""
+        return 0.0 if self.lag.oldest_at is None else max(0.0, (self.lag_at - self.lag.oldest_at).total_seconds())
+
+
+async def read_audit(pool: "Pool") -> Reading:
+    """One round trip, and one more where nobody looks. Raises ReadFailed."""
+    try:
+        row = await fetch_one(pool, SQL.read_state, STUCK_AFTER)
+    except asyncpg.UndefinedTableError as error:
+        # Readiness says which migration is missing; metrics must not fail for it.
+        raise ReadFailed from error
+    assert row is not None, "a statement that begins with a value gives a row"
+    try:
+        state = decode_state(row["state"] or "{}")
+    except StateUnreadable:
+        state = State()
+    lag, lag_at = await _lag_of(pool, state, row["now"])
+    waiting = [at for at in (row["unpublished_at"], row["unsealed_at"]) if at is not None]
+    return Reading(
+        now=row["now"],
+        state=state,
+        head_position=row["head_position"] or 0,
+        unsealed_at=row["unsealed_at"],
+        unpublished_at=min(waiting, default=None),
+        stuck_count=row["stuck_count"],
+        stuck_transfer=(row["from_wallet_id"], row["transfer_id"]) if row["stuck_count"] else None,
+        open_letter_count=row["open_letter_count"],
+        lag=lag,
+        lag_at=lag_at,
+    )
+
+
+async def _lag_of(pool: "Pool", state: State, now: datetime) -> tuple[Lag, datetime]:
+    """An auditor looks from inside a worker: where none does, the last lag that it saw says nothing of now."""
+    looked = state.looked
+    if looked is None:
+        return Lag(), now
+    if now - looked.taken_at <= LOOK_OLD:
+        return looked.lag, looked.taken_at
+    last = looked.lag.position + BATCHES_READ
+    rows = [row for row in await fetch(pool, SQL.unprocessed, looked.lag.position, last) if row["is_published"]]
+    oldest_at = min((row["oldest_at"] for row in rows if row["oldest_at"] is not None), default=None)
+    return Lag(looked.lag.position, sum(row["event_count"] for row in rows), oldest_at), now

@@ -1,0 +1,89 @@
+"""Proves the books: every invariant that a database can show of itself, on one snapshot, while it goes on working.
+
+| pass | proves | how |
+|---|---|---|
+| conservation | I1 | two sums |
+| wallets | I2, I3, I4 | one stream of all events in wallet order, folded by the domain's own function |
+| journal | I5, I9 | batch by batch along the chain: events, outcomes, digest, chain |
+| nothing outside | I9 | anti-joins from events and operations to the journal |
+| transfers | I7 | joins of transfers with their events, outcomes and credits |
+| audit trail | I18 | a join of the outcomes with the rows of their requests, and the records of pruning |
+| delivery | I6, I17 | anti-joins between the log and the worker's inbox |
+| projections | I8 | statistics against the fold of the events processed |
+| exported heads | I9 | each line of the file against the journal |
+
+Bounds: one connection, a page of batches or some thousand rows in memory, sorts on the server's disk.
+
+What it can't see: an owner of the database who rewrites the log, the journal and its chain so that all agree, unless
+heads that were exported before are at hand, outside that owner's reach. Nor does it see what nothing else states: a
+wallet's status, the text of a transfer's last error, and in the audit trail what trail.py names.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from wallet.integrity.checks.conservation import prove_conservation
+from wallet.integrity.checks.delivery import EFFECT_WITHIN, prove_delivery
+from wallet.integrity.checks.heads import ExportedHeads, prove_heads
+from wallet.integrity.checks.histories import prove_histories
+from wallet.integrity.checks.journal import prove_journal
+from wallet.integrity.checks.orphans import prove_no_strays
+from wallet.integrity.checks.projections import prove_projections
+from wallet.integrity.checks.trail import prove_trail
+from wallet.integrity.checks.transfers import prove_transfers
+from wallet.integrity.findings import Finding, Observer, Pass
+from wallet.integrity.snapshot import Snapshot, open_snapshot
+
+Prove = Callable[[Snapshot], Awaitable[list[Finding]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What all passes found, and of which moment it is true."""
+
+    taken_at: datetime
+    passes: list[Pass]
+    seconds: float
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all passes, in order."""
+        return [finding for each in self.passes for finding in each.findings]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no promise is broken."""
+        return not any(finding.fault_count for finding in self.findings)
+
+
+async def verify(
+    dsn: str, observer: Observer, heads: ExportedHeads | None = None, effect_within: timedelta = EFFECT_WITHIN
+) -> Proof:
+    """Run every pass, whatever the ones before found. A younger event than `effect_within` may be on its way.
+
+    Raises NotMigrated, or one of DATABASE_ERRORS; then nothing is proved.
+    """
+    started, passes = time.monotonic(), list[Pass]()
+    async with open_snapshot(dsn) as snapshot:
+
+        async def run(title: str, unit: str, total: int, prove: Prove) -> list[Finding]:
+            begun = time.monotonic()
+            observer.begin(title, unit, total)
+            passes.append(Pass(await prove(snapshot), time.monotonic() - begun))
+            observer.end(passes[-1])
+            return passes[-1].findings
+
+        [sums] = await run("conservation", "", 0, prove_conservation)
+        await run("wallets", "events", sums.looked_at, partial(prove_histories, observer=observer))
+        await run("journal", "events", sums.looked_at, partial(prove_journal, observer=observer))
+        await run("nothing outside", "", 0, prove_no_strays)
+        await run("transfers", "", 0, prove_transfers)
+        await run("audit trail", "", 0, prove_trail)
+        await run("delivery", "", 0, partial(prove_delivery, effect_within=effect_within))
+        await run("projections", "sums", 0, partial(prove_projections, observer=observer))
+        if heads is not None:
+            await run("exported heads", "", 0, partial(prove_heads, exported=heads))
+        return Proof(snapshot.taken_at, passes, time.monotonic() - started)

@@ -1,0 +1,243 @@
+"""Logs: structured events, as JSON lines in LOG_DIR and readable on a terminal.
+
+The process that logs only puts the event on a queue; a thread renders and writes it, so that a slow disk never holds
+up a request. Several processes may share one file: its rotation is guarded by a lock.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+from wallet.runtime.settings import Settings
+
+FILE_BYTES_MAX: Final = 20 * 1024 * 1024
+FILES_KEPT: Final = 5
+EVENTS_WAITING_MAX: Final = 20_000
+"""Events that may wait for the disk; beyond that an event is dropped and counted, rather than a request held up."""
+LINES_PER_WRITE_MAX: Final = 500
+GATHER_SECONDS: Final = 0.05
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
+FILE_MODE: Final = 0o640
+"""Logs name wallets and clients: the owner writes them, its group reads them, and nobody else does."""
+
+Event = MutableMapping[str, Any]
+
+_current: "_Current | None" = None
+
+
+@contextmanager
+def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: object) -> Iterator[None]:
+    """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr unless told not to.
+
+    `bound` are fields of every event.
+    Raises OSError where LOG_DIR can't be written.
+    """
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(settings.log_dir / f"{service}.log", on_terminal=on_terminal)
+    root = logging.getLogger()
+    handler = _StandardLibraryHandler(writer)
+    root.addHandler(handler)
+    root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[settings.log_level.upper()]))
+    # pika logs every step of every connection attempt, and its errors reach us as exceptions.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    _configure_structlog(service, settings.log_level, writer)
+    global _current  # noqa: PLW0603 - as structlog's own configuration, it is the process's.
+    _current = _Current(writer, service, logging.getLevelNamesMapping()[settings.log_level.upper()], bound)
+    structlog.contextvars.bind_contextvars(**bound)
+    try:
+        yield
+    finally:
+        _current = None
+        structlog.contextvars.unbind_contextvars(*bound)
+        root.removeHandler(handler)
+        structlog.reset_defaults()
+        writer.close()
+
+
+def log_event(level: Literal["info", "warning"], event: str, **fields: object) -> None:
+    """Log one event; for lines of every request, where structlog's processors would cost as much as the rest of it.
+
+    Fields that are None are left out.
+    """
+    if _current is not None and _LEVELS[level] >= _current.level:
+        line: Event = {"timestamp": datetime.now(UTC), "level": level, "service": _current.service, "event": event}
+        line.update(_current.bound)
+        line.update((name, value) for name, value in fields.items() if value is not None)
+        _current.writer.put(line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    writer: "_Writer"
+    service: str
+    level: int
+    bound: Mapping[str, object]
+
+
+class _File(ConcurrentRotatingFileHandler):
+    """Raises what keeps it from writing, where its base prints a traceback for every event."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name for it.
+        if self.stream is not None:
+            # Its buffer holds what could not be written; flushed later, that would stand beside what is written then.
+            with suppress(OSError):
+                self.stream.close()
+            self.stream = None
+        raise  # noqa: PLE0704 - the base calls this where it caught the error.
+
+
+class _Writer:
+    """The queue of events and the thread that writes them; looks like a logger to structlog."""
+
+    def __init__(self, path: Path, *, on_terminal: bool) -> None:
+        self._queue: SimpleQueue[Event | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._dropped = 0
+        self._is_failing = False
+        self._encode = msgspec.json.Encoder(enc_hook=str).encode
+        _restrict_earlier_files(path)
+        self._file = _File(
+            path, maxBytes=FILE_BYTES_MAX, backupCount=FILES_KEPT, encoding="utf-8", use_gzip=False, chmod=FILE_MODE
+        )
+        self._on_terminal = on_terminal
+        self._readable = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else None
+        self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        """Queue an event without waiting."""
+        if self._queue.qsize() < EVENTS_WAITING_MAX:
+            self._queue.put(event)
+        else:
+            self._dropped += 1
+
+    debug = info = warning = error = critical = put
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join()
+        self._file.close()
+
+    def _write_all(self) -> None:
+        is_open = True
+        while is_open:
+            events = self._next_events()
+            is_open = None not in events
+            written = [event for event in events if event is not None]
+            if dropped := self._dropped:
+                written.append({"event": "log_events_dropped", "level": "warning", "count": dropped})
+            if not written:
+                continue
+            try:
+                self._write(written)
+            except (OSError, TypeError, ValueError) as error:
+                # A full disk, or text that no encoding takes: the thread must live, or stopping would hang.
+                self._dropped += len(written) - bool(dropped)
+                if not self._is_failing:
+                    file = self._file.baseFilename
+                    self._show([{"event": "log_file_failed", "level": "error", "file": file, "error": repr(error)}])
+                self._is_failing = True
+            else:
+                self._dropped -= dropped
+                self._is_failing = False
+
+    def _next_events(self) -> list[Event | None]:
+        events = [self._queue.get()]
+        # Woken for each event, this thread would take the interpreter from the requests a hundred times a second.
+        if self._queue.qsize() < LINES_PER_WRITE_MAX:
+            self._closing.wait(GATHER_SECONDS)
+        while len(events) < LINES_PER_WRITE_MAX and events[-1] is not None:
+            try:
+                events.append(self._queue.get_nowait())
+            except Empty:
+                break
+        return events
+
+    def _write(self, events: list[Event]) -> None:
+        lines = text = "\n".join(self._encode(event).decode() for event in events)
+        if self._is_failing:
+            text = f"\n{text}"  # The last line may have been written in part.
+        try:
+            self._file.emit(logging.LogRecord("wallet", logging.INFO, "", 0, text, None, None))
+        finally:
+            if self._on_terminal:
+                self._show(events, lines)
+
+    def _show(self, events: list[Event], lines: str | None = None) -> None:
+        # The terminal may be gone, or closed.
+        with suppress(OSError, ValueError):
+            if self._readable is not None:
+                lines = "\n".join(self._readable(None, str(each.get("level", "info")), _shown(each)) for each in events)
+            elif lines is None:
+                lines = "\n".join(self._encode(event).decode() for event in events)
+            sys.stderr.write(f"{lines}\n")
+            sys.stderr.flush()
+
+
+def _shown(event: Event) -> Event:
+    """An event for a terminal, with its time as text."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in event.items()}
+
+
+def _restrict_earlier_files(path: Path) -> None:
+    """Give files that an earlier version wrote the mode of those that are written now."""
+    for earlier in (path, *path.parent.glob(f"{path.name}.*"), path.parent / f".__{path.stem}.lock"):
+        # Another user's file stays as it is, and so does what is no file, such as a device behind a link.
+        with suppress(OSError):
+            if earlier.is_file() and not earlier.is_symlink():
+                earlier.chmod(FILE_MODE)
+
+
+class _StandardLibraryHandler(logging.Handler):
+    """Takes what libraries log into our own stream."""
+
+    def __init__(self, writer: _Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event: Event = {
+            "event": record.getMessage(),
+            "logger": record.name,
+            "level": record.levelname.lower(),
+            "timestamp": structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", {})["timestamp"],
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            event["exception"] = logging.Formatter().formatException(record.exc_info)
+        self._writer.put(event)
+
+
+def _configure_structlog(service: str, level: str, writer: _Writer) -> None:
+    def put_first_things_first(_logger: object, _method: str, event: Event) -> Event:
+        first = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "service": service}
+        return {**first, "event": event.pop("event"), **event}
+
+    def hand_over(_logger: object, _method: str, event: Event) -> tuple[tuple[Event], dict[str, Any]]:
+        return (event,), {}
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            put_first_things_first,
+            hand_over,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=lambda *_args: writer,
+        cache_logger_on_first_use=False,
+    )

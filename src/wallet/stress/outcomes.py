@@ -1,0 +1,133 @@
+"""What the answers promise: the outcome of each key, and the effects, totals and balances that follow from them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum, unique
+from typing import Any, Final
+
+from wallet.stress.client import decode_json
+from wallet.stress.exchanges import Answer, Exchange
+from wallet.stress.operations import Key, Kind, Operation, WalletId
+
+ZERO: Final = Decimal("0.0000")
+FAILED: Final = "failed"
+"""The status in the answer of a transfer that was accepted, then taken back."""
+
+
+@unique
+class Verdict(Enum):
+    """How a key ended, by what the client was told."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One key: its operation, and every definite answer it got, the first one first."""
+
+    operation: Operation
+    answers: tuple[Answer, ...]
+    verdict: Verdict
+    transfer_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An amount that a wallet's balance rose (positive) or fell (negative) by."""
+
+    wallet_id: WalletId
+    amount: Decimal
+
+    def __str__(self) -> str:
+        """The effect as it is told to a person."""
+        return f"{self.amount:+.4f} on {self.wallet_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A wallet's four sums."""
+
+    total_deposited: Decimal = ZERO
+    total_withdrawn: Decimal = ZERO
+    total_transferred_out: Decimal = ZERO
+    total_transferred_in: Decimal = ZERO
+
+    @property
+    def balance(self) -> Decimal:
+        """What is left of them."""
+        return self.total_deposited - self.total_withdrawn - self.total_transferred_out + self.total_transferred_in
+
+
+TOTAL_NAMES: Final = {
+    "totalDeposited": "total_deposited",
+    "totalWithdrawn": "total_withdrawn",
+    "totalTransferredOut": "total_transferred_out",
+    "totalTransferredIn": "total_transferred_in",
+}
+"""The stats route's name of each total → ours."""
+
+
+def outcomes_of(exchanges: Iterable[Exchange]) -> dict[Key, Outcome]:
+    """The outcome of every key that was sent, in the order in which the first of each was drawn."""
+    by_key: defaultdict[Key, list[Exchange]] = defaultdict(list)
+    for exchange in sorted(exchanges, key=lambda exchange: exchange.request.number):
+        by_key[exchange.request.operation.key].append(exchange)
+    return {key: _outcome_of(same_key) for key, same_key in by_key.items()}
+
+
+def effects_of(operation: Operation) -> Counter[Effect]:
+    """What the operation does to balances, once, if it succeeds."""
+    amount = operation.amount
+    match operation.kind:
+        case Kind.DEPOSIT:
+            return Counter([Effect(operation.wallet_id, amount)])
+        case Kind.WITHDRAW:
+            return Counter([Effect(operation.wallet_id, -amount)])
+        case Kind.TRANSFER:
+            assert operation.to_wallet_id is not None
+            return Counter([Effect(operation.wallet_id, -amount), Effect(operation.to_wallet_id, amount)])
+
+
+def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> dict[WalletId, Totals]:
+    """Each wallet's totals: what succeeded, and the keys of `also`, whose answers were lost."""
+    sums: defaultdict[WalletId, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
+    for key, outcome in outcomes.items():
+        if outcome.verdict is not Verdict.SUCCEEDED and key not in also:
+            continue
+        operation = outcome.operation
+        match operation.kind:
+            case Kind.DEPOSIT:
+                sums[operation.wallet_id]["total_deposited"] += operation.amount
+            case Kind.WITHDRAW:
+                sums[operation.wallet_id]["total_withdrawn"] += operation.amount
+            case Kind.TRANSFER:
+                assert operation.to_wallet_id is not None
+                sums[operation.wallet_id]["total_transferred_out"] += operation.amount
+                sums[operation.to_wallet_id]["total_transferred_in"] += operation.amount
+    return {wallet_id: Totals(**each) for wallet_id, each in sums.items()}
+
+
+def _outcome_of(exchanges: list[Exchange]) -> Outcome:
+    by_time = sorted(exchanges, key=lambda exchange: exchange.ended_at_seconds)
+    answers = tuple(exchange.answer for exchange in by_time if exchange.answer is not None)
+    verdict, transfer_id = Verdict.REFUSED if answers else Verdict.UNKNOWN, None
+    for answer in answers:
+        if answer.is_success:
+            fields = _fields_of(answer)
+            if isinstance(fields.get("transferId"), str):
+                transfer_id = fields["transferId"]
+            if fields.get("status") != FAILED:
+                verdict = Verdict.SUCCEEDED
+    return Outcome(exchanges[0].request.operation, answers, verdict, transfer_id)
+
+
+def _fields_of(answer: Answer) -> dict[str, Any]:
+    try:
+        value = decode_json(answer.body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,257 @@
+"""Writes the audit trail rows of POSTs that no ledger transaction carries: refused at the edge, or answered 5xx.
+
+Bounds: at most BUFFER_ROWS_MAX rows wait; one more is counted as lost. A batch is BATCH_ROWS_MAX rows, one round
+trip. While the database is away the rows wait, with growing pauses. A row that the database refuses is found by
+writing its batch one by one, and counted as lost. At stop what waits is written within FLUSH_SECONDS_MAX; a
+crash loses what waits, which no answer ever promised.
+
+Rows of refused POSTs have a budget of their own, as anyone can send such requests at any rate. See RefusedRows.
+
+Ordering: where the outcome is unknown the ledger's transaction may still commit, with a row of the same id and
+the true status. Such a row is held back until that can no longer happen; the row that came first stays.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from wallet.postgres.errors import Failure, failure_of
+from wallet.runtime.loop import Pace
+from wallet.trail.records import AuditRow, insert_audit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wallet.postgres.connections import Pool
+
+BUFFER_ROWS_MAX: Final = 1000
+REFUSED_ROWS_MAX: Final = 1000
+REFUSED_BURST_MAX: Final = 2000
+"""Rows of refused requests that a client may have stored at once."""
+REFUSED_A_SECOND_MAX: Final = 50.0
+"""Rows of refused requests that a client may have stored in the long run: at most 0.2 MB of table a second."""
+CLIENTS_REMEMBERED_MAX: Final = 1000
+BATCH_ROWS_MAX: Final = 200
+WRITE_SECONDS_MAX: Final = 10.0
+FLUSH_SECONDS_MAX: Final = 3.0
+PAUSE_SECONDS_MIN: Final = 0.1
+PAUSE_SECONDS_MAX: Final = 5.0
+HELD_SECONDS: Final = 60.0
+"""How long a row of an unknown outcome is held back; no batch is tried for that long."""
+
+_log = structlog.get_logger("wallet.api.edge.trail_records")
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """How many more rows a client may have stored; it grows with time."""
+
+    rows: float
+    at_seconds: float
+
+    def use_one(self, now_seconds: float) -> bool:
+        """Use one row of the allowance. Returns whether there was one."""
+        grown = (now_seconds - self.at_seconds) * REFUSED_A_SECOND_MAX
+        self.rows = min(REFUSED_BURST_MAX, self.rows + grown)
+        self.at_seconds = now_seconds
+        if self.rows < 1:
+            return False
+        self.rows -= 1
+        return True
+
+
+class RefusedRows:
+    """Rows of refused requests that wait to be written, so that no client takes the room of another.
+
+    A client has an allowance of rows over time. When REFUSED_ROWS_MAX rows wait, the client that has most of them loses
+    its newest one. Rows are taken from the clients in turn.
+    """
+
+    def __init__(self) -> None:
+        self._by_client: OrderedDict[str, deque[AuditRow]] = OrderedDict()
+        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, row: AuditRow, now_seconds: float) -> int:
+        """Keep a row if its client may have it. Returns how many rows were lost: none, or one."""
+        client = row.record.client_ip
+        if not self._allowance_of(client, now_seconds).use_one(now_seconds):
+            return 1
+        self._by_client.setdefault(client, deque()).append(row)
+        self._count += 1
+        if self._count <= REFUSED_ROWS_MAX:
+            return 0
+        largest = max(self._by_client, key=lambda each: len(self._by_client[each]))
+        self._by_client[largest].pop()
+        self._forget_one(largest)
+        return 1
+
+    def take(self, count_max: int) -> list[AuditRow]:
+        """Take rows out, one of each client in turn."""
+        taken: list[AuditRow] = []
+        while self._by_client and len(taken) < count_max:
+            client = next(iter(self._by_client))
+            taken.append(self._by_client[client].popleft())
+            self._by_client.move_to_end(client)
+            self._forget_one(client)
+        return taken
+
+    def _forget_one(self, client: str) -> None:
+        self._count -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+    def _allowance_of(self, client: str, now_seconds: float) -> _Allowance:
+        allowance = self._allowances.get(client)
+        if allowance is None:
+            allowance = self._allowances[client] = _Allowance(REFUSED_BURST_MAX, now_seconds)
+            if len(self._allowances) > CLIENTS_REMEMBERED_MAX:
+                self._allowances.popitem(last=False)
+        self._allowances.move_to_end(client)
+        return allowance
+
+
+class AuditBuffer:
+    """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
+
+    def __init__(
+        self, pool: "Pool", count_lost_rows: Callable[[int], None], *, held_seconds: float = HELD_SECONDS
+    ) -> None:
+        self._pool = pool
+        self._count_lost_rows = count_lost_rows
+        self._held_seconds = held_seconds
+        self._waiting: deque[AuditRow] = deque()
+        self._refused = RefusedRows()
+        self._held: deque[AuditRow] = deque()
+        self._in_hand: deque[AuditRow] = deque()
+        self._has_rows = asyncio.Event()
+
+    def add(self, row: AuditRow) -> None:
+        """Keep a row to be written soon; counted as lost where too many wait already."""
+        if self._has_room():
+            self._waiting.append(row)
+            self._has_rows.set()
+
+    def add_refused(self, row: AuditRow) -> None:
+        """Keep a row of a refused request to be written soon, within the budget of such rows."""
+        lost = self._refused.add(row, asyncio.get_running_loop().time())
+        if lost:
+            self._count_lost_rows(lost)
+        self._has_rows.set()
+
+    def add_held_back(self, row: AuditRow) -> None:
+        """Keep a row to be written when no transaction can carry one of the same id any more."""
+        if self._has_room():
+            self._held.append(row)
+            asyncio.get_running_loop().call_later(self._held_seconds, self._release_oldest)
+
+    async def run(self) -> None:
+        """Write rows until cancelled."""
+        pace = Pace(seconds_min=PAUSE_SECONDS_MIN, seconds_max=PAUSE_SECONDS_MAX)
+        while True:
+            await self._has_rows.wait()
+            if await self._write_batch():
+                pace.reset()
+            else:
+                await pace.wait()
+
+    async def flush(self) -> None:
+        """Write what still waits, within its limit; the rest is counted as lost."""
+        self._waiting.extend(self._held)
+        self._held.clear()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS_MAX):
+                while self._row_count and await self._write_batch():
+                    pass
+        except TimeoutError:
+            pass
+        if self._row_count:
+            self._lose(self._row_count, "the process stopped before they were written")
+            self._waiting.clear()
+            self._in_hand.clear()
+            self._refused = RefusedRows()
+
+    @property
+    def _row_count(self) -> int:
+        return len(self._in_hand) + len(self._waiting) + len(self._refused)
+
+    def _has_room(self) -> bool:
+        has_room = len(self._waiting) + len(self._held) < BUFFER_ROWS_MAX
+        if not has_room:
+            self._count_lost_rows(1)
+        return has_room
+
+    def _release_oldest(self) -> None:
+        if self._held:
+            self._waiting.append(self._held.popleft())
+            self._has_rows.set()
+
+    async def _write_batch(self) -> bool:
+        """Write the oldest rows; False where the database is out of reach and they still wait."""
+        self._take_in_hand()
+        rows = list(self._in_hand)
+        failure = await self._write(rows)
+        if failure is None:
+            self._forget(len(rows))
+            return True
+        if failure is not Failure.CULPRIT:
+            return False
+        for row in rows:
+            failure = await self._write([row])
+            if failure not in (None, Failure.CULPRIT):
+                return False
+            if failure is Failure.CULPRIT:
+                self._lose(1, "the database refuses it")
+            self._forget(1)
+        return True
+
+    def _take_in_hand(self) -> None:
+        """Fill the batch in hand: half of it from each sort of rows, more where the other has fewer."""
+        room = BATCH_ROWS_MAX - len(self._in_hand)
+        from_waiting = min(len(self._waiting), max(room // 2, room - len(self._refused)))
+        self._in_hand.extend(self._waiting.popleft() for _ in range(from_waiting))
+        self._in_hand.extend(self._refused.take(room - from_waiting))
+
+    async def _write(self, rows: "Sequence[AuditRow]") -> Failure | None:
+        try:
+            async with asyncio.timeout(WRITE_SECONDS_MAX), self._pool.acquire() as connection:
+                await insert_audit_rows(connection, rows, None)
+        except Exception as error:  # noqa: BLE001 - a loop of the process: it logs, and goes on with the next row
+            failure = failure_of(error)
+            if failure is Failure.CULPRIT:
+                _log.error("audit_rows_refused", count=len(rows), error=repr(error))
+            return failure
+        return None
+
+    def _forget(self, count: int) -> None:
+        # Rows leave only after their write, so that a cancelled write leaves them for the flush. One that was
+        # written all the same is not written twice: its id is there already.
+        for _ in range(count):
+            self._in_hand.popleft()
+        if not self._row_count:
+            self._has_rows.clear()
+
+    def _lose(self, count: int, reason: str) -> None:
+        self._count_lost_rows(count)
+        _log.error("audit_rows_lost", count=count, reason=reason)
+
+
+@asynccontextmanager
+async def open_audit_buffer(pool: "Pool", count_lost_rows: Callable[[int], None]) -> AsyncIterator[AuditBuffer]:
+    """An audit buffer that writes in the background, and is flushed at the end."""
+    buffer = AuditBuffer(pool, count_lost_rows)
+    writer = asyncio.create_task(buffer.run(), name="audit buffer")
+    try:
+        yield buffer
+    finally:
+        writer.cancel()
+        await asyncio.wait([writer])
+        await buffer.flush()

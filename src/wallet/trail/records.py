@@ -1,0 +1,130 @@
+"""Audit rows: one for each POST, in the transaction that decided it, or in the background for the others."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from wallet.domain.commands import OperationKey
+from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
+from wallet.domain.values import Value
+from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
+from wallet.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from wallet.postgres.connections import AnyConnection
+    from wallet.postgres.writing import Writing
+
+CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
+"""Between the clocks of two api processes, each of which may differ from PostgreSQL's."""
+
+SQL: Final = load_statements("wallet.trail", "trail.sql")
+
+
+class AuditRecord(Value, frozen=True, kw_only=True):
+    """What is known of a POST before it is decided; secrets are redacted already.
+
+    `body` is its first 4 KiB as text (undecodable bytes and NUL replaced), `body_sha256` covers all that was
+    read, `headers_json` is a JSON object of strings.
+    """
+
+    api_audit_id: ApiAuditId
+    method: str
+    url: str
+    body: str
+    body_length: int
+    body_sha256: bytes
+    headers_json: str
+    client_ip: str
+    wallet_id: WalletId | None
+    request_id: RequestId | None
+
+
+class AuditRow(Value, frozen=True):
+    """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
+
+    record: AuditRecord
+    status: int | None
+
+    @property
+    def bucket(self) -> int:
+        """The bucket of the wallet of the path; 0 where there is none."""
+        wallet_id = self.record.wallet_id
+        return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
+
+
+async def insert_audit_rows(
+    connection: "AnyConnection | Writing", rows: Sequence[AuditRow], timestamp: datetime | None
+) -> None:
+    """Insert the rows in key order; one that is there already stays as it is. One round trip.
+
+    `timestamp` is the batch's time. None: rows that waited to be written get the database's time less their age.
+    """
+    ordered = sorted(((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id))
+    records = [row.record for _, row in ordered]
+    await connection.execute(
+        SQL.insert_audit_rows,
+        array_of([bucket for bucket, _ in ordered]),
+        [record.api_audit_id for record in records],
+        array_of_texts([record.method for record in records]),
+        array_of_texts([record.url for record in records]),
+        array_of_texts([record.body for record in records]),
+        array_of([record.body_length for record in records]),
+        [record.body_sha256 for record in records],
+        [record.headers_json for record in records],
+        array_of_texts([record.client_ip for record in records]),
+        array_of([row.status for _, row in ordered]),
+        array_of_texts_or_nulls([record.wallet_id for record in records]),
+        array_of_texts_or_nulls([record.request_id for record in records]),
+        timestamp,
+        array_of([] if timestamp is not None else [_age(record.api_audit_id) for record in records]),
+    )
+
+
+def _age(api_audit_id: ApiAuditId) -> str:
+    """How long ago this process made the id: a UUIDv7 begins with its time in milliseconds."""
+    return f"{max(0, int(time.time() * 1000) - (api_audit_id.int >> 80))} milliseconds"
+
+
+async def settle_audit_rows(
+    connection: "AnyConnection | Writing", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
+) -> None:
+    """Give rows that may have been inserted without a status theirs, once. One round trip."""
+    ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
+    await connection.execute(
+        SQL.settle_audit_rows,
+        array_of([bucket for bucket, _, _ in ordered]),
+        [audit_id for _, audit_id, _ in ordered],
+        array_of([status for _, _, status in ordered]),
+    )
+
+
+class EndedTransfer(Value, frozen=True):
+    """A stepwise transfer that ended: its key, the row of the request that began it, and the status of its answer."""
+
+    key: OperationKey
+    first_api_audit_id: ApiAuditId
+    status: int
+
+
+async def settle_rows_of_transfers(writing: "Writing", ended: Sequence[EndedTransfer]) -> None:
+    """Give each row with the key of a transfer that ended its status, once. One round trip.
+
+    These are the rows of the first request and of every retry that found the transfer pending, whatever became of the
+    process that received it. Rows are searched by their ids, which begin with their time, from the first request on.
+    """
+    ordered = sorted((bucket_of(each.key.wallet_id), each.key, each) for each in set(ended))
+    await writing.execute(
+        SQL.settle_rows_of_transfers,
+        array_of([bucket for bucket, _, _ in ordered]),
+        array_of_texts([key.wallet_id for _, key, _ in ordered]),
+        array_of_texts([key.request_id for _, key, _ in ordered]),
+        [_earliest(each.first_api_audit_id) for _, _, each in ordered],
+        array_of([each.status for _, _, each in ordered]),
+    )
+
+
+def _earliest(first: ApiAuditId) -> UUID:
+    """The lowest id that a retry can have, though another process with another clock made it."""
+    return UUID(int=max(0, (first.int >> 80) - CLOCK_DIFFERENCE_MS_MAX) << 80)

@@ -1,0 +1,1 @@
+"""External formats of events: the envelope, the digest and the JSON Schemas."""
