@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import asyncpg
+from asyncpg import Record
 
 from tests.fault.load import History, Start
 from wallet.stress.books import SIGNS, Event, Shown
 from wallet.stress.findings import Evidence
 from wallet.stress.operations import Key, WalletId
 from wallet.stress.outcomes import Totals
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 EVENTS = """
 select e.wallet_id, e.event_id, e.type, e.occurred_at, e.amount, e.balance_after, e.transfer_id,
@@ -88,7 +85,7 @@ async def read_evidence(database_url: str, history: History) -> Books:
     return books
 
 
-def _event(row: "Record") -> Event:
+def _event(row: Record) -> Event:
     return Event(
         event_id=str(row["event_id"]),
         type=row["type"],

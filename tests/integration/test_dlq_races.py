@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,15 +15,13 @@ from wallet.dead_letters.following import Fate
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, read_message
 from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
 from wallet.worker.messages import Refused
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 
 @pytest.fixture(params=["rabbitmq", "journal"])
@@ -46,7 +43,7 @@ class Interrupted:
 
     is_direct = False
 
-    def __init__(self, connection: "Connection", *, error: str = "", failure: Exception | None = None) -> None:
+    def __init__(self, connection: Connection, *, error: str = "", failure: Exception | None = None) -> None:
         self._connection = connection
         self._error = error
         self._failure = failure
@@ -62,7 +59,7 @@ class Interrupted:
         return True
 
 
-async def keep_poison(connection: "Connection", *bodies: bytes) -> None:
+async def keep_poison(connection: Connection, *bodies: bytes) -> None:
     await keep(connection, [Refused(Message(body, None, None), "no good") for body in bodies])
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -15,6 +14,7 @@ from tests.support.rabbitmq import RabbitMQServer
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.unsealed_batches import InsertedBatch, insert_batch, insert_events
 from tests.support.waiting import eventually
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.publisher import Publisher
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology
@@ -27,9 +27,6 @@ from wallet.relay.seal import seal_batches
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.wire.envelope import Envelope, decode_envelope
 
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
-
 
 @pytest.fixture(autouse=True)
 def _no_failpoints_afterwards() -> Iterator[None]:
@@ -37,7 +34,7 @@ def _no_failpoints_afterwards() -> Iterator[None]:
     configure_failpoints("")
 
 
-async def published(connection: "Connection", *batches: InsertedBatch) -> bool:
+async def published(connection: Connection, *batches: InsertedBatch) -> bool:
     """Whether all these batches are marked; a condition to wait for."""
     count = await connection.fetchval(
         "select count(*) from journal where published_at is not null and batch_id = any ($1::uuid[])",

@@ -4,7 +4,6 @@ import asyncio
 import functools
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,6 +20,7 @@ from tests.support.relay import (
 )
 from tests.support.unsealed_batches import insert_batch
 from tests.support.waiting import eventually
+from wallet.postgres.connections import Connection
 from wallet.relay import seal as seal_module
 from wallet.relay import term as term_module
 from wallet.relay.heads import FILENAME
@@ -29,9 +29,6 @@ from wallet.relay.publish import mark_published
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
 from wallet.relay.term import Term
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 
 async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(
@@ -333,21 +330,21 @@ async def test_a_heads_file_that_cannot_be_written_does_not_stop_the_relay(
                 await eventually(lambda: count_where(connection, "position = 1"))
 
 
-async def _let_the_lease_expire(connection: "Connection") -> None:
+async def _let_the_lease_expire(connection: Connection) -> None:
     await connection.execute("update journal_head set lease_until = lease_until - interval '1 minute'")
 
 
-async def _take_by_force(connection: "Connection") -> Lease | None:
+async def _take_by_force(connection: Connection) -> Lease | None:
     """Take the lease as another relay does after a long pause of its holder; None if the holder was faster."""
     await _let_the_lease_expire(connection)
     return await take(connection, "usurper")
 
 
-async def _holder(connection: "Connection") -> str | None:
+async def _holder(connection: Connection) -> str | None:
     holder = await connection.fetchval("select holder from journal_head")
     assert holder is None or isinstance(holder, str)
     return holder
 
 
-async def _is_count(connection: "Connection", condition: str, count: int) -> bool:
+async def _is_count(connection: Connection, condition: str, count: int) -> bool:
     return await count_where(connection, condition) == count

@@ -1,7 +1,6 @@
 """A transaction ends after a while, whatever its client does: a process that froze must not hold its locks for ever."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -9,11 +8,8 @@ import pytest
 from tests.support.books import fetch_value
 from tests.support.waiting import eventually
 from wallet.postgres import connections as connections_module
-from wallet.postgres.connections import TRANSACTION_LIMIT_SINCE, connect
+from wallet.postgres.connections import TRANSACTION_LIMIT_SINCE, Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 LOCK = "select from journal_head for update"
 STATE = """
@@ -73,5 +69,5 @@ async def test_a_connection_for_long_statements_has_no_limit(database_url: str) 
     await connection.close()
 
 
-def send_raw(connection: "Connection", data: bytes) -> None:
+def send_raw(connection: Connection, data: bytes) -> None:
     connection._transport.write(data)  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,11 +13,9 @@ from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.domain.money import format_money
 from wallet.integrity.checks.heads import ExportedHeads, HeadsUnreadable
 from wallet.integrity.findings import Check
+from wallet.postgres.connections import Connection
 from wallet.relay.heads import FILENAME, export_head
 from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 REWRITTEN = 113
 NEW_REASON = (
@@ -113,7 +111,7 @@ async def test_an_event_and_its_operation_that_disagree_are_named_though_digest_
     assert expected in first.expected
 
 
-async def rewrite(connection: "Connection", *changes: str) -> None:
+async def rewrite(connection: Connection, *changes: str) -> None:
     """Change something of a late batch, then every digest and chain value from there to the head."""
     for change in changes:
         await connection.execute(change)
@@ -133,7 +131,7 @@ async def rewrite(connection: "Connection", *changes: str) -> None:
     await connection.execute("update journal_head set chain = $1", chain)
 
 
-async def events_of(connection: "Connection", batch_id: object) -> Sequence[Any]:
+async def events_of(connection: Connection, batch_id: object) -> Sequence[Any]:
     return await connection.fetch(
         "select bucket, wallet_id, version, event_id, type, occurred_at, amount, balance_after, transfer_id,"
         " api_audit_id, payload from events where batch_id = $1 order by ordinal",
@@ -141,7 +139,7 @@ async def events_of(connection: "Connection", batch_id: object) -> Sequence[Any]
     )
 
 
-async def operations_of(connection: "Connection", batch_id: object) -> Sequence[Any]:
+async def operations_of(connection: Connection, batch_id: object) -> Sequence[Any]:
     return await connection.fetch(
         "select bucket, wallet_id, request_id, kind, fingerprint, success, status, refusal, response, api_audit_id"
         " from operations where batch_id = $1 and state = 'final'",

@@ -2,23 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from tests.support.relay import connected
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.lease import Tenure, new_holder
 from wallet.integrity.monitor.monitor import look_once, pass_on_once
 from wallet.integrity.monitor.state import State, StoredFault
-from wallet.postgres.connections import ROWS_BY_KEY, connect
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
+from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 
 
 class HandAuditor:
     """Holds the lease, and does only what it is asked to."""
 
-    def __init__(self, tenure: Tenure, looking: "Connection", passing: "Connection") -> None:
+    def __init__(self, tenure: Tenure, looking: Connection, passing: Connection) -> None:
         self._tenure = tenure
         self._looking = looking
         self._passing = passing

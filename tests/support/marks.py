@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
+from wallet.postgres.connections import Connection
 
 LOST: Final = (OSError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
 """What asyncpg raises for a connection that breaks."""
@@ -21,7 +20,7 @@ async def make_marks(url: str) -> None:
         await connection.execute("create table marks (number int primary key, text text)")
 
 
-async def mark(connection: "Connection", number: int) -> None:
+async def mark(connection: Connection, number: int) -> None:
     """One row in a transaction of its own, as the ledger sends it."""
     await connection.execute("begin")
     await connection.execute("insert into marks (number) values ($1)", number)
@@ -29,7 +28,7 @@ async def mark(connection: "Connection", number: int) -> None:
 
 
 @asynccontextmanager
-async def connection_to(url: str, *, name: str = "test") -> AsyncIterator["Connection"]:
+async def connection_to(url: str, *, name: str = "test") -> AsyncIterator[Connection]:
     """A connection that is given up at the end."""
     connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": name})
     try:

@@ -4,17 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 from pydantic import SecretStr
 
+from wallet.postgres.connections import Connection
 from wallet.relay.relay import run_relay
 from wallet.runtime.settings import Settings
 from wallet.wire.digest import chain_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 STOP_SECONDS_MAX = 15.0
 GENESIS = bytes(32)
@@ -45,7 +42,7 @@ async def running_relay(settings: Settings) -> AsyncIterator["asyncio.Task[None]
 
 
 @asynccontextmanager
-async def connected(database_url: str) -> AsyncIterator["Connection"]:
+async def connected(database_url: str) -> AsyncIterator[Connection]:
     """A connection for the test itself."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -54,7 +51,7 @@ async def connected(database_url: str) -> AsyncIterator["Connection"]:
         await connection.close()
 
 
-async def sealed_rows(connection: "Connection") -> Sequence[asyncpg.Record]:
+async def sealed_rows(connection: Connection) -> Sequence[asyncpg.Record]:
     """The sealed journal rows in order of position."""
     return await connection.fetch(
         "select batch_id, seq, event_count, digest, position, chain, sealed_at, published_at"
@@ -62,14 +59,14 @@ async def sealed_rows(connection: "Connection") -> Sequence[asyncpg.Record]:
     )
 
 
-async def count_where(connection: "Connection", condition: str) -> int:
+async def count_where(connection: Connection, condition: str) -> int:
     """How many journal rows meet a condition."""
     count = await connection.fetchval(f"select count(*) from journal where {condition}")
     assert isinstance(count, int)
     return count
 
 
-async def assert_journal_is_chained(connection: "Connection") -> None:
+async def assert_journal_is_chained(connection: Connection) -> None:
     """Positions are 1..n without gaps, each chained to the one before, and the head is the last."""
     rows = await sealed_rows(connection)
     assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))

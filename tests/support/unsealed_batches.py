@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
 
 from wallet.domain.identifiers import WalletId, bucket_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection
+from wallet.postgres.connections import AnyConnection
 
 _DEPOSIT = "1.0000"
 _wallet_numbers = itertools.count(1)
@@ -39,7 +36,7 @@ class InsertedBatch:
 
 
 async def insert_batch(
-    connection: "AnyConnection", event_count: int = 1, *, visible_count: int | None = None
+    connection: AnyConnection, event_count: int = 1, *, visible_count: int | None = None
 ) -> InsertedBatch:
     """Insert a batch of deposits into a wallet of its own, in the caller's transaction if there is one.
 
@@ -55,7 +52,7 @@ async def insert_batch(
     return batch
 
 
-async def insert_events(connection: "AnyConnection", batch: InsertedBatch, start: int, end: int) -> None:
+async def insert_events(connection: AnyConnection, batch: InsertedBatch, start: int, end: int) -> None:
     """Insert a part of a batch's events: those with ordinal `start` up to, without, `end`."""
     versions = range(start + 1, end + 1)
     now = datetime.now(UTC)

@@ -4,16 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.support.relay import connected
 from wallet.integrity.checks.delivery import EFFECT_WITHIN
 from wallet.integrity.checks.heads import ExportedHeads
 from wallet.integrity.findings import Check, Finding, Observer, Pass
 from wallet.integrity.verify import Proof, verify
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
+from wallet.postgres.connections import Connection
 
 GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal", "api_audit", "trail_prunings")
 
@@ -46,7 +44,7 @@ async def faults_of(
 
 
 @asynccontextmanager
-async def as_owner(database_url: str) -> AsyncIterator["Connection"]:
+async def as_owner(database_url: str) -> AsyncIterator[Connection]:
     """A connection of the tables' owner, whom no trigger stops."""
     async with connected(database_url) as connection:
         for table in GUARDED:

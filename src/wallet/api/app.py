@@ -1,6 +1,6 @@
 """The application: which route is served by what, and the edge around all of them."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import falcon
 import falcon.asgi
@@ -19,11 +19,9 @@ from wallet.api.routes.movements import Deposits, Executes, Transfers, Withdrawa
 from wallet.api.routes.pages import Alive, Document, Home, MetricsPage, Ready, SwaggerAssets, SwaggerPage
 from wallet.api.routes.reads import Histories, Stats, Wallets
 from wallet.api.routes.swagger import load_assets
+from wallet.postgres.connections import Pool
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import AuditBuffer
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 METHODS: Final = tuple(method for method in falcon.COMBINED_METHODS if method != "OPTIONS")
 
@@ -32,8 +30,8 @@ def create_app(
     *,
     ledger: Executes,
     may_concern: MayConcern,
-    pool: "Pool",
-    health_pool: "Pool",
+    pool: Pool,
+    health_pool: Pool,
     audit_buffer: AuditBuffer,
     metrics: Metrics,
     settings: Settings,

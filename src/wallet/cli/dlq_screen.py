@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import uvloop
 
@@ -32,13 +32,11 @@ from wallet.dead_letters.letters import (
 from wallet.dead_letters.removal import remove_closed
 from wallet.dead_letters.replay import Replay
 from wallet.dead_letters.routes import open_route
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.runtime.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 ERROR_CHARACTERS_SHOWN: Final = 300
 
@@ -48,7 +46,7 @@ Work = Callable[[Settings, "Connection"], Awaitable[int]]
 def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) -> int:
     """List letters. Returns the exit code, as all of these do."""
 
-    async def work(_settings: Settings, connection: "Connection") -> int:
+    async def work(_settings: Settings, connection: Connection) -> int:
         letters = await read_letters(connection, await letter_ids(connection, with_closed=with_closed, limit=limit))
         count = await count_letters(connection, with_closed=with_closed)
         tell_letters(letters, not_shown=max(0, count - len(letters)), with_closed=with_closed, as_json=as_json)
@@ -60,7 +58,7 @@ def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) 
 def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool) -> int:
     """Show one letter, or write its body alone."""
 
-    async def work(_settings: Settings, connection: "Connection") -> int:
+    async def work(_settings: Settings, connection: Connection) -> int:
         if body_only:
             sys.stdout.buffer.write((await read_message(connection, LetterId(letter_id))).body)
             return EXIT_DONE
@@ -79,7 +77,7 @@ def replay_on_screen(
 ) -> int:
     """Replay these letters, or all that are open."""
 
-    async def work(settings: Settings, connection: "Connection") -> int:
+    async def work(settings: Settings, connection: Connection) -> int:
         chosen = await _chosen(connection, ids)
         results: list[Replayed] = []
         async with open_route(settings, connection) as route:
@@ -105,7 +103,7 @@ def discard_on_screen(
 ) -> int:
     """Discard these letters."""
 
-    async def work(settings: Settings, connection: "Connection") -> int:
+    async def work(settings: Settings, connection: Connection) -> int:
         code, results = EXIT_DONE, list[dict[str, Any]]()
         for letter_id in await _chosen(connection, ids):
             letter, found = await discard(
@@ -136,12 +134,12 @@ def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
     return run_errand(connect_and_work, interrupted="what was not done is still open", when_away=open_still)
 
 
-async def _connected(dsn: str, work: Callable[["Connection"], Awaitable[int]]) -> int:
+async def _connected(dsn: str, work: Callable[[Connection], Awaitable[int]]) -> int:
     async with open_database(dsn) as connection:
         return await work(connection)
 
 
-async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[LetterId]:
+async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[LetterId]:
     """The letters asked for, each once, in the order given; all that are open if none were. Raises NoSuchLetter."""
     if ids is None:
         return await letter_ids(connection, with_closed=False)
@@ -151,7 +149,7 @@ async def _chosen(connection: "Connection", ids: Sequence[int] | None) -> list[L
     return chosen
 
 
-async def _remove_closed(settings: Settings, connection: "Connection", *, tells: bool) -> None:
+async def _remove_closed(settings: Settings, connection: Connection, *, tells: bool) -> None:
     """The last step, which only tidies up: that it failed makes nothing undone."""
     if settings.amqp_url is None:
         return

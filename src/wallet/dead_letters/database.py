@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from wallet.postgres.connections import connect
+from wallet.postgres.connections import Connection, connect
 from wallet.postgres.migrations import missing_migrations
 from wallet.worker.database import DatabaseNotMigrated
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 STATEMENT_SECONDS: Final = 60.0
 """A body may have 128 MiB, and nobody waits for an operator's command."""
@@ -19,7 +16,7 @@ CLOSE_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
-async def open_database(dsn: str) -> AsyncIterator["Connection"]:
+async def open_database(dsn: str) -> AsyncIterator[Connection]:
     """A connection to a migrated database. Raises DatabaseNotMigrated, or one of DATABASE_ERRORS."""
     connection = await connect(dsn, application_name="wallet dlq", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS)
     try:

@@ -1,18 +1,16 @@
 """One letter with all that is known: its message and history, the event in the log, what a replay would do."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wallet.dead_letters.comparison import Difference, NotComparable, differences
 from wallet.dead_letters.letters import Letter, LetterId, StoredMessage, read_letter, read_message
 from wallet.dead_letters.waiting import WaitingEvent, find_waiting_event
 from wallet.domain.identifiers import bucket_of
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
 from wallet.worker.messages import check_messages
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 _STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
 _READ_EVENT_AT: Final[str] = _STATEMENTS.read_event_at
@@ -41,7 +39,7 @@ class Details:
         return self.letter.body_bytes > len(self.message.body)
 
 
-async def read_details(connection: "Connection", letter_id: LetterId) -> Details:
+async def read_details(connection: Connection, letter_id: LetterId) -> Details:
     """All about one letter, and of a body that is too long for an event the beginning. Raises NoSuchLetter."""
     letter = await read_letter(connection, letter_id)
     message = await read_message(connection, letter_id, body_bytes_max=BODY_BYTES_MAX)
@@ -55,7 +53,7 @@ async def read_details(connection: "Connection", letter_id: LetterId) -> Details
     return Details(letter, message, logged, _compared(message.body, logged), refusal, waiting)
 
 
-async def _read_logged(connection: "Connection", letter: Letter) -> bytes | None:
+async def _read_logged(connection: Connection, letter: Letter) -> bytes | None:
     """The event at the wallet and version that the message names, else the one of the wallet with its id."""
     if letter.wallet_id is None:
         return None

@@ -5,16 +5,14 @@ would go. The decision and what it is based on are one transaction, in which the
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from wallet.dead_letters.letters import Letter, LetterId, State, read_letter
 from wallet.dead_letters.waiting import find_waiting_event
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 _STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
 _LOCK_LETTER: Final[str] = _STATEMENTS.lock_letter
@@ -33,7 +31,7 @@ class Discarded(Enum):
 
 
 async def discard(
-    connection: "Connection", letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
+    connection: Connection, letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
 ) -> tuple[Letter, Discarded]:
     """Close an open letter. Returns the letter as it is then. Raises NoSuchLetter."""
     async with connection.transaction():

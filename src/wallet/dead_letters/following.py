@@ -4,13 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wallet.dead_letters.letters import Letter, read_letters
+from wallet.postgres.connections import Connection
 from wallet.runtime.loop import Pace
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 PATIENCE_SECONDS: Final = 3.0
 """How long to wait without a sign from the worker, over all letters of a command. A sign costs nothing."""
@@ -45,7 +43,7 @@ class Replayed:
 class Follower:
     """Follows one group of published letters after the other, with one patience for all."""
 
-    def __init__(self, connection: "Connection", patience_seconds: float) -> None:
+    def __init__(self, connection: Connection, patience_seconds: float) -> None:
         self._connection = connection
         self._patience_seconds = patience_seconds
 

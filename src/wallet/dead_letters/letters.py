@@ -9,16 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NewType
+from typing import Any, Final, NewType
+
+import asyncpg
 
 from wallet.domain.identifiers import EventId, WalletId
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_STORED_BYTES_MAX
-
-if TYPE_CHECKING:
-    import asyncpg
-
-    from wallet.postgres.connections import Connection
 
 LetterId = NewType("LetterId", int)
 LETTER_ID_MAX: Final = 2**63 - 1
@@ -109,22 +107,22 @@ class StoredMessage:
     whole: None = None
 
 
-async def letter_ids(connection: "Connection", *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
+async def letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
     """The ids of the letters, oldest first."""
     return [LetterId(row["id"]) for row in await connection.fetch(_LETTER_IDS, with_closed, limit)]
 
 
-async def count_letters(connection: "Connection", *, with_closed: bool) -> int:
+async def count_letters(connection: Connection, *, with_closed: bool) -> int:
     """How many letters there are."""
     return int(await connection.fetchval(_COUNT_LETTERS, with_closed))
 
 
-async def read_letters(connection: "Connection", ids: Collection[LetterId]) -> list[Letter]:
+async def read_letters(connection: Connection, ids: Collection[LetterId]) -> list[Letter]:
     """The letters with these ids, oldest first; one that is not there is left out."""
     return [_letter(row) for row in await connection.fetch(_READ_LETTERS, list(ids))]
 
 
-async def read_letter(connection: "Connection", letter_id: LetterId) -> Letter:
+async def read_letter(connection: Connection, letter_id: LetterId) -> Letter:
     """One letter. Raises NoSuchLetter."""
     letters = await read_letters(connection, (letter_id,))
     if not letters:
@@ -133,7 +131,7 @@ async def read_letter(connection: "Connection", letter_id: LetterId) -> Letter:
 
 
 async def read_message(
-    connection: "Connection", letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
+    connection: Connection, letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
 ) -> StoredMessage:
     """The message of a letter, with no more of its body than asked for. Raises NoSuchLetter."""
     row = await connection.fetchrow(_READ_MESSAGE, letter_id, body_bytes_max)

@@ -4,19 +4,17 @@ The table decides; the queue only follows it. What a crash left there goes with 
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.dead_letter_queue import take_out_closed
 from wallet.runtime.failpoints import failpoint
 
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
-
 _ARE_OPEN: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").are_open
 
 
-async def remove_closed(connection: "Connection", rabbitmq_url: str) -> int:
+async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
     """Take out the messages of closed letters, those of earlier commands too; returns how many they were.
 
     Raises BrokerUnavailable.

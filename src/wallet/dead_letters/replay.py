@@ -12,20 +12,18 @@ what the worker made of it (see following). At last the messages leave the dead-
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from wallet.dead_letters.following import PATIENCE_SECONDS, Fate, Follower, Replayed
 from wallet.dead_letters.letters import Letter, LetterId, State, read_letter, read_message
 from wallet.dead_letters.routes import Route
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.runtime.failpoints import failpoint
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 GROUP_SIZE: Final = 100
 """So many letters are published before what became of them is looked for, and told."""
@@ -42,7 +40,7 @@ class Replay:
 
     def __init__(
         self,
-        connection: "Connection",
+        connection: Connection,
         route: Route,
         *,
         actor: str,

@@ -3,19 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from wallet.dead_letters.letters import StoredMessage
 from wallet.fraud.rules import FraudRules
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import Topology
 from wallet.runtime.settings import Settings
 from wallet.worker.handle import handle_group
 from wallet.worker.process import rules_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 PUBLISH_SECONDS_MAX: Final = 15.0
 _SHORT_STRING_BYTES_MAX: Final = 255
@@ -36,7 +34,7 @@ class Route(Protocol):
 
 
 @asynccontextmanager
-async def open_route(settings: Settings, connection: "Connection") -> AsyncIterator[Route]:
+async def open_route(settings: Settings, connection: Connection) -> AsyncIterator[Route]:
     """The route of the transport that is set. Raises BrokerUnavailable, TopologyMismatch or InvalidBrokerAddress."""
     if settings.amqp_url is None:
         yield StraightToHandlers(connection, rules_of(settings))
@@ -51,7 +49,7 @@ class StraightToHandlers:
 
     is_direct = True
 
-    def __init__(self, connection: "Connection", rules: FraudRules) -> None:
+    def __init__(self, connection: Connection, rules: FraudRules) -> None:
         self._connection = connection
         self._rules = rules
 

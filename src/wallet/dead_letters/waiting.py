@@ -1,15 +1,13 @@
 """Whether the event that a dead letter names is in the log and has had no effect: then somebody still waits for it."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from wallet.dead_letters.letters import Letter
 from wallet.domain.identifiers import WalletId
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
 """An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
@@ -25,7 +23,7 @@ class WaitingEvent(NamedTuple):
     version: int
 
 
-async def find_waiting_event(connection: "Connection", letter: Letter) -> WaitingEvent | None:
+async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingEvent | None:
     """Returns the event with the id that the letter names, if the log has it and it had no effect.
 
     Events have no index by id. So it is looked for where the letter says that it is, and among the batches whose

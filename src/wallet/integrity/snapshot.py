@@ -8,18 +8,15 @@ keeps the rows of that moment until it ends.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from asyncpg import Record
 
 from wallet.domain.identifiers import BUCKET_COUNT
-from wallet.postgres.connections import connect
+from wallet.postgres.connections import Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.postgres.statements import load_statements
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from wallet.postgres.connections import Connection
 
 SQL: Final = load_statements("wallet.integrity.checks", "checks.sql")
 
@@ -46,15 +43,15 @@ class NotMigrated(Exception):
 class Snapshot:
     """The database as of `taken_at`."""
 
-    def __init__(self, connection: "Connection", taken_at: datetime) -> None:
+    def __init__(self, connection: Connection, taken_at: datetime) -> None:
         self._connection = connection
         self.taken_at = taken_at
 
-    async def rows(self, statement: str, *arguments: object) -> "Sequence[Record]":
+    async def rows(self, statement: str, *arguments: object) -> Sequence[Record]:
         """All rows of a statement that gives few."""
         return await self._connection.fetch(statement, *arguments)
 
-    async def row(self, statement: str, *arguments: object) -> "Record | None":
+    async def row(self, statement: str, *arguments: object) -> Record | None:
         """The first row of a statement, if it gives any."""
         return await self._connection.fetchrow(statement, *arguments)
 
@@ -69,7 +66,7 @@ class Snapshot:
         # Not where a statement failed: then the transaction is over, and the setting with it.
         await self._connection.execute(SQL.allow_loops)
 
-    async def stream(self, statement: str, *arguments: object) -> "AsyncIterator[Sequence[Record]]":
+    async def stream(self, statement: str, *arguments: object) -> AsyncIterator[Sequence[Record]]:
         """The rows of a statement that gives many, some thousand at a time."""
         cursor = await self._connection.cursor(statement, *arguments)
         while rows := await cursor.fetch(ROWS_FETCHED):
@@ -92,7 +89,7 @@ async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
 
 
 @asynccontextmanager
-async def snapshot_on(connection: "Connection") -> AsyncIterator[Snapshot]:
+async def snapshot_on(connection: Connection) -> AsyncIterator[Snapshot]:
     """A snapshot on a connection that has no transaction open."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(SQL.read_at_length)

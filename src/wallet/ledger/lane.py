@@ -18,7 +18,7 @@ import time
 from asyncio import sleep
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import structlog
@@ -29,12 +29,9 @@ from wallet.ledger.clock import ClockDiffers
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Phase, Request
 from wallet.ledger.transaction import BatchMode, run_batch
-from wallet.postgres.connections import LOCK_MS, ROWS_BY_KEY, connect
+from wallet.postgres.connections import LOCK_MS, ROWS_BY_KEY, Connection, connect
 from wallet.postgres.errors import Failure, failure_of
 from wallet.postgres.writing import WriteConflict
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 RETRIES_MAX: Final = 20
 """Deadlocks in a row before the batch is given up: sorted locks make even one a rarity."""
@@ -113,7 +110,7 @@ class Lane:
             is_unknown = request.phase is Phase.UNKNOWN
             request.fail(OutcomeUnknown("The answer to a COMMIT was lost.") if is_unknown else CommandFailed())
 
-    async def _connected(self) -> "Connection":
+    async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(
                 self._dsn,

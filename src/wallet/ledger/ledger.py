@@ -6,7 +6,7 @@ one transaction and a busy one has bigger batches.
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wallet.domain.batch import Begun, Decision, StillPending
 from wallet.domain.commands import Command, SagaStep, key_of
@@ -22,10 +22,8 @@ from wallet.ledger.requests import Kind, Phase, Request, Settled
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
+from wallet.postgres.connections import Pool
 from wallet.trail.records import AuditRecord
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 LANE_COUNT: Final = 3
 """Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
@@ -51,7 +49,7 @@ class Ledger:
     def __init__(
         self,
         dsn: str,
-        pool: "Pool",
+        pool: Pool,
         *,
         deadline_seconds: float,
         clock_difference_max_seconds: float,

@@ -16,7 +16,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -24,10 +24,8 @@ import structlog
 from wallet.domain.identifiers import TransferId
 from wallet.ledger.answers import Answer, OutcomeUnknown
 from wallet.ledger.statements import SQL
+from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 STUCK_AFTER: Final = timedelta(seconds=5)
 """A transfer untouched for so long has lost its driver."""
@@ -74,7 +72,7 @@ class _Failures:
 class Recovery:
     """The recovery of one process; `run` it until `stop`."""
 
-    def __init__(self, pool: "Pool", drive: Drive, *, deadline_seconds: float) -> None:
+    def __init__(self, pool: Pool, drive: Drive, *, deadline_seconds: float) -> None:
         self._pool = pool
         self._drive = drive
         self._deadline_seconds = deadline_seconds

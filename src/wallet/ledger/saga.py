@@ -5,7 +5,7 @@ number of drivers of one transfer agree; nobody compensates on a time-out, an er
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wallet.domain.batch import Credited
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep
@@ -14,12 +14,10 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, bucket_of
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.requests import Settled
 from wallet.ledger.statements import SQL
+from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.runtime.failpoints import FailpointRaised, failpoint
 from wallet.trail.records import AuditRecord
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 Submit = Callable[[Command | SagaStep, AuditRecord | None, float], Awaitable[Settled]]
 
@@ -27,7 +25,7 @@ Submit = Callable[[Command | SagaStep, AuditRecord | None, float], Awaitable[Set
 class Saga:
     """Drives transfers through their steps 2 and 3."""
 
-    def __init__(self, pool: "Pool", *, submit: Submit) -> None:
+    def __init__(self, pool: Pool, *, submit: Submit) -> None:
         self._pool = pool
         self._submit = submit
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from wallet.domain.batch import StoredOperation
 from wallet.domain.commands import OperationKey
@@ -15,12 +15,10 @@ from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet
 from wallet.ledger.answers import Answer
 from wallet.ledger.rows import BatchRows, CreditRow, OperationRow, TransferRow, event_row_of
 from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
+from wallet.postgres.connections import AnyConnection
 from wallet.postgres.statements import load_statements
 from wallet.postgres.writing import Writing
 from wallet.wire.digest import DigestedEvent, spell_event
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection
 
 EVENTS_PER_STATEMENT: Final = 300
 """So that PostgreSQL stores some while the rows of the next are being built."""
@@ -33,7 +31,7 @@ def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[str, str]:
     return array_of([bucket for bucket, _ in keys]), array_of_texts([wallet_id for _, wallet_id in keys])
 
 
-async def insert_wallets(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> list[WalletId]:
+async def insert_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> list[WalletId]:
     """Make rows to lock for wallets that a credit may create; returns those inserted now."""
     buckets, ids = _sorted_keys(wallet_ids)
     rows = await connection.fetch(SQL.insert_wallets, buckets, ids, DEFAULT_CURRENCY)
@@ -41,7 +39,7 @@ async def insert_wallets(connection: "AnyConnection", wallet_ids: Iterable[Walle
 
 
 async def lock_wallets(
-    connection: "AnyConnection", wallet_ids: Iterable[WalletId], *, skip_locked: bool
+    connection: AnyConnection, wallet_ids: Iterable[WalletId], *, skip_locked: bool
 ) -> dict[WalletId, Wallet]:
     """Lock the rows in key order; those without a row are missing, and with skip_locked those held by others too."""
     buckets, ids = _sorted_keys(wallet_ids)
@@ -54,7 +52,7 @@ async def lock_wallets(
     }
 
 
-async def existing_wallets(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> set[WalletId]:
+async def existing_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> set[WalletId]:
     """Which of these have a row, locked by anyone or not."""
     rows = await connection.fetch(SQL.existing_wallets, *_sorted_keys(wallet_ids))
     return {row["wallet_id"] for row in rows}
@@ -72,7 +70,7 @@ class LoadedOperations:
     """Whether any stepwise transfer, of whatever wallets, has been debited and not ended."""
 
 
-async def load_operations(connection: "AnyConnection", keys: Iterable[OperationKey]) -> LoadedOperations:
+async def load_operations(connection: AnyConnection, keys: Iterable[OperationKey]) -> LoadedOperations:
     """Read what is stored for the keys."""
     ordered = sorted((bucket_of(key.wallet_id), key) for key in set(keys))
     rows = await connection.fetch(
@@ -93,13 +91,13 @@ async def load_operations(connection: "AnyConnection", keys: Iterable[OperationK
     return LoadedOperations(rows[0]["now"], operations, answers, rows[0]["has_debited"])
 
 
-async def load_refundable(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> dict[WalletId, Decimal]:
+async def load_refundable(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> dict[WalletId, Decimal]:
     """What these wallets have sent in stepwise transfers that have not ended; nothing for those without any."""
     rows = await connection.fetch(SQL.load_refundable, array_of_texts(sorted(wallet_ids)))
     return {row["from_wallet_id"]: row["amount"] for row in rows}
 
 
-async def load_credits(connection: "AnyConnection", terms: Sequence[TransferTerms]) -> dict[TransferId, CreditOutcome]:
+async def load_credits(connection: AnyConnection, terms: Sequence[TransferTerms]) -> dict[TransferId, CreditOutcome]:
     """The receivers' words that were given already."""
     rows = await connection.fetch(
         SQL.load_credits,
@@ -117,7 +115,7 @@ def credit_outcome_of(row: Any) -> CreditOutcome:
     return CreditRefused(row["reason"])
 
 
-async def load_unfinished(connection: "AnyConnection", terms: Sequence[TransferTerms]) -> set[TransferId]:
+async def load_unfinished(connection: AnyConnection, terms: Sequence[TransferTerms]) -> set[TransferId]:
     """Which of these transfers are still debited."""
     rows = await connection.fetch(
         SQL.load_unfinished,
@@ -275,7 +273,7 @@ async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after
     )
 
 
-async def delete_unmade_wallets(connection: "AnyConnection", wallet_ids: Iterable[WalletId]) -> None:
+async def delete_unmade_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> None:
     """Take back the rows that were inserted to be locked and that no event made real."""
     await connection.execute(SQL.delete_unmade_wallets, *_sorted_keys(wallet_ids))
 

@@ -18,7 +18,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wallet.domain.batch import BatchState
 from wallet.domain.commands import (
@@ -40,15 +40,12 @@ from wallet.ledger.deciding import Deciding
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.requests import Kind, Phase, Request, Settled, commands_of
 from wallet.ledger.rows import rows_of
+from wallet.postgres.connections import Connection
 from wallet.postgres.uuids import uuid7
 from wallet.postgres.writing import WriteConflict, Writing
 from wallet.runtime.failpoints import failpoint
 from wallet.trail.records import AuditRow, EndedTransfer, insert_audit_rows, settle_audit_rows, settle_rows_of_transfers
 from wallet.wire.digest import digest_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
-
 
 OVERLAP_EVENTS_MIN: Final = 400
 """From about this size on, building the rows of a batch takes longer than a turn of the event loop."""
@@ -75,7 +72,7 @@ class BatchMode:
 
 
 async def run_batch(
-    connection: "Connection", requests: list[Request], *, render: Render, mode: BatchMode, known: KnownWallets
+    connection: Connection, requests: list[Request], *, render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
     """Run the batch to its COMMIT. Whatever is raised, `Request.phase` tells whether a COMMIT was sent."""
     for request in requests:
@@ -101,7 +98,7 @@ def _roll_back(requests: list[Request]) -> None:
         request.roll_back(now)
 
 
-async def _commit(connection: "Connection", requests: list[Request]) -> None:
+async def _commit(connection: Connection, requests: list[Request]) -> None:
     """From here on, only PostgreSQL knows: an error leaves the outcome unknown until the batch is run again."""
     for request in requests:
         request.phase = Phase.UNKNOWN
@@ -111,7 +108,7 @@ async def _commit(connection: "Connection", requests: list[Request]) -> None:
 
 
 async def _run_in_transaction(
-    connection: "Connection", requests: list[Request], render: Render, mode: BatchMode, known: KnownWallets
+    connection: Connection, requests: list[Request], render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
     inserted, locked, held = await _lock(connection, requests, mode, known)
     await failpoint("ledger.after_lock")
@@ -130,7 +127,7 @@ async def _run_in_transaction(
 
 
 async def _lock(
-    connection: "Connection", requests: list[Request], mode: BatchMode, known: KnownWallets
+    connection: Connection, requests: list[Request], mode: BatchMode, known: KnownWallets
 ) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
     """The wallets inserted now, those locked, and with skip_locked those that others hold or are just making."""
     wallet_ids = {wallet_id for command in commands_of(requests) for wallet_id in _locked_by(command, mode)}
@@ -177,7 +174,7 @@ def _credited_by(command: Command | SagaStep, mode: BatchMode) -> tuple[WalletId
 
 
 async def _load(
-    connection: "Connection",
+    connection: Connection,
     commands: list[Command | SagaStep],
     wallets: dict[WalletId, Wallet],
     mode: BatchMode,
@@ -203,7 +200,7 @@ async def _load(
 
 
 async def _write(
-    connection: "Connection",
+    connection: Connection,
     settled: list[tuple[Request, Settled]],
     state: BatchState,
     locked: dict[WalletId, Wallet],

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
     AnyConnection = Connection | PooledConnection
+else:
+    # Outside the checker the library's classes take no type arguments.
+    Connection = asyncpg.Connection
+    PooledConnection = asyncpg.pool.PoolConnectionProxy
+    Pool = asyncpg.Pool
+    AnyConnection = Connection | PooledConnection
 
 CONNECT_SECONDS: Final = 3.0
 # How long a host may be silent before the next is asked as well: a dead machine refuses nothing.

@@ -7,14 +7,11 @@ still has. Without this, two primaries at the same time would each take some of 
 The memory is the process's own: a process that has just started, and reaches only the old primary, cannot know.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from weakref import WeakSet
 
 import asyncpg
 import structlog
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 _READ: Final = """
 select s.system_identifier,
@@ -39,13 +36,13 @@ class _Cluster:
 
     def __init__(self) -> None:
         self.timeline = 0
-        self.connections: WeakSet[Connection] = WeakSet()
+        self.connections: WeakSet[asyncpg.Connection[asyncpg.Record]] = WeakSet()
 
 
 _clusters: Final[dict[tuple[str, int], _Cluster]] = {}
 
 
-async def admit(connection: "Connection", address: str) -> None:
+async def admit(connection: "asyncpg.Connection[asyncpg.Record]", address: str) -> None:
     """Accept a connection to a server that takes writes; `address` is what the process was given, all hosts of it.
 
     Raises StaleServer for an old primary, and what the query raises. A service that only behaves like PostgreSQL may

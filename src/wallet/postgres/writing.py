@@ -6,13 +6,11 @@ statement's own result is looked at when the next one is sent, or at the end; no
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import asyncpg
 
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
-
+from wallet.postgres.connections import Connection
 
 KEYS: Final = "operations_pkey"
 """Where no wallet row exists to lock, this alone decides who was first with a key."""
@@ -28,7 +26,7 @@ class Writing:
     `overlaps` is for big batches: handing over takes turns of the event loop, which in a busy one are long.
     """
 
-    def __init__(self, connection: "Connection", *, overlaps: bool) -> None:
+    def __init__(self, connection: Connection, *, overlaps: bool) -> None:
         self._connection = connection
         self._overlaps = overlaps
         self._in_flight: asyncio.Task[None] | None = None

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 from wallet.domain.identifiers import WalletId, bucket_of
+from wallet.postgres.connections import Pool
 from wallet.postgres.statements import load_statements
 from wallet.queries.reading import fetch
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 VERSION_MAX: Final = 2**63 - 1
 
@@ -32,7 +30,7 @@ class StoredEvent:
 
 
 async def history_of(
-    pool: "Pool",
+    pool: Pool,
     wallet_id: WalletId,
     *,
     limit: int,

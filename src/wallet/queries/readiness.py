@@ -1,12 +1,10 @@
 """What readiness depends on, asked of the database: durability, the schema, and whether events leave."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wallet.postgres.connections import AnyConnection
 from wallet.postgres.statements import load_statements
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection
 
 _STATEMENTS: Final = load_statements("wallet.queries", "queries.sql")
 _DURABILITY: Final[str] = _STATEMENTS.durability
@@ -32,7 +30,7 @@ class Backlog:
     unpublished: Waiting
 
 
-async def durability_faults(connection: "AnyConnection") -> list[str]:
+async def durability_faults(connection: AnyConnection) -> list[str]:
     """The settings under which an acknowledged commit could be lost; none is the only good answer."""
     row = await connection.fetchrow(_DURABILITY)
     assert row is not None
@@ -44,7 +42,7 @@ async def durability_faults(connection: "AnyConnection") -> list[str]:
     return faults
 
 
-async def backlog_of(connection: "AnyConnection") -> Backlog:
+async def backlog_of(connection: AnyConnection) -> Backlog:
     """How far the relay is behind."""
     row = await connection.fetchrow(_BACKLOG)
     assert row is not None

@@ -1,16 +1,13 @@
 """One read: a statement that answers within its limit, or fails with a word the client can use."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
+from asyncpg import Record
 
+from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from wallet.postgres.connections import Pool
 
 READ_SECONDS_MAX: Final = 4.0
 TRIES_MAX: Final = 3
@@ -26,7 +23,7 @@ class ReadFailed(Exception):
         return self.__doc__ or ""
 
 
-async def fetch(pool: "Pool", statement: str, *arguments: object) -> "list[Record]":
+async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Record]:
     """The rows of a read-only statement, one round trip. Raises ReadFailed.
 
     A read can be repeated without harm, so a connection that turns out to be dead is not the client's problem
@@ -48,7 +45,7 @@ async def fetch(pool: "Pool", statement: str, *arguments: object) -> "list[Recor
     raise AssertionError("the last try returns or raises")
 
 
-async def fetch_one(pool: "Pool", statement: str, *arguments: object) -> "Record | None":
+async def fetch_one(pool: Pool, statement: str, *arguments: object) -> Record | None:
     """The first row, or None where there is none. Raises ReadFailed."""
     rows = await fetch(pool, statement, *arguments)
     return rows[0] if rows else None

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.domain.money import ZERO
+from wallet.postgres.connections import Pool
 from wallet.postgres.statements import load_statements
 from wallet.queries.reading import fetch_one
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 _STATS: Final[str] = load_statements("wallet.queries", "queries.sql").stats
 
@@ -35,7 +33,7 @@ class WalletStats:
     as_of: datetime | None = None
 
 
-async def stats_of(pool: "Pool", wallet_id: WalletId) -> WalletStats:
+async def stats_of(pool: Pool, wallet_id: WalletId) -> WalletStats:
     """The wallet's totals. Raises ReadFailed."""
     row = await fetch_one(pool, _STATS, bucket_of(wallet_id), wallet_id)
     assert row is not None, "the only row of stats_progress is missing"

@@ -7,13 +7,11 @@ import asyncio
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.relay.lease import Head
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 EXPORT_SECONDS: Final = 60.0
 FILENAME: Final = "journal-heads.log"
@@ -21,7 +19,7 @@ FILENAME: Final = "journal-heads.log"
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
 
 
-async def export_head(connection: "Connection", log_dir: Path) -> Head:
+async def export_head(connection: Connection, log_dir: Path) -> Head:
     """Append the current head as `position chain time` and have it on disk; raises OSError if it can't be."""
     row = await connection.fetchrow(_SQL.read_head)
     assert row is not None, "journal_head has lost its row"

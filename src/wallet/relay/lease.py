@@ -10,13 +10,11 @@ Times are PostgreSQL's, read before they are bound, so a lease can only be short
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.runtime.standby import Standby
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 # Long enough for a slow commit or a pause of the process, short enough that a killed leader is not missed.
 LEASE: Final = timedelta(seconds=4)
@@ -45,7 +43,7 @@ class Head:
     chain: bytes
 
 
-async def take(connection: "Connection", holder: str, standby: Standby | None = None) -> Lease | None:
+async def take(connection: Connection, holder: str, standby: Standby | None = None) -> Lease | None:
     """Take the lease if nobody holds it, or report to `standby` who does. One or two round trips."""
     row = await connection.fetchrow(_SQL.read_lease, LEASE)
     assert row is not None, "journal_head has lost its row"
@@ -58,7 +56,7 @@ async def take(connection: "Connection", holder: str, standby: Standby | None = 
     return None if token is None else Lease(holder, token)
 
 
-async def renew(connection: "Connection", lease: Lease) -> None:
+async def renew(connection: Connection, lease: Lease) -> None:
     """Hold the lease for its full time from now; raises LeaseLost."""
     now = await connection.fetchval(_SQL.read_clock)
     renewed = await connection.execute(_SQL.renew_lease, now + LEASE, lease.token)
@@ -66,13 +64,13 @@ async def renew(connection: "Connection", lease: Lease) -> None:
         raise LeaseLost
 
 
-async def release(connection: "Connection", lease: Lease) -> None:
+async def release(connection: Connection, lease: Lease) -> None:
     """Let another relay take over at once; harmless when it already has."""
     now = await connection.fetchval(_SQL.read_clock)
     await connection.execute(_SQL.release_lease, now, lease.token)
 
 
-async def lock_head(connection: "Connection", lease: Lease) -> Head:
+async def lock_head(connection: Connection, lease: Lease) -> Head:
     """Lock the head until the transaction ends, before anything else in it; raises LeaseLost."""
     row = await connection.fetchrow(_SQL.lock_head)
     assert row is not None, "journal_head has lost its row"

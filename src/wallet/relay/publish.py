@@ -13,22 +13,19 @@ the batches whose every event is confirmed (1 transaction, fenced by the lease's
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message, NotPublished, Publisher
 from wallet.relay.lease import Lease, lock_head
 from wallet.relay.rounds import Work
 from wallet.runtime.failpoints import failpoint
 from wallet.wire.envelope import StoredEvent, encode_envelope
-
-if TYPE_CHECKING:
-    import asyncpg
-
-    from wallet.postgres.connections import Connection
 
 BATCHES_MAX: Final = 500
 EVENTS_MAX: Final = 2_000
@@ -59,7 +56,7 @@ class BatchPublisher:
         self._lease = lease
         self._waiting: set[UUID] = set()
 
-    async def publish_round(self, connection: "Connection") -> Work:
+    async def publish_round(self, connection: Connection) -> Work:
         """Publish and mark the next batches.
 
         Raises LeaseLost, BrokerUnavailable, or NotPublished when the broker would not take a message.
@@ -85,7 +82,7 @@ class BatchPublisher:
         log.debug("batches_published", batch_count=len(complete), event_count=len(messages))
         return Work.MORE if len(batches) == BATCHES_MAX or len(messages) > EVENTS_MAX // 2 else Work.SOME
 
-    async def _read_batches(self, connection: "Connection") -> list[_Batch]:
+    async def _read_batches(self, connection: Connection) -> list[_Batch]:
         rows = await connection.fetch(_SQL.select_unpublished, list(self._waiting), BATCHES_MAX)
         sizes = accumulate(row["event_count"] for row in rows)
         within = sum(1 for _ in takewhile(lambda size: size <= EVENTS_MAX, sizes))
@@ -119,7 +116,7 @@ class BatchPublisher:
             )
 
 
-async def mark_published(connection: "Connection", lease: Lease, batch_ids: Sequence[UUID]) -> None:
+async def mark_published(connection: Connection, lease: Lease, batch_ids: Sequence[UUID]) -> None:
     """Set published_at of batches whose events are all confirmed; raises LeaseLost."""
     if not batch_ids:
         return
@@ -129,7 +126,7 @@ async def mark_published(connection: "Connection", lease: Lease, batch_ids: Sequ
         await connection.execute(_SQL.mark_published, now, batch_ids)
 
 
-async def mark_without_broker(connection: "Connection", lease: Lease) -> bool:
+async def mark_without_broker(connection: Connection, lease: Lease) -> bool:
     """Set published_at of some batches sealed for a broker that is no longer used; False when none is left."""
     rows = await connection.fetch(_SQL.select_unpublished, [], BATCHES_MAX)
     if not rows:

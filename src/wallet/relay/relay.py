@@ -14,10 +14,11 @@ import asyncio
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import address_of
 from wallet.relay.lease import LEASE, Lease, take
 from wallet.relay.rounds import Rounds, Work
@@ -26,9 +27,6 @@ from wallet.runtime.loop import Pace, woken_at
 from wallet.runtime.settings import Settings
 from wallet.runtime.standby import Standby
 from wallet.runtime.started import Started, report_started
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 _RETRY_SECONDS_MIN: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 5.0
@@ -66,7 +64,7 @@ async def _stand_by(dsn: str, stop: asyncio.Event) -> Lease | None:
     rounds = Rounds(dsn, name="relay standby", stop=stop)
     began_at_seconds = time.monotonic()
 
-    async def try_to_take(connection: "Connection") -> Work:
+    async def try_to_take(connection: Connection) -> Work:
         nonlocal lease
         lease = await take(connection, holder, standby)
         if lease is not None:

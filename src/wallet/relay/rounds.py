@@ -3,17 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum, unique
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import structlog
 
-from wallet.postgres.connections import ROWS_BY_KEY, connect
+from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.runtime.loop import Pace
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 POLL_SECONDS_MIN: Final = 0.005
 POLL_SECONDS_MAX: Final = 0.2
@@ -46,7 +43,7 @@ class Rounds:
         self._poll = Pace(seconds_min=POLL_SECONDS_MIN, seconds_max=POLL_SECONDS_MAX)
         self._retry = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
 
-    async def run(self, work_round: Callable[["Connection"], Awaitable[Work]]) -> None:
+    async def run(self, work_round: Callable[[Connection], Awaitable[Work]]) -> None:
         """Run rounds until stop or `finish`. What is not the database's fault is raised."""
         self._is_finished = False
         while not (self._stop.is_set() or self._is_finished):
@@ -66,7 +63,7 @@ class Rounds:
         """Make the round in progress the last one."""
         self._is_finished = True
 
-    async def connection(self) -> "Connection":
+    async def connection(self) -> Connection:
         """The connection, opened if need be; raises one of DATABASE_ERRORS."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._dsn, application_name=f"wallet {self._name}", settings=ROWS_BY_KEY)

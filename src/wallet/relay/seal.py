@@ -8,14 +8,12 @@ One transaction a round: lock the head (and compare the token) → read → writ
 leaves all of it or nothing.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.relay.lease import Lease, lock_head
 from wallet.wire.digest import chain_of
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 # Bounds how long a round holds the head's lock, for which marking waits.
 BATCHES_MAX: Final = 1_000
@@ -23,7 +21,7 @@ BATCHES_MAX: Final = 1_000
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
 
 
-async def seal_batches(connection: "Connection", lease: Lease, *, is_published: bool) -> int:
+async def seal_batches(connection: Connection, lease: Lease, *, is_published: bool) -> int:
     """Seal what is visible, at most BATCHES_MAX, and return how many; raises LeaseLost.
 
     `is_published`: there is no broker, so that a sealed batch is a published one.

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
+from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished, Publisher
@@ -18,9 +19,6 @@ from wallet.relay.seal import BATCHES_MAX, seal_batches
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Pace, woken_at
 from wallet.runtime.settings import Settings
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 # How long a window in flight may take to be confirmed and marked at stop; after that it is published again.
 STOP_SECONDS: Final = 5.0
@@ -62,7 +60,7 @@ class Term:
         finally:
             await self._end()
 
-    async def _seal_round(self, connection: "Connection") -> Work:
+    async def _seal_round(self, connection: Connection) -> Work:
         if time.monotonic() >= self._renew_at:
             await renew(connection, self._lease)
             self._renew_at = time.monotonic() + RENEW_SECONDS
@@ -92,7 +90,7 @@ class Term:
     async def _publish_to(self, publisher: Publisher) -> None:
         batch_publisher = BatchPublisher(publisher, self._lease)
 
-        async def publish_round(connection: "Connection") -> Work:
+        async def publish_round(connection: Connection) -> Work:
             work = await batch_publisher.publish_round(connection)
             if work is not Work.NONE:
                 self._broker_failure = None
@@ -101,7 +99,7 @@ class Term:
 
         await self._publishing.run(publish_round)
 
-    async def _mark_leftovers(self, connection: "Connection") -> Work:
+    async def _mark_leftovers(self, connection: Connection) -> Work:
         if await mark_without_broker(connection, self._lease):
             return Work.MORE
         self._publishing.finish()

@@ -1,16 +1,14 @@
 """Logs why a process stands by: once for each holder of the lease that it waits for, not at every attempt."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+from structlog.typing import FilteringBoundLogger
 
 
 class Standby:
     """What one process has logged about the lease that it waits for."""
 
-    def __init__(self, log: "FilteringBoundLogger", event: str) -> None:
+    def __init__(self, log: FilteringBoundLogger, event: str) -> None:
         self._log = log
         self._event = event
         self._holder: str | None = None

@@ -13,21 +13,17 @@ the true status. Such a row is held back until that can no longer happen; the ro
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
+from wallet.postgres.connections import Pool
 from wallet.postgres.errors import Failure, failure_of
 from wallet.runtime.loop import Pace
 from wallet.trail.records import AuditRow, insert_audit_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from wallet.postgres.connections import Pool
 
 BUFFER_ROWS_MAX: Final = 1000
 REFUSED_ROWS_MAX: Final = 1000
@@ -123,7 +119,7 @@ class AuditBuffer:
     """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
 
     def __init__(
-        self, pool: "Pool", count_lost_rows: Callable[[int], None], *, held_seconds: float = HELD_SECONDS
+        self, pool: Pool, count_lost_rows: Callable[[int], None], *, held_seconds: float = HELD_SECONDS
     ) -> None:
         self._pool = pool
         self._count_lost_rows = count_lost_rows
@@ -220,7 +216,7 @@ class AuditBuffer:
         self._in_hand.extend(self._waiting.popleft() for _ in range(from_waiting))
         self._in_hand.extend(self._refused.take(room - from_waiting))
 
-    async def _write(self, rows: "Sequence[AuditRow]") -> Failure | None:
+    async def _write(self, rows: Sequence[AuditRow]) -> Failure | None:
         try:
             async with asyncio.timeout(WRITE_SECONDS_MAX), self._pool.acquire() as connection:
                 await insert_audit_rows(connection, rows, None)
@@ -245,7 +241,7 @@ class AuditBuffer:
 
 
 @asynccontextmanager
-async def open_audit_buffer(pool: "Pool", count_lost_rows: Callable[[int], None]) -> AsyncIterator[AuditBuffer]:
+async def open_audit_buffer(pool: Pool, count_lost_rows: Callable[[int], None]) -> AsyncIterator[AuditBuffer]:
     """An audit buffer that writes in the background, and is flushed at the end."""
     buffer = AuditBuffer(pool, count_lost_rows)
     writer = asyncio.create_task(buffer.run(), name="audit buffer")

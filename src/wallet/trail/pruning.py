@@ -6,17 +6,15 @@ Ctrl-C, whole slices are gone with their records and the rest is there; the next
 """
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 import structlog
 
 from wallet.domain.identifiers import BUCKET_COUNT
+from wallet.postgres.connections import Connection
 from wallet.trail.records import SQL
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 SLICE_ROWS_MAX: Final = 5_000
 """Bounds a slice's locks and its share of the write-ahead log."""
@@ -28,7 +26,7 @@ CLOCK_DIFFERENCE_MAX: Final = timedelta(days=1)
 _log = structlog.get_logger()
 
 
-async def prune_audit_rows(connection: "Connection", before: datetime, *, actor: str, reason: str) -> int:
+async def prune_audit_rows(connection: Connection, before: datetime, *, actor: str, reason: str) -> int:
     """Delete the rows of the audit trail older than `before`, and record it. Returns how many were deleted.
 
     Raises asyncpg.PostgresError.
@@ -44,7 +42,7 @@ async def prune_audit_rows(connection: "Connection", before: datetime, *, actor:
     return deleted
 
 
-async def _prune_slice(connection: "Connection", arguments: tuple[object, ...]) -> int:
+async def _prune_slice(connection: Connection, arguments: tuple[object, ...]) -> int:
     for attempts_left in reversed(range(SLICE_ATTEMPTS_MAX)):
         try:
             return await connection.fetchval(SQL.prune_trail_slice, *arguments) or 0

@@ -3,18 +3,16 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 from wallet.domain.commands import OperationKey
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
 from wallet.domain.values import Value
 from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
+from wallet.postgres.connections import AnyConnection
 from wallet.postgres.statements import load_statements
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection
-    from wallet.postgres.writing import Writing
+from wallet.postgres.writing import Writing
 
 CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
 """Between the clocks of two api processes, each of which may differ from PostgreSQL's."""
@@ -55,7 +53,7 @@ class AuditRow(Value, frozen=True):
 
 
 async def insert_audit_rows(
-    connection: "AnyConnection | Writing", rows: Sequence[AuditRow], timestamp: datetime | None
+    connection: AnyConnection | Writing, rows: Sequence[AuditRow], timestamp: datetime | None
 ) -> None:
     """Insert the rows in key order; one that is there already stays as it is. One round trip.
 
@@ -88,7 +86,7 @@ def _age(api_audit_id: ApiAuditId) -> str:
 
 
 async def settle_audit_rows(
-    connection: "AnyConnection | Writing", ended: Sequence[tuple[WalletId, ApiAuditId, int]]
+    connection: AnyConnection | Writing, ended: Sequence[tuple[WalletId, ApiAuditId, int]]
 ) -> None:
     """Give rows that may have been inserted without a status theirs, once. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
@@ -108,7 +106,7 @@ class EndedTransfer(Value, frozen=True):
     status: int
 
 
-async def settle_rows_of_transfers(writing: "Writing", ended: Sequence[EndedTransfer]) -> None:
+async def settle_rows_of_transfers(writing: Writing, ended: Sequence[EndedTransfer]) -> None:
     """Give each row with the key of a transfer that ended its status, once. One round trip.
 
     These are the rows of the first request and of every retry that found the transfer pending, whatever became of the

@@ -1,15 +1,12 @@
 """The worker's connection to PostgreSQL, opened when it is needed, dropped when it failed."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import structlog
 
-from wallet.postgres.connections import ROWS_BY_KEY, connect
+from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 from wallet.postgres.migrations import missing_migrations
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 CLOSE_SECONDS: Final = 1.0
 
@@ -36,7 +33,7 @@ class Database:
             with suppress(OSError, TimeoutError):
                 await connection.close(timeout=CLOSE_SECONDS)
 
-    async def connection(self) -> "Connection":
+    async def connection(self) -> Connection:
         """The open connection to a migrated database.
 
         Raises what `wallet.postgres.connections.connect` raises, or DatabaseNotMigrated.

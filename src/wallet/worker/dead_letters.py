@@ -11,20 +11,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from wallet.domain.identifiers import EventId, WalletId, bucket_of, is_id
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.worker.effects import in_transaction
 from wallet.worker.messages import Message, Refused
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TYPE_CHARACTERS_MAX: Final = 200
@@ -58,7 +56,7 @@ class _Header(msgspec.Struct, rename="camel"):
 _header_decoder: Final = msgspec.json.Decoder(_Header)
 
 
-async def keep(connection: "Connection", refused: Sequence[Refused[Any]]) -> None:
+async def keep(connection: Connection, refused: Sequence[Refused[Any]]) -> None:
     """Commit a dead letter for each message, sorted so that workers keeping the same ones do not deadlock."""
     if not refused:
         return
@@ -83,7 +81,7 @@ async def keep(connection: "Connection", refused: Sequence[Refused[Any]]) -> Non
         )
 
 
-async def _insert_dead_letter(connection: "Connection", digest: bytes, letter: Refused[Any], name: _Named) -> None:
+async def _insert_dead_letter(connection: Connection, digest: bytes, letter: Refused[Any], name: _Named) -> None:
     await connection.execute(
         _INSERT_DEAD_LETTER,
         name.event_id,
@@ -100,7 +98,7 @@ async def _insert_dead_letter(connection: "Connection", digest: bytes, letter: R
     )
 
 
-async def _mark_failed(connection: "Connection", letters: Sequence[tuple[_Named, Refused[Any]]]) -> None:
+async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, Refused[Any]]]) -> None:
     """Enter as failed the events that a message names well enough to find their place in the inbox."""
     failed = {
         (bucket_of(name.wallet_id), name.event_id): letter

@@ -15,18 +15,16 @@ Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 from wallet.domain.analytics import LoggedEvent, WalletTotals, fold
 from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.fraud.rules import Alert, FraudRules, is_watched, judge
+from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
 from wallet.runtime.failpoints import failpoint
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 CONFLICT_ATTEMPTS_MAX: Final = 8
 CONFLICT_DELAY_SECONDS_MAX: Final = 0.25
@@ -43,7 +41,7 @@ _MARK_SUSPICIOUS: Final[str] = _STATEMENTS.mark_suspicious
 
 
 async def commit_effects(
-    connection: "Connection",
+    connection: Connection,
     events: Sequence[LoggedEvent],
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
@@ -67,7 +65,7 @@ async def commit_effects(
 
 
 async def in_transaction(
-    connection: "Connection",
+    connection: Connection,
     work: Callable[[], Awaitable[Result]],
     isolation: Literal["repeatable_read"] | None = None,
 ) -> Result:
@@ -83,7 +81,7 @@ async def in_transaction(
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _apply(connection: "Connection", events: Iterable[LoggedEvent], rules: FraudRules) -> list[Alert]:
+async def _apply(connection: Connection, events: Iterable[LoggedEvent], rules: FraudRules) -> list[Alert]:
     fresh = await _enter_inbox(connection, events)
     if not fresh:
         return []
@@ -94,7 +92,7 @@ async def _apply(connection: "Connection", events: Iterable[LoggedEvent], rules:
     return await insert_alerts(connection, alerts)
 
 
-async def _enter_inbox(connection: "Connection", events: Iterable[LoggedEvent]) -> list[LoggedEvent]:
+async def _enter_inbox(connection: Connection, events: Iterable[LoggedEvent]) -> list[LoggedEvent]:
     by_id = {event.event_id: event for event in events}
     keys = sorted((bucket_of(event.wallet_id), event.event_id) for event in by_id.values())
     if not keys:
@@ -103,7 +101,7 @@ async def _enter_inbox(connection: "Connection", events: Iterable[LoggedEvent]) 
     return [by_id[row["event_id"]] for row in entered]
 
 
-async def add_totals(connection: "Connection", added_by_wallet: Mapping[WalletId, WalletTotals]) -> None:
+async def add_totals(connection: Connection, added_by_wallet: Mapping[WalletId, WalletTotals]) -> None:
     """Add to each wallet's row, which is made if need be and locked from then on."""
     totals = sorted(
         ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in added_by_wallet.items()),
@@ -121,7 +119,7 @@ async def add_totals(connection: "Connection", added_by_wallet: Mapping[WalletId
     )
 
 
-async def _judge(connection: "Connection", withdrawals: Sequence[LoggedEvent], rules: FraudRules) -> list[Alert]:
+async def _judge(connection: Connection, withdrawals: Sequence[LoggedEvent], rules: FraudRules) -> list[Alert]:
     """The alerts that the withdrawals raise, in key order; the log already holds each of them."""
     if not withdrawals:
         return []
@@ -143,7 +141,7 @@ def alert_key(alert: Alert) -> tuple[int, str, str, UUID]:
     return bucket_of(alert.wallet_id), alert.wallet_id, alert.rule, alert.event_id
 
 
-async def insert_alerts(connection: "Connection", alerts: Sequence[Alert]) -> list[Alert]:
+async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
     """Store the alerts, given in key order, and make their wallets suspicious; returns those that are new."""
     rows = await connection.fetch(
         _INSERT_ALERTS,

@@ -26,11 +26,13 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
+from asyncpg import Record
 
 from wallet.fraud.rules import FraudRules
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.runtime.loop import Pace
 from wallet.runtime.standby import Standby
@@ -48,11 +50,6 @@ from wallet.worker.journal import (
     read_pieces,
 )
 from wallet.worker.stopping import unless_stopped
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from wallet.postgres.connections import Connection
 
 LEASE: Final = timedelta(seconds=4)
 RENEW_SECONDS: Final = 1.0
@@ -73,7 +70,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Lease:
-    connection: "Connection"
+    connection: Connection
     token: int
     position: int
     """Every batch up to here has its effects."""
@@ -136,14 +133,14 @@ class FromJournal:
             self._lease = None
             _log.info("journal_lease_given_up", holder=self._holder)
 
-    async def _next_pieces(self, connection: "Connection", lease: _Lease) -> list[Piece]:
+    async def _next_pieces(self, connection: Connection, lease: _Lease) -> list[Piece]:
         return await read_pieces(connection, lease.followed)
 
-    def _begin_at(self, row: "Record") -> int:
+    def _begin_at(self, row: Record) -> int:
         """Returns where to begin. What was only passed over is handled here: a queue may never bring it."""
         return int(row["position"])
 
-    async def _take_lease(self, connection: "Connection") -> _Lease | None:
+    async def _take_lease(self, connection: Connection) -> _Lease | None:
         self._lease = None
         row = await connection.fetchrow(_TAKE_LEASE, self._holder, LEASE)
         if row is None:
@@ -157,7 +154,7 @@ class FromJournal:
         _log.info("journal_lease_taken", holder=self._holder, token=row["token"], position=self._lease.followed)
         return self._lease
 
-    async def _handle(self, connection: "Connection", lease: _Lease, piece: Piece) -> None:
+    async def _handle(self, connection: Connection, lease: _Lease, piece: Piece) -> None:
         started = time.monotonic()
         position, followed = lease.move(piece.position)
         move = partial(_move_checkpoint, lease=lease, position=position, followed=followed)
@@ -173,7 +170,7 @@ class FromJournal:
         _log.debug("group_handled", count=count, refused=len(handled.refused), position=piece.position, ms=ms)
 
     async def _handle_in_groups(
-        self, connection: "Connection", messages: list[JournalMessage], move: MoveCheckpoint
+        self, connection: Connection, messages: list[JournalMessage], move: MoveCheckpoint
     ) -> Handled[JournalMessage]:
         """Handle the messages of a piece; the checkpoint moves with the last of them. Returns what became of these."""
         size = self._group_size.current
@@ -182,7 +179,7 @@ class FromJournal:
             messages = messages[size:]
         return await handle_group(connection, messages, self._rules, move)
 
-    async def _idle(self, connection: "Connection", lease: _Lease) -> None:
+    async def _idle(self, connection: Connection, lease: _Lease) -> None:
         if time.monotonic() - lease.renewed_at > RENEW_SECONDS:
             lease.renewed_at = time.monotonic()
             await _move_checkpoint(connection, lease=lease, position=lease.position, followed=lease.followed)
@@ -199,10 +196,10 @@ class BesideQueue(FromJournal):
     _is_started_by_following = False
     _has_warned = False
 
-    def _begin_at(self, row: "Record") -> int:
+    def _begin_at(self, row: Record) -> int:
         return int(row["followed_position"])
 
-    async def _next_pieces(self, connection: "Connection", lease: _Lease) -> list[Piece]:
+    async def _next_pieces(self, connection: Connection, lease: _Lease) -> list[Piece]:
         passed = await pass_by_broker(connection, lease.followed)
         if passed.position - lease.followed == PASSED_MAX:
             # There are probably more: the next turn comes soon, after the lease was renewed if that is due.
@@ -220,7 +217,7 @@ class BesideQueue(FromJournal):
             _log.warning("journal_has_events_without_broker", position=lease.followed + 1, reason=reason)
 
 
-async def _move_checkpoint(connection: "Connection", *, lease: _Lease, position: int, followed: int) -> None:
+async def _move_checkpoint(connection: Connection, *, lease: _Lease, position: int, followed: int) -> None:
     """Move the checkpoint and prolong the lease; raises LeaseLost if another worker has taken it."""
     if await connection.fetchval(_MOVE_CHECKPOINT, lease.token, position, followed, LEASE) is None:
         raise LeaseLost(f"Another worker has taken the journal over from token {lease.token}.")

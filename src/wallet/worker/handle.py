@@ -17,21 +17,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic
+from typing import Final, Generic
 
 import asyncpg
 import structlog
 
 from wallet.domain.analytics import LoggedEvent
 from wallet.fraud.rules import FraudRules
+from wallet.postgres.connections import Connection
 from wallet.postgres.errors import Failure, failure_of
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction
 from wallet.worker.messages import AnyMessage, Checked, Refused, check_messages
 from wallet.worker.notify import notify
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 TRIES_MAX: Final = 3
 RETRY_DELAYS_SECONDS: Final = (0.1, 0.4)
@@ -53,7 +51,7 @@ class Handled(Generic[AnyMessage]):
 
 
 async def handle_group(
-    connection: "Connection",
+    connection: Connection,
     messages: Sequence[AnyMessage],
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
@@ -83,7 +81,7 @@ def is_messages_fault(error: Exception) -> bool:
 
 
 async def _commit(
-    connection: "Connection",
+    connection: Connection,
     events: Sequence[LoggedEvent],
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
@@ -99,7 +97,7 @@ async def _commit(
 
 
 async def _run_one_at_a_time(
-    connection: "Connection", checked: Sequence[Checked[AnyMessage]], rules: FraudRules
+    connection: Connection, checked: Sequence[Checked[AnyMessage]], rules: FraudRules
 ) -> tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]:
     done: list[Checked[AnyMessage]] = []
     failing = [(item, "") for item in checked]

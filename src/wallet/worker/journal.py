@@ -10,15 +10,13 @@ A batch whose events are not all visible yet ends the reading, as does a gap in 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import asyncpg
+
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import StoredEvent, encode_envelope
-
-if TYPE_CHECKING:
-    import asyncpg
-
-    from wallet.postgres.connections import Connection
 
 PIECE_SIZE_MAX: Final = 200
 BATCHES_READ_MAX: Final = 500
@@ -60,14 +58,14 @@ class Passed:
     has_unconfirmed: bool
 
 
-async def pass_by_broker(connection: "Connection", position: int) -> Passed:
+async def pass_by_broker(connection: Connection, position: int) -> Passed:
     """Pass over the batches after a position that a broker confirmed: the queue brings them. One round trip."""
     row = await connection.fetchrow(_PASS_BY_BROKER, position, PASSED_MAX)
     assert row is not None
     return Passed(row["position"], row["has_unconfirmed"])
 
 
-async def read_pieces(connection: "Connection", position: int, *, with_confirmed: bool = True) -> list[Piece]:
+async def read_pieces(connection: Connection, position: int, *, with_confirmed: bool = True) -> list[Piece]:
     """The next pieces after a position, in order; none if there is nothing to read. At most two round trips.
 
     Without `with_confirmed` a batch that a broker confirmed ends the reading.

@@ -6,12 +6,14 @@ that was forged or damaged can't move a total: it names an event that is not the
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+import asyncpg
 import structlog
 
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import (
     Envelope,
@@ -22,11 +24,6 @@ from wallet.wire.envelope import (
     check_length,
     decode_envelope,
 )
-
-if TYPE_CHECKING:
-    import asyncpg
-
-    from wallet.postgres.connections import Connection
 
 _STATEMENTS = load_statements("wallet.worker", "worker.sql")
 _READ_EVENTS: Final[str] = _STATEMENTS.read_events
@@ -83,7 +80,7 @@ class Refused(Generic[AnyMessage]):
 
 
 async def check_messages(
-    connection: "Connection", messages: Sequence[AnyMessage]
+    connection: Connection, messages: Sequence[AnyMessage]
 ) -> tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]:
     """Sort messages into those with an event in the log and those at fault. At most one round trip."""
     decoded: list[tuple[AnyMessage, Envelope]] = []
@@ -119,9 +116,7 @@ def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
         return Refused(message, f"{type(error).__name__}: {error}")
 
 
-async def _read_rows(
-    connection: "Connection", envelopes: Iterable[Envelope]
-) -> dict[tuple[str, int], "asyncpg.Record"]:
+async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int], "asyncpg.Record"]:
     keys = sorted({(bucket_of(envelope.wallet_id), envelope.wallet_id, envelope.version) for envelope in envelopes})
     rows = await connection.fetch(
         _READ_EVENTS,

@@ -14,17 +14,15 @@ the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from asyncpg import Record
+
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.worker.database import Database
 from wallet.worker.loop import run_loop
 from wallet.worker.stopping import unless_stopped
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from wallet.postgres.connections import Connection
 
 INTERVAL_SECONDS: Final = 0.5
 CATCH_UP_SECONDS: Final = 0.05
@@ -114,7 +112,7 @@ class _Turns:
         """Nothing is kept between two turns."""
 
 
-async def bring_forward(connection: "Connection", interval: timedelta = timedelta()) -> bool:
+async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> bool:
     """Bring the stored progress forward, unless that was done within the interval.
 
     Returns whether there is more to look at right away.
@@ -144,11 +142,11 @@ async def bring_forward(connection: "Connection", interval: timedelta = timedelt
         return batches["first_uncounted"] is None and position < ends["head"]
 
 
-def _counted_up_to(position: int, batches: "Record") -> int:
+def _counted_up_to(position: int, batches: Record) -> int:
     if batches["first_uncounted"] is not None:
         return int(batches["first_uncounted"]) - 1
     return position if batches["last"] is None else int(batches["last"])
 
 
-def _target_of(row: "Record") -> Target | None:
+def _target_of(row: Record) -> Target | None:
     return None if row["target_at"] is None else Target(row["target_at"], row["target_seq"], row["target_position"])

@@ -21,21 +21,18 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, merge, totals_of_activity
 from wallet.domain.events import SCHEMA_VERSION, SIGNS
 from wallet.domain.identifiers import WalletId
 from wallet.fraud.rules import Alert, FraudRules, Watch
-from wallet.postgres.connections import connect
+from wallet.postgres.connections import Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.postgres.statements import load_statements
 from wallet.worker.database import CLOSE_SECONDS, DatabaseNotMigrated
 from wallet.worker.effects import add_totals, alert_key, in_transaction, insert_alerts
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 # A worker's transaction lasts some milliseconds, or 5 seconds at most if the worker is stopped in the middle.
 LOCK_MS: Final = 10_000
@@ -78,7 +75,7 @@ async def rebuild(dsn: str, rules: FraudRules) -> Rebuilt:
     return rebuilt
 
 
-async def _rebuild(connection: "Connection", rules: FraudRules) -> Rebuilt:
+async def _rebuild(connection: Connection, rules: FraudRules) -> Rebuilt:
     rebuilt = Rebuilt()
     await connection.execute(_SQL.lock_projections)
     await _expect_known_events(connection)
@@ -92,7 +89,7 @@ async def _rebuild(connection: "Connection", rules: FraudRules) -> Rebuilt:
     return rebuilt
 
 
-async def _expect_known_events(connection: "Connection") -> None:
+async def _expect_known_events(connection: Connection) -> None:
     row = await connection.fetchrow(_SQL.find_unknown_event, SCHEMA_VERSION, list(SIGNS))
     if row is not None:
         raise UnknownEvents(
@@ -101,7 +98,7 @@ async def _expect_known_events(connection: "Connection") -> None:
         )
 
 
-async def _write_totals(connection: "Connection", rebuilt: Rebuilt) -> None:
+async def _write_totals(connection: Connection, rebuilt: Rebuilt) -> None:
     totals: dict[WalletId, WalletTotals] = {}
     async for row in _stream(connection, _SQL.read_activity):
         wallet_id = row["wallet_id"]
@@ -117,7 +114,7 @@ async def _write_totals(connection: "Connection", rebuilt: Rebuilt) -> None:
     rebuilt.wallet_count += len(totals)
 
 
-async def _write_alerts(connection: "Connection", rules: FraudRules, rebuilt: Rebuilt) -> None:
+async def _write_alerts(connection: Connection, rules: FraudRules, rebuilt: Rebuilt) -> None:
     wallet_id, watch = None, Watch(rules)
     alerts: list[Alert] = []
     async for row in _stream(connection, _SQL.read_withdrawals):
@@ -132,11 +129,11 @@ async def _write_alerts(connection: "Connection", rules: FraudRules, rebuilt: Re
     rebuilt.alert_count += await _insert(connection, alerts)
 
 
-async def _insert(connection: "Connection", alerts: Iterable[Alert]) -> int:
+async def _insert(connection: Connection, alerts: Iterable[Alert]) -> int:
     return len(await insert_alerts(connection, sorted(alerts, key=alert_key)))
 
 
-async def _stream(connection: "Connection", statement: str) -> "AsyncIterator[Any]":
+async def _stream(connection: Connection, statement: str) -> AsyncIterator[Any]:
     """The rows of a statement, some thousand in memory at a time."""
     cursor = await connection.cursor(statement)
     while rows := await cursor.fetch(ROWS_WRITTEN):

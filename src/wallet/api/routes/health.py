@@ -8,17 +8,15 @@ shows in the journal, and requests are served without it.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from wallet.api.contract.schemas import CheckResult
+from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.queries.readiness import Backlog, Waiting, backlog_of, durability_faults
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection, Pool
 
 CACHED_SECONDS: Final = 1.0
 CHECK_SECONDS_MAX: Final = 2.0
@@ -68,7 +66,7 @@ class WaitingSince:
 class Health:
     """Answers whether the process is ready, from a check that is at most a second old."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._checking = asyncio.Lock()
         self._readiness = Readiness(())
@@ -94,7 +92,7 @@ class Health:
             _log.warning("database_unreachable", error=repr(error))
             return [CheckResult("database", "failed", "does not answer")]
 
-    async def _checks(self, connection: "AnyConnection") -> list[CheckResult]:
+    async def _checks(self, connection: AnyConnection) -> list[CheckResult]:
         missing = await missing_migrations(connection)
         if missing:
             return [

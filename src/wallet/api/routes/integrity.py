@@ -4,7 +4,7 @@ One statement a second at most, however many ask; nothing is proved here.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import falcon.asgi
 import msgspec
@@ -14,10 +14,8 @@ from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.schemas import JSON
 from wallet.api.routes.integrity_report import report_of
 from wallet.integrity.monitor.reading import read_audit
+from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
 
 CACHED_SECONDS: Final = 1.0
 READ_SECONDS_MAX: Final = 2.0
@@ -27,7 +25,7 @@ READ_SECONDS_MAX: Final = 2.0
 class Audits:
     """Answers with what was read within the last second."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._reading: asyncio.Task[AuditResponse] | None = None
         self._begun_at = float("-inf")

@@ -1,7 +1,7 @@
 """The routes that read: a wallet's balance, its history, its totals."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import falcon.asgi
 import msgspec
@@ -13,19 +13,17 @@ from wallet.api.contract.schemas import JSON, HistoryItem, StatsResponse, Wallet
 from wallet.api.edge.exchange import exchange_of
 from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, format_money
+from wallet.postgres.connections import Pool
 from wallet.queries.history import StoredEvent, history_of
 from wallet.queries.reading import ReadFailed
 from wallet.queries.stats import stats_of
 from wallet.queries.wallets import balance_of
 
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
-
 
 class Wallets:
     """GET /wallet/{id}"""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
@@ -45,7 +43,7 @@ class Histories:
 
     parameters: Final = PARAMETERS
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
@@ -74,7 +72,7 @@ class Histories:
 class Stats:
     """GET /wallet/{id}/stats"""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from asyncpg import Record
 
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.money import format_money
@@ -13,9 +14,6 @@ from wallet.domain.rejections import Rejection
 from wallet.integrity.checks.outcomes import EFFECTS, Concluded, disagreements
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 ROWS_NAMED_MAX: Final = 5
 
@@ -34,9 +32,9 @@ class BatchProof:
 
     def prove(
         self,
-        batch: "Record",
-        events: "Sequence[Record]",
-        operations: "Sequence[Record]",
+        batch: Record,
+        events: Sequence[Record],
+        operations: Sequence[Record],
         credited: Mapping[UUID, Decimal],
     ) -> None:
         """Compare a journal row with its events in ordinal order and its final operations.
@@ -59,7 +57,7 @@ class BatchProof:
         for operation, expected, found in disagreements(concluded, credited):
             self.outcomes.blame("operations", _name_of_operation(operation), expected=expected, found=found)
 
-    def _prove_payload(self, event: "Record", payload: Any) -> None:
+    def _prove_payload(self, event: Record, payload: Any) -> None:
         transfer_id = event["transfer_id"]
         expected = {
             "walletId": event["wallet_id"],
@@ -84,7 +82,7 @@ class BatchProof:
             )
 
     def _prove_digest(
-        self, batch: "Record", events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]"
+        self, batch: Record, events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]
     ) -> None:
         digest = _digest_of(events, payloads, operations)
         if digest != batch["digest"]:
@@ -97,7 +95,7 @@ class BatchProof:
             )
 
     def _prove_outcomes(
-        self, batch: "Record", events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]"
+        self, batch: Record, events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]
     ) -> list[Concluded]:
         found: dict[tuple[str, object], tuple[Record, Any]] = {}
         concluded = list[Concluded]()
@@ -124,27 +122,27 @@ class BatchProof:
             self._blame_event(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
         return concluded
 
-    def _blame_event(self, event: "Record", expected: str, found: str) -> None:
+    def _blame_event(self, event: Record, expected: str, found: str) -> None:
         self.outcomes.blame("events", _name_of_event(event), expected=expected, found=found)
 
-    def _blame_batch(self, batch: "Record", expected: str, found: str) -> None:
+    def _blame_batch(self, batch: Record, expected: str, found: str) -> None:
         self.digests.blame("journal", name_of_batch(batch), expected=expected, found=found)
 
 
-def name_of_batch(batch: "Record") -> str:
+def name_of_batch(batch: Record) -> str:
     """The batch as a reader finds it again."""
     position = batch.get("position")
     return f"{'unsealed' if position is None else f'position {position}'}, batch {batch['batch_id']}"
 
 
-def _effect_of(operation: "Record") -> str | None:
+def _effect_of(operation: Record) -> str | None:
     """The type of the one event that stands for the outcome; None where nothing happened."""
     if operation["success"]:
         return EFFECTS.get(operation["kind"])
     return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
 
 
-def _ordinals(events: "Sequence[Record]") -> str:
+def _ordinals(events: Sequence[Record]) -> str:
     if not events:
         return "no events"
     shown = ", ".join(f"{event['ordinal']} ({_name_of_event(event)})" for event in events[:ROWS_NAMED_MAX])
@@ -156,18 +154,18 @@ def _shown(fields: dict[str, object], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {fields.get(name)}" for name in names)
 
 
-def _names_of(rows: "Sequence[Record]") -> str:
+def _names_of(rows: Sequence[Record]) -> str:
     """The first rows of a batch; its digest does not tell which of them is wrong."""
     names = [_name_of_event(row) if "version" in row else _name_of_operation(row) for row in rows[:ROWS_NAMED_MAX]]
     more = len(rows) - len(names)
     return "; ".join(names) + (f"; and {more} more" if more else "")
 
 
-def _name_of_event(event: "Record") -> str:
+def _name_of_event(event: Record) -> str:
     return f"wallet {event['wallet_id']}, version {event['version']}"
 
 
-def _name_of_operation(operation: "Record") -> str:
+def _name_of_operation(operation: Record) -> str:
     return f"wallet {operation['wallet_id']}, request {operation['request_id']}"
 
 
@@ -180,7 +178,7 @@ def read_payload(text: str) -> Any:
         return None
 
 
-def _digest_of(events: "Sequence[Record]", payloads: Sequence[Any], operations: "Sequence[Record]") -> bytes | None:
+def _digest_of(events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]) -> bytes | None:
     """The digest, as the write path made it; None where a field is null that we never stored so."""
     try:
         return digest_of(map(_spelled_event, events, payloads), map(_digested_operation, operations))
@@ -188,7 +186,7 @@ def _digest_of(events: "Sequence[Record]", payloads: Sequence[Any], operations: 
         return None
 
 
-def _spelled_event(event: "Record", payload: Any) -> bytes:
+def _spelled_event(event: Record, payload: Any) -> bytes:
     _, _, bucket, wallet_id, version, event_id, event_type, occurred_at, *rest = event
     amount, balance_after, transfer_id, api_audit_id, *_ = rest
     row = DigestedEvent(
@@ -207,5 +205,5 @@ def _spelled_event(event: "Record", payload: Any) -> bytes:
     return spell_event(row)
 
 
-def _digested_operation(operation: "Record") -> DigestedOperation:
+def _digested_operation(operation: Record) -> DigestedOperation:
     return DigestedOperation(*tuple(operation)[1:])

@@ -7,19 +7,16 @@ make every later one wrong; the other is the fold of the amounts alone, which th
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wallet.domain.events import SIGNS
 from wallet.domain.money import ZERO, format_money
 from wallet.domain.wallet import evolve_balance
-from wallet.integrity.findings import Check, Finding
+from wallet.integrity.findings import Check, Finding, Observer
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 
-if TYPE_CHECKING:
-    from wallet.integrity.findings import Observer
 
-
-async def prove_histories(snapshot: Snapshot, observer: "Observer", buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
+async def prove_histories(snapshot: Snapshot, observer: Observer, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
     """Walk through all events, wallet by wallet: one sort on the server, one row at a time here."""
     walk = HistoryWalk()
     async for rows in snapshot.stream(SQL.histories, *buckets):

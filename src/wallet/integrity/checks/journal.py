@@ -9,19 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, takewhile
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
+
+from asyncpg import Record
 
 from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.integrity.checks.batches import BatchProof, name_of_batch, read_payload
-from wallet.integrity.findings import Check, Finding, counted
+from wallet.integrity.findings import Check, Finding, Observer, counted
 from wallet.integrity.snapshot import SQL, Snapshot
 from wallet.wire.digest import GENESIS, chain_of
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-    from wallet.integrity.findings import Observer
 
 BATCHES_READ: Final = 1_000
 EVENTS_READ: Final = 2_000
@@ -34,7 +31,7 @@ _MS_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(millis
 _BIGINT_MIN: Final = -(2**63)
 
 
-async def prove_journal(snapshot: Snapshot, observer: "Observer") -> list[Finding]:
+async def prove_journal(snapshot: Snapshot, observer: Observer) -> list[Finding]:
     """Walk along the chain, and prove each batch on the way."""
     walk = JournalWalk(observer)
     await walk.follow(snapshot)
@@ -45,7 +42,7 @@ async def prove_journal(snapshot: Snapshot, observer: "Observer") -> list[Findin
 class JournalWalk:
     """A walk along the chain, from a row that was proved before; without one from the beginning."""
 
-    def __init__(self, observer: "Observer", position: int = 0, chain: bytes = GENESIS) -> None:
+    def __init__(self, observer: Observer, position: int = 0, chain: bytes = GENESIS) -> None:
         self.chain = Chain(position, chain)
         self._batches = BatchProof()
         self._observer = observer
@@ -79,7 +76,7 @@ class JournalWalk:
             )
         await _warn_of_unpublished(snapshot, self.chain.finding)
 
-    async def _prove(self, snapshot: Snapshot, page: "Sequence[Record]") -> "Sequence[Record]":
+    async def _prove(self, snapshot: Snapshot, page: Sequence[Record]) -> Sequence[Record]:
         for batch in page:
             self.chain.follow(batch)
         return await prove_batches(snapshot, page, self._batches, self._observer)
@@ -93,7 +90,7 @@ class Chain:
         self.position = position
         self.value = chain
 
-    def follow(self, batch: "Record") -> None:
+    def follow(self, batch: Record) -> None:
         """The next sealed row; a wrong one is one fault, as the next is held against what it says."""
         self.finding.looked_at += 1
         position, chain = batch["position"], batch["chain"]
@@ -104,7 +101,7 @@ class Chain:
             self._blame(name_of_batch(batch), expected, f"chain {chain.hex()}")
         self.position, self.value = position, chain
 
-    def end_at(self, head: "Record | None") -> None:
+    def end_at(self, head: Record | None) -> None:
         """Compare the last row with journal_head."""
         last = f"position {self.position}, chain {self.value.hex()}"
         found = "no row" if head is None else f"position {head['position']}, chain {head['chain'].hex()}"
@@ -115,7 +112,7 @@ class Chain:
         self.finding.blame("journal", row, expected=expected, found=found)
 
 
-def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> "AsyncIterator[Sequence[Record]]":
+def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> AsyncIterator[Sequence[Record]]:
     """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none.
 
     A page has at most so many events, or EVENTS_READ, or is one batch.
@@ -125,7 +122,7 @@ def pages(snapshot: Snapshot, after_position: int, page_events: int | None = Non
 
 async def _pages(
     snapshot: Snapshot, statement: str, key: str, last: int, page_events: int | None = None
-) -> "AsyncIterator[Sequence[Record]]":
+) -> AsyncIterator[Sequence[Record]]:
     """The batches in order of the key, as many at a time as a page holds."""
     page_events = page_events or EVENTS_READ
     while batches := await snapshot.rows(statement, last, BATCHES_READ):
@@ -137,8 +134,8 @@ async def _pages(
 
 
 async def prove_batches(
-    snapshot: Snapshot, page: "Sequence[Record]", proof: BatchProof, observer: "Observer"
-) -> "Sequence[Record]":
+    snapshot: Snapshot, page: Sequence[Record], proof: BatchProof, observer: Observer
+) -> Sequence[Record]:
     """Hold each batch against its events and operations; returns the events."""
     batch_ids = [batch["batch_id"] for batch in page]
     events, operations = defaultdict(list), defaultdict(list)
@@ -154,7 +151,7 @@ async def prove_batches(
     return read
 
 
-async def _read_credits(snapshot: Snapshot, events: "Sequence[Record]") -> dict[UUID, Decimal]:
+async def _read_credits(snapshot: Snapshot, events: Sequence[Record]) -> dict[UUID, Decimal]:
     """The receivers' balances after transfers: from these events, or from where a step is a transaction of its own."""
     credited = {event["transfer_id"]: event["balance_after"] for event in events if event["type"] == "TransferCredited"}
     elsewhere = {
@@ -181,6 +178,6 @@ async def _warn_of_unpublished(snapshot: Snapshot, finding: Finding) -> None:
         )
 
 
-def made_at(batch: "Record") -> datetime:
+def made_at(batch: Record) -> datetime:
     """An unsealed row has no time of its own; its id, a UUIDv7, begins with the milliseconds of its making."""
     return _EPOCH + timedelta(milliseconds=min(batch["batch_id"].int >> 80, _MS_MAX))

@@ -1,12 +1,9 @@
 """I9: nothing lies outside the journal; the other way round, batches.py looks from each journal row at its rows."""
 
-from typing import TYPE_CHECKING
+from asyncpg import Record
 
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 
 async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
@@ -26,6 +23,6 @@ async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) ->
     return [finding]
 
 
-def _blame(finding: Finding, table: str, name: str, row: "Record") -> None:
+def _blame(finding: Finding, table: str, name: str, row: Record) -> None:
     expected, found = f"batch {row['batch_id']} in the journal", "no such batch"
     finding.blame(table, name, expected=expected, found=found, count=row["fault_count"])

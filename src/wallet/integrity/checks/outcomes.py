@@ -8,18 +8,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from asyncpg import Record
 
 from wallet.domain.atomic import ATOMIC, atomic_fingerprints
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of
 from wallet.domain.identifiers import ID_PATTERN
 from wallet.domain.money import format_money
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 EFFECTS: Final = {"deposit": "FundsDeposited", "withdraw": "FundsWithdrawn", "transfer": "TransferCompleted"}
 """Kind of operation → the event that is its success, in the batch that gave it its outcome."""
@@ -39,14 +37,14 @@ _decode: Final = msgspec.json.Decoder().decode
 class Concluded:
     """An operation with the event that concluded it; `event` is None for a refusal."""
 
-    operation: "Record"
-    event: "Record | None"
+    operation: Record
+    event: Record | None
     payload: Mapping[str, Any]
 
 
 def disagreements(
     concluded: Sequence[Concluded], credited: Mapping[UUID, Decimal]
-) -> Iterator[tuple["Record", str, str]]:
+) -> Iterator[tuple[Record, str, str]]:
     """Yields each operation that disagrees with its event, with what it should say and what it says.
 
     `credited` has the receivers' balances after the transfers, as far as they are known.
@@ -140,7 +138,7 @@ def _expected_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> dict[
     return answer
 
 
-def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple["Record", str, str]]:
+def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple[Record, str, str]]:
     """The operations of one atomic request: all of them are there, and their fingerprints cover what they did."""
     requests: dict[str, list[tuple[int, Concluded]]] = {}
     for each in concluded:
@@ -159,7 +157,7 @@ def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple["Record",
             yield from _unlike_atomic(members)
 
 
-def _unlike_atomic(members: Sequence[tuple[int, Concluded]]) -> Iterator[tuple["Record", str, str]]:
+def _unlike_atomic(members: Sequence[tuple[int, Concluded]]) -> Iterator[tuple[Record, str, str]]:
     commands = [command for _, each in members if (command := command_of(each)) is not None]
     if len(commands) < len(members):
         return  # A refusal leaves no event that would tell what was asked for.

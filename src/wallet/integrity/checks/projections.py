@@ -4,19 +4,16 @@ Which alerts there must be depends on the fraud settings of the day, so alerts a
 to a processed event, and a wallet's reason must be that of its earliest alert.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wallet.domain.analytics import Activity, WalletTotals, merge, totals_of_activity
 from wallet.domain.events import SIGNS
 from wallet.domain.money import format_money
-from wallet.integrity.findings import Check, Finding
+from wallet.integrity.findings import Check, Finding, Observer
 from wallet.integrity.snapshot import SQL, Snapshot
 
-if TYPE_CHECKING:
-    from wallet.integrity.findings import Observer
 
-
-async def prove_projections(snapshot: Snapshot, observer: "Observer") -> list[Finding]:
+async def prove_projections(snapshot: Snapshot, observer: Observer) -> list[Finding]:
     """Fold what the server has summed by wallet and type, and compare wallet by wallet."""
     proof = _Proof()
     async for rows in snapshot.stream(SQL.processed_activity):

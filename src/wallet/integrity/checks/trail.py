@@ -5,17 +5,15 @@ rows of POSTs that stored no outcome (replays, and what was refused before the l
 """
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 from uuid import UUID
+
+from asyncpg import Record
 
 from wallet.domain.identifiers import NO_WALLET_BUCKET
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from asyncpg import Record
 
 _POST: Final = "POST"
 
@@ -42,7 +40,7 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
 class PrunedRows:
     """The ranges of audit ids that records of pruning cover, by bucket."""
 
-    def __init__(self, ranges: "Iterable[Record]") -> None:
+    def __init__(self, ranges: Iterable[Record]) -> None:
         self._firsts: dict[int, list[UUID]] = {}
         self._lasts: dict[int, list[UUID]] = {}
         for bucket, first_id, last_id in ranges:  # In the order of their first ids.
@@ -62,19 +60,19 @@ class PrunedRows:
         return place > 0 and api_audit_id <= self._lasts[bucket][place - 1]
 
 
-def _key(row: "Record") -> tuple[int, str, str]:
+def _key(row: Record) -> tuple[int, str, str]:
     return row["bucket"], row["wallet_id"], row["request_id"]
 
 
-def _name(row: "Record") -> str:
+def _name(row: Record) -> str:
     return f"{row['api_audit_id']} (wallet {row['wallet_id']}, request {row['request_id']})"
 
 
-def _expected(row: "Record") -> str:
+def _expected(row: Record) -> str:
     return f"{_POST} of a {row['kind']} of this wallet and request, or of many, status {row['status']}"
 
 
-def _found(row: "Record") -> str:
+def _found(row: Record) -> str:
     if row["is_missing"]:
         return "no row, and no record of pruning that covers it"
     body = "" if row["is_body_intact"] else ", and a body that is not the one of its digest"

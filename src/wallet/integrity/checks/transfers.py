@@ -1,14 +1,13 @@
 """I7: no transfer is stuck, and each agrees with its events, with the receiver's word and with its outcome."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from asyncpg import Record
 
 from wallet.domain.rejections import Rejection
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 STUCK_AFTER: Final = timedelta(seconds=60)
 """Recovery takes up a transfer after 5 seconds and tries every second, so by then it has failed many times."""
@@ -89,7 +88,7 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
     _blame(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
 
 
-def _unlike_its_operation(row: "Record") -> tuple[str, str] | None:
+def _unlike_its_operation(row: Record) -> tuple[str, str] | None:
     """What a transfer's operation should say, and what it says; None where they agree."""
     of_it = f"as its transfer {row['transfer_id']} has it"
     if row["kind"] != "transfer":
@@ -113,7 +112,7 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
     )
 
 
-def _blame(finding: Finding, table: str, row: "Record", *, expected: str, found: str) -> None:
+def _blame(finding: Finding, table: str, row: Record, *, expected: str, found: str) -> None:
     name = f"transfer {row['transfer_id']}"
     if row.get("from_wallet_id"):
         name = f"wallet {row['from_wallet_id']}, {name}"

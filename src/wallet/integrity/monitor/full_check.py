@@ -15,8 +15,9 @@ each slice: a restart continues there.
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
@@ -36,10 +37,7 @@ from wallet.integrity.monitor.lease import SQL as AUDITOR_SQL
 from wallet.integrity.monitor.state import Head, Passing, Start, State, sums_of
 from wallet.integrity.snapshot import Buckets, Snapshot
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Prove = Callable[[Snapshot, State, Passing], Awaitable[list[Finding]]]
+Prove = Callable[[Snapshot, State, Passing], Awaitable[list[Finding]]]
 
 EVENTS_READ: Final = 20_000
 SLICE_SECONDS_MIN: Final = 0.25

@@ -20,7 +20,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from asyncpg import Record
 
 from wallet.domain.money import ZERO, add, format_money, subtract
 from wallet.integrity.checks.batches import BatchProof, read_payload
@@ -33,9 +35,6 @@ from wallet.integrity.monitor.lease import SQL
 from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, SUMMED, Head, Looked, Start, State, Sums, Waiting, sums_of
 from wallet.integrity.snapshot import SQL as PROOF_SQL
 from wallet.integrity.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 EVENTS_MAX: Final = 10_000
 """A quarter of a second of proving: the worker beside it waits no longer, and the lease is renewed in time."""
@@ -145,7 +144,7 @@ class Look:
             self._prove_wallet(row, by_wallet[row["bucket"], row["wallet_id"]])
         self._walk.finish()
 
-    def _prove_wallet(self, around: "Record", events: "list[Record]") -> None:
+    def _prove_wallet(self, around: Record, events: list[Record]) -> None:
         rows = [_as_history(event, around) for event in events]
         first = events[0]
         if first["version"] > 1 and around["balance_before"] is None:
@@ -258,7 +257,7 @@ async def find_lost(snapshot: Snapshot, heads: list[Head], finding: Finding) -> 
     return lost
 
 
-def _as_history(event: "Record", around: "Record") -> tuple[Any, ...]:
+def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
     """The event as a row of `histories`. Its payload is held against the columns elsewhere."""
     payload = read_payload(event["payload"]) if event["type"] == "WalletCreated" else None
     return (

@@ -12,7 +12,9 @@ events are remembered; beyond them the full pass finds what is lost.
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from asyncpg import Record
 
 from wallet.integrity.checks.delivery import EFFECT_WITHIN, LostEvent, Passed, blame_lost, read_passed
 from wallet.integrity.checks.journal import pages
@@ -20,9 +22,6 @@ from wallet.integrity.findings import Check, Finding
 from wallet.integrity.monitor.lease import SQL
 from wallet.integrity.monitor.state import Lag, Waiting
 from wallet.integrity.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from asyncpg import Record
 
 SECONDS_MAX: Final = 0.5
 WAITING_MAX: Final = 1_000
@@ -67,7 +66,7 @@ async def follow_worker(
     return followed
 
 
-def _is_decided(batch: "Record", passed: Passed, now: datetime) -> bool:
+def _is_decided(batch: Record, passed: Passed, now: datetime) -> bool:
     """Whether a batch need not be waited for: its events have effects or dead letters, or later ones were handled."""
     if not batch["is_published"]:
         return False
@@ -91,7 +90,7 @@ async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Pas
         blame_lost(followed.effects, named, len(lost))
 
 
-def _is_lost(event: Waiting, letters: "Record", passed: Passed, now: datetime) -> bool:
+def _is_lost(event: Waiting, letters: Record, passed: Passed, now: datetime) -> bool:
     replayed_at = letters["replayed_at"]
     if letters["is_open"] or event.published_at > now - EFFECT_WITHIN:
         return False

@@ -10,16 +10,14 @@ import os
 import secrets
 import socket
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import structlog
 
 from wallet.integrity.monitor.state import State, StateUnreadable, decode_state, encode_state
+from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.runtime.standby import Standby
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Connection
 
 LEASE: Final = timedelta(seconds=20)
 """Four looks: a slow one does not lose it, and after a crash the next auditor looks within half a minute."""
@@ -48,7 +46,7 @@ class Tenure:
         self._saving = asyncio.Lock()
 
     @classmethod
-    async def take(cls, connection: "Connection", holder: str, standby: Standby | None = None) -> Self | None:
+    async def take(cls, connection: Connection, holder: str, standby: Standby | None = None) -> Self | None:
         """Take the lease if nobody else holds it, or report to `standby` who does.
 
         After an outage the holder may take it again at once.
@@ -68,7 +66,7 @@ class Tenure:
         _log.info("audit_lease_taken", holder=holder, token=row["token"])
         return cls(row["token"], state)
 
-    async def save(self, connection: "Connection") -> None:
+    async def save(self, connection: Connection) -> None:
         """Write the state and prolong the lease; raises LeaseLost."""
         # One at a time, so that no older state comes after a newer one.
         async with self._saving:
@@ -76,7 +74,7 @@ class Tenure:
         if saved is None:
             raise LeaseLost(f"Another auditor has taken over from token {self.token}.")
 
-    async def give_up(self, connection: "Connection") -> None:
+    async def give_up(self, connection: Connection) -> None:
         """Let another auditor take over now; harmless when it already has."""
         await connection.execute(SQL.give_up_lease, self.token)
         _log.info("audit_lease_given_up", token=self.token)

@@ -11,10 +11,11 @@ stop give the lease up, so that the next auditor takes over at once.
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -26,16 +27,11 @@ from wallet.integrity.monitor.lease import LeaseLost, Tenure, new_holder
 from wallet.integrity.monitor.state import Looked, State, Weighed
 from wallet.integrity.snapshot import STATEMENT_SECONDS as PASS_STATEMENT_SECONDS
 from wallet.integrity.snapshot import NotMigrated, snapshot_on
-from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, connect
+from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 from wallet.runtime.loop import Pace
 from wallet.runtime.standby import Standby
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-
-    from wallet.postgres.connections import Connection
 
 LOOK_SECONDS: Final = 5.0
 """A twelfth of the minute within which a fault must show; an idle look costs a few milliseconds."""
@@ -86,7 +82,7 @@ async def _audit(dsn: str) -> None:
             _log.warning("audit_lease_lost", reason=str(lost.exceptions[0]))
 
 
-async def _until_done(work: "Callable[[], Awaitable[Result]]") -> "Result":
+async def _until_done(work: Callable[[], Awaitable[Result]]) -> "Result":
     """Do the work, again and again with growing pauses where it fails; raises only LeaseLost."""
     pace = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
     while True:
@@ -138,7 +134,7 @@ async def _look_on(dsn: str, tenure: Tenure) -> None:
                 await asyncio.sleep(LOOK_SECONDS if is_caught_up else looked.seconds)
 
 
-async def look_once(connection: "Connection", tenure: Tenure) -> bool:
+async def look_once(connection: Connection, tenure: Tenure) -> bool:
     """Look at what is new, and keep what was learned; whether that was all there is."""
     state, looked = tenure.state, None
     start = start_of(state)
@@ -191,7 +187,7 @@ async def _rest(tenure: Tenure, seconds: float) -> None:
     tenure.pass_wanted.clear()
 
 
-async def pass_on_once(connection: "Connection", tenure: Tenure) -> float:
+async def pass_on_once(connection: Connection, tenure: Tenure) -> float:
     """Prove the next slice, and keep what was learned; for how many seconds to rest from it."""
     state, begun = tenure.state, time.monotonic()
     is_known = state.passed is not None and state.looked is not None and state.looked.head == state.passed.head
@@ -214,8 +210,8 @@ def _has_warnings(state: State) -> bool:
 
 @asynccontextmanager
 async def _connected(
-    dsn: str, settings: "Mapping[str, str]", statement_seconds: float = STATEMENT_SECONDS
-) -> "AsyncIterator[Connection]":
+    dsn: str, settings: Mapping[str, str], statement_seconds: float = STATEMENT_SECONDS
+) -> AsyncIterator[Connection]:
     """A connection of its own to a migrated database. Raises NotMigrated, or one of DATABASE_ERRORS."""
     connection = await connect(
         dsn, application_name="wallet auditor", statement_seconds=statement_seconds, settings=settings

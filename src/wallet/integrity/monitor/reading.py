@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -10,11 +10,8 @@ import asyncpg
 from wallet.integrity.checks.transfers import STUCK_AFTER
 from wallet.integrity.monitor.lease import SQL
 from wallet.integrity.monitor.state import Lag, State, StateUnreadable, decode_state
+from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import Pool
-
 
 BATCHES_READ: Final = 200
 """What is counted of a worker's lag where no auditor counts it: a lower bound."""
@@ -53,7 +50,7 @@ class Reading:
         return 0.0 if self.lag.oldest_at is None else max(0.0, (self.lag_at - self.lag.oldest_at).total_seconds())
 
 
-async def read_audit(pool: "Pool") -> Reading:
+async def read_audit(pool: Pool) -> Reading:
     """One round trip, and one more where nobody looks. Raises ReadFailed."""
     try:
         row = await fetch_one(pool, SQL.read_state, STUCK_AFTER)
@@ -81,7 +78,7 @@ async def read_audit(pool: "Pool") -> Reading:
     )
 
 
-async def _lag_of(pool: "Pool", state: State, now: datetime) -> tuple[Lag, datetime]:
+async def _lag_of(pool: Pool, state: State, now: datetime) -> tuple[Lag, datetime]:
     """An auditor looks from inside a worker: where none does, the last lag that it saw says nothing of now."""
     looked = state.looked
     if looked is None:

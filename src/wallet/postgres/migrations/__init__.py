@@ -11,14 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
-from wallet.postgres.connections import connect
-
-if TYPE_CHECKING:
-    from wallet.postgres.connections import AnyConnection
+from wallet.postgres.connections import AnyConnection, connect
 
 _CREATE_MIGRATIONS_TABLE = """
     create table if not exists schema_migrations (
@@ -93,14 +90,14 @@ async def migrate(dsn: str, tell: Callable[[str], None] = lambda line: None) -> 
         await connection.close()
 
 
-async def missing_migrations(connection: "AnyConnection") -> list[str]:
+async def missing_migrations(connection: AnyConnection) -> list[str]:
     """The names of the migrations this version needs and the database does not have."""
     exists = await connection.fetchval("select to_regclass('schema_migrations') is not null")
     applied = set(await _applied_versions(connection)) if exists else set()
     return [m.full_name for m in read_migrations() if m.version not in applied]
 
 
-async def _create_migrations_table(connection: "AnyConnection") -> None:
+async def _create_migrations_table(connection: AnyConnection) -> None:
     # Two `create table if not exists` at once can collide in the catalogue, so look first and forgive a collision.
     if await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return
@@ -108,7 +105,7 @@ async def _create_migrations_table(connection: "AnyConnection") -> None:
         await connection.execute(_CREATE_MIGRATIONS_TABLE)
 
 
-async def _apply_when_free(connection: "AnyConnection", migration: Migration, tell: Callable[[str], None]) -> bool:
+async def _apply_when_free(connection: AnyConnection, migration: Migration, tell: Callable[[str], None]) -> bool:
     for attempts_left in reversed(range(LOCK_ATTEMPTS_MAX)):
         try:
             return await _apply(connection, migration)
@@ -125,7 +122,7 @@ async def _apply_when_free(connection: "AnyConnection", migration: Migration, te
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _apply(connection: "AnyConnection", migration: Migration) -> bool:
+async def _apply(connection: AnyConnection, migration: Migration) -> bool:
     async with connection.transaction():
         await connection.execute("lock table schema_migrations in exclusive mode")
         applied = await _applied_versions(connection)
@@ -147,6 +144,6 @@ async def _apply(connection: "AnyConnection", migration: Migration) -> bool:
         return True
 
 
-async def _applied_versions(connection: "AnyConnection") -> dict[int, str]:
+async def _applied_versions(connection: AnyConnection) -> dict[int, str]:
     rows = await connection.fetch("select version, checksum from schema_migrations")
     return {row["version"]: row["checksum"] for row in rows}
