@@ -1,28 +1,15 @@
 """A PostgreSQL whose clock is wrong: no batch is executed at its time, and its clients are told why."""
 
-import asyncpg
 import pytest
 
 from tests.support.api import running_api
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer
+from tests.support.other_clock import set_clock
 from wallet.ledger.answers import NotExecuted
 
 DEPOSIT = "/wallet/alice/deposit"
 BALANCE = "select balance::text from wallets where wallet_id = 'alice'"
-
-
-async def set_clock(database_url: str, difference: str) -> None:
-    """Let new sessions of this database see a clock that differs; no other function and no other clock is changed."""
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("create schema if not exists other_clock")
-    await connection.execute(
-        "create or replace function other_clock.clock_timestamp() returns timestamptz language sql volatile"
-        f" as $$ select pg_catalog.clock_timestamp() + interval '{difference}' $$"
-    )
-    database = await connection.fetchval("select current_database()")
-    await connection.execute(f"alter database {database} set search_path = other_clock, pg_catalog, public")
-    await connection.close()
 
 
 @pytest.mark.parametrize(

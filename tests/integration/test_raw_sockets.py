@@ -1,12 +1,14 @@
 """Everything a client can send wrong, over bare sockets: a 4xx with its reason, and nothing moves."""
 
+import asyncio
 import json
+import time
 from dataclasses import dataclass
 
 import asyncpg
 import pytest
 
-from tests.support.api import RunningApi, head, post, running_api
+from tests.support.api import BODY_LIMITS, RunningApi, head, post, running_api
 from tests.support.raw_http import RawAnswer, ask, ask_stubbornly, connected
 from tests.support.waiting import eventually
 
@@ -298,6 +300,26 @@ async def test_a_body_that_never_begins_is_not_waited_for(database_url: str) -> 
     async with running_api(database_url) as api:
         answer = await api.send(head("POST", DEPOSIT, "Content-Type: application/json", "Content-Length: 10"))
     assert (answer.status, answer.code) == (408, "request_timeout")
+
+
+async def test_each_body_has_its_own_time_however_many_are_late(database_url: str) -> None:
+    """They begin one after the other, beside others that end in time, and one begins when the last was given up."""
+    late = head("POST", DEPOSIT, "Content-Type: application/json", "Content-Length: 10")
+
+    async def refused() -> tuple[RawAnswer, float]:
+        began = time.monotonic()
+        return await api.send(late), time.monotonic() - began
+
+    async with running_api(database_url) as api:
+        begun = []
+        for _ in range(5):
+            begun.append(asyncio.create_task(refused()))
+            assert (await api.post(DEPOSIT, '{"amount":1}')).status == 201
+        answers = [*await asyncio.gather(*begun), await refused()]
+        assert (await api.post(DEPOSIT, '{"amount":1}')).status == 201
+    for answer, seconds in answers:
+        assert answer.code == "request_timeout"
+        assert BODY_LIMITS.body_seconds_max <= seconds < 3 * BODY_LIMITS.body_seconds_max
 
 
 async def test_a_head_that_never_ends_is_not_waited_for(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""21: leases from a clock that was ahead, then a failover that leaves the old primary running."""
+"""21: a clock that is years ahead, leases in the future, then a failover that leaves the old primary running."""
 
 import asyncio
 import signal
@@ -11,6 +11,8 @@ import psutil
 
 from tests.fault.laboratory import Laboratory
 from tests.support.books import fetch_value
+from tests.support.client import open_client
+from tests.support.other_clock import set_clock
 from tests.support.postgres import PostgresServer
 from tests.support.sessions import family_of
 from tests.support.standby import Standby
@@ -26,21 +28,25 @@ SESSIONS = """
 select string_agg(format('%s (%s): %s', application_name, state, query), '; ') from pg_stat_activity
 where datname = current_database() and application_name like 'wallet%'
 """
+FUTURE_EVENTS = "select count(*) from events where occurred_at > pg_catalog.clock_timestamp() + interval '1 hour'"
 WRITTEN = "select count(*) from journal"
 COMMIT_ALONE = "alter system set synchronous_standby_names = ''"
 
 
 async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
-    """Every lease ends in an hour, as after a clock was put back: others take over. Then there are two primaries."""
+    """PostgreSQL's clock is wrong for a while, then every lease ends in an hour, then there are two primaries."""
     standby = lab.resources.enter_context(Standby(lab.reaper, lab.postgres))
     await asyncio.to_thread(standby.be_waited_for)
     old_url, new_url = lab.database_url, standby.url(urlsplit(lab.database_url).path[1:])
     lab.settings["DATABASE_URL"] = _both(old_url, new_url)
+    await set_clock(old_url, "0 seconds")
     await lab.start_relay()
     await lab.start_worker()
-    for _ in range(2):
-        await lab.start_api(TRANSFER_MODE=lab.draw_mode())
+    apis = [await lab.start_api(TRANSFER_MODE=lab.draw_mode()) for _ in range(2)]
     async with lab.load(concurrency=8) as history:
+        await history.more_answers(ANSWERS_BETWEEN)
+        await _put_the_clock_years_ahead(old_url, [api.url for api in apis])
+        lab.note("with the clock 10 years ahead, no batch was executed")
         await history.more_answers(ANSWERS_BETWEEN)
         for table in LEASES:
             await fetch(old_url, AHEAD.format(table))
@@ -61,6 +67,20 @@ async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
         await history.more_answers(ANSWERS_BETWEEN)
         assert await fetch_value(old_url, WRITTEN) == written, "a process wrote to the old primary"
         lab.note("with two primaries, nothing was written to the old one")
+
+
+async def _put_the_clock_years_ahead(database_url: str, api_urls: list[str]) -> None:
+    """Nothing is executed at the wrong time, and each refusal names the clock."""
+    async with open_client(*api_urls) as client:
+        await set_clock(database_url, "10 years")
+        try:
+            for number, url in enumerate(api_urls):
+                reply = await client.post_once("/wallet/late/deposit", {"amount": 1, "requestId": f"{number}"}, url=url)
+                assert (reply.status, reply.json()["code"]) == (503, "not_executed"), reply
+                assert "clock" in reply.json()["detail"], reply
+            assert not await fetch_value(database_url, FUTURE_EVENTS)
+        finally:
+            await set_clock(database_url, "0 seconds")
 
 
 def _both(first_url: str, second_url: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import falcon.asgi
+import msgspec
 import structlog
 
 from wallet.api.contract.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
@@ -21,6 +22,7 @@ from wallet.api.edge.exchange import SCOPE_KEY, UNMATCHED_ROUTE, Exchange, Scope
 from wallet.api.edge.incoming import (
     BodyBudget,
     BodyLimits,
+    BodyTimer,
     Message,
     Receive,
     decoded_path,
@@ -30,7 +32,7 @@ from wallet.api.edge.incoming import (
 from wallet.api.edge.trail_records import audit_record_of, refused_record_of
 from wallet.api.metrics import Metrics
 from wallet.domain.identifiers import RequestId, WalletId
-from wallet.runtime.logs import log_event
+from wallet.runtime.logs import log_struct
 from wallet.trail.buffer import AuditBuffer
 from wallet.trail.records import AuditRow
 
@@ -41,6 +43,19 @@ MayConcern = Callable[[WalletId | None, RequestId | None], bool]
 _BODY_WAS_READ: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
 PATH_LENGTH_LOGGED_MAX: Final = 200
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
+
+
+class _RequestLine(msgspec.Struct, omit_defaults=True):
+    """The fields of a request's line in the log. Those that are None are left out."""
+
+    method: str
+    path: str
+    status: int
+    ms: float
+    client: str
+    wallet_id: WalletId | None = None
+    request_id: RequestId | None = None
+    correlation_id: str | None = None
 
 
 class Edge:
@@ -61,6 +76,7 @@ class Edge:
         self._may_concern = may_concern
         self._logs_requests = logs_requests
         self._budget = BodyBudget(limits.bodies_bytes_max)
+        self._timer = BodyTimer(limits.body_seconds_max)
         self._metrics = metrics
         self._audit_buffer = audit_buffer
         self._trusted_proxies = trusted_proxies
@@ -80,7 +96,7 @@ class Edge:
         exchange.request_id = key_in_header(exchange)
         reply = _Reply(exchange, send)
         try:
-            await receive_body(exchange, receive, self._limits, self._budget)
+            await receive_body(exchange, receive, self._limits, budget=self._budget, timer=self._timer)
             _prepare(scope, exchange)
             await self.routes(scope, _body_was_read, reply.send)
         except Refused as refused:
@@ -108,18 +124,17 @@ class Edge:
         if exchange.method == "POST" and not exchange.is_audited:
             self._audit(exchange, reply)
         if self._logs_requests or reply.status >= 500:
-            log_event(
-                "warning" if reply.status >= 500 else "info",
-                "request",
-                method=exchange.method,
-                path=exchange.raw_path[:PATH_LENGTH_LOGGED_MAX].decode("latin-1"),
-                status=reply.status,
-                ms=round(seconds * 1000, 3),
-                client=exchange.client_ip,
-                wallet_id=exchange.wallet_id,
-                request_id=exchange.request_id,
-                correlation_id=exchange.correlation_id,
+            line = _RequestLine(
+                exchange.method,
+                exchange.raw_path[:PATH_LENGTH_LOGGED_MAX].decode("latin-1"),
+                reply.status,
+                round(seconds * 1000, 3),
+                exchange.client_ip,
+                exchange.wallet_id,
+                exchange.request_id,
+                exchange.correlation_id,
             )
+            log_struct("warning" if reply.status >= 500 else "info", "request", line)
 
     def _audit(self, exchange: Exchange, reply: "_Reply") -> None:
         if reply.status < 500:

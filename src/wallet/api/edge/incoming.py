@@ -62,9 +62,11 @@ class BodyBudget:
 
     def reserve(self, exchange: Exchange, size: int) -> None:
         """Reserve more bytes for a request. Raises Refused where they are not free."""
-        self.expect(exchange, size)
+        used_by_client = self._used_by_client.get(exchange.client_ip, 0) + size
+        if used_by_client > self._client_bytes_max or self._used + size > self._bytes_max:
+            self.expect(exchange, size)
         self._used += size
-        self._used_by_client[exchange.client_ip] = self._used_by_client.get(exchange.client_ip, 0) + size
+        self._used_by_client[exchange.client_ip] = used_by_client
         exchange.reserved_bytes += size
 
     def release(self, exchange: Exchange) -> None:
@@ -82,7 +84,47 @@ def _budget_used(reason: str) -> Refused:
     return Refused(Code.NOT_EXECUTED, f"The service is busy: {reason}. {ATTEMPT_HAD_NO_EFFECT}", headers=CLOSE)
 
 
-async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits, budget: BodyBudget) -> None:
+class BodyTimer:
+    """Ends the reading of bodies that take too long.
+
+    One timer of the event loop serves all requests, as all may take equally long: the first to begin is the first to
+    be late. asyncio.timeout would set a timer for each, which costs 3 % of a deposit.
+    """
+
+    def __init__(self, seconds_max: float) -> None:
+        self._seconds_max = seconds_max
+        self._began_at: dict[asyncio.Task[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> asyncio.Task[Any]:
+        """The current task begins to read a body; if that takes too long, it is cancelled. Returns the task."""
+        task = asyncio.current_task()
+        assert task is not None, "a request is served by a task"
+        loop = asyncio.get_running_loop()
+        self._began_at[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds_max, self._cancel_late)
+        return task
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """A task reads no longer. Returns whether this timer, and nobody else, has cancelled it."""
+        return self._began_at.pop(task, None) is None and task.uncancel() == 0
+
+    def _cancel_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for task, began_at in [*self._began_at.items()]:
+            seconds_left = began_at + self._seconds_max - loop.time()
+            if seconds_left > 0:
+                self._timer = loop.call_later(seconds_left, self._cancel_late)
+                return
+            del self._began_at[task]
+            task.cancel()
+
+
+async def receive_body(
+    exchange: Exchange, receive: Receive, limits: BodyLimits, *, budget: BodyBudget, timer: BodyTimer
+) -> None:
     """Read the request's body into the exchange.
 
     Raises Refused: 413, 408, 503 where the budget is used up, or 400 for a body that breaks off.
@@ -90,24 +132,30 @@ async def receive_body(exchange: Exchange, receive: Receive, limits: BodyLimits,
     declared = exchange.headers.get("content-length")
     if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
         return
-    length = int(declared) if declared is not None and declared.isdecimal() else None
+    length = None if declared is None else int(declared)
     bytes_max = limits.bytes_max_of(exchange.raw_path)
     if length is not None and length > bytes_max and "expect" in exchange.headers:
         # The client waits for a word before it sends: nothing to drain, and the word is no.
         raise _too_large(bytes_max)
     if length is not None:
         budget.expect(exchange, min(length, bytes_max))
+    task = timer.begin()
     try:
-        async with asyncio.timeout(limits.body_seconds_max):
-            await _receive_chunks(
-                exchange, receive, length, budget, kept_max=bytes_max, read_max=bytes_max + limits.drained_bytes_max
-            )
-    except TimeoutError:
+        await _receive_chunks(
+            exchange, receive, length, budget, kept_max=bytes_max, read_max=bytes_max + limits.drained_bytes_max
+        )
+    except asyncio.CancelledError:
+        if not timer.end(task):
+            raise
         raise Refused(
             Code.REQUEST_TIMEOUT,
             f"The body did not arrive within {limits.body_seconds_max:g} seconds; nothing was done.",
             headers=CLOSE,
         ) from None
+    except BaseException:
+        timer.end(task)
+        raise
+    timer.end(task)
     if exchange.body_length > bytes_max:
         raise _too_large(bytes_max)
 

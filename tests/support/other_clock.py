@@ -1,0 +1,19 @@
+"""A PostgreSQL whose clock is wrong."""
+
+import asyncpg
+
+
+async def set_clock(database_url: str, difference: str) -> None:
+    """Let new sessions of this database see a clock that differs; no other function and no other clock is changed.
+
+    Sessions that began after the first call see each later change at once.
+    """
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("create schema if not exists other_clock")
+    await connection.execute(
+        "create or replace function other_clock.clock_timestamp() returns timestamptz language sql volatile"
+        f" as $$ select pg_catalog.clock_timestamp() + interval '{difference}' $$"
+    )
+    database = await connection.fetchval("select current_database()")
+    await connection.execute(f'alter database "{database}" set search_path = other_clock, pg_catalog, public')
+    await connection.close()
