@@ -10,13 +10,13 @@ from wallet.api.app import create_app
 from wallet.api.contract import openapi
 from wallet.api.contract.answers import RENDER
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
-from wallet.api.metrics import Metrics
 from wallet.api.routes.swagger import SwaggerMissing
 from wallet.integrity.monitor.monitor import run_auditor
-from wallet.ledger.ledger import LANE_COUNT, SHARED_LANE_COUNT, Ledger
+from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import open_audit_buffer
 from wallet.worker.process import run_worker as handle_events
@@ -61,8 +61,9 @@ async def run_api(
             lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
             clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
-        metrics = Metrics(queue_depth=lambda: ledger.waiting_count, process_number=process_number)
-        async with open_audit_buffer(background, metrics.count_audit_losses) as audit_buffer:
+        metrics = Metrics("api", process_number=process_number)
+        metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
+        async with open_audit_buffer(background, metrics) as audit_buffer:
             app = create_app(
                 ledger=ledger,
                 may_concern=ledger.may_concern,

@@ -102,7 +102,7 @@ async def test_random_operations_over_both_leave_right_books_and_true_metrics(st
     for series, value in posts.items():
         answered[int(re.findall(r'status="(\d+)"', series)[0])] += int(value)
     assert answered == statuses
-    assert (metrics["wallet_api_processes"], metrics["wallet_audit_rows_lost_total"]) == (2, 0)
+    assert (metrics["wallet_api_processes"], metrics["wallet_trail_rows_lost_total"]) == (2, 0)
     await eventually(lambda: workers.parent.metrics()["wallet_ledger_queue_depth"] == 0)
     assert "process_cpu_seconds_total" not in metrics
 

@@ -309,5 +309,5 @@ async def test_metrics_count_requests_by_route_and_status(database_url: str) -> 
     assert 'seconds_count{method="POST",route="/wallet/{wallet_id}/deposit",status="201"} 2.0' in metrics
     assert 'seconds_count{method="POST",route="/wallet/{wallet_id}/deposit",status="400"} 1.0' in metrics
     assert 'seconds_count{method="GET",route="unmatched",status="404"} 1.0' in metrics
-    assert "wallet_audit_rows_lost_total 0.0" in metrics
+    assert "wallet_trail_rows_lost_total 0.0" in metrics
     assert "wallet_ledger_queue_depth 0.0" in metrics

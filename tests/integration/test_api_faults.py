@@ -25,7 +25,7 @@ from wallet.trail.buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
 from wallet.trail.records import AuditRecord
 
 DEPOSIT = "/wallet/alice/deposit"
-LOST = "wallet_audit_rows_lost_total"
+LOST = "wallet_trail_rows_lost_total"
 BODY = '{"amount":"1","requestId":"key"}'
 
 

@@ -66,7 +66,7 @@ async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(b
         assert "Is a worker running?" in found["warnings"][0]["detail"]
         assert found["incremental"]["ageSeconds"] is None
         assert {check["status"] for check in found["checks"]} == {"unproved"}
-        assert (await metrics_of(api))["wallet_audit_look_age_seconds"] == float("inf")
+        assert (await metrics_of(api))["wallet_integrity_check_age_seconds"] == float("inf")
 
 
 async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(database_url: str) -> None:
@@ -144,8 +144,8 @@ async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
     assert found["incremental"]["behindBatches"] == 0
     assert found["fullPass"]["durationSeconds"] > 0
     assert found["fullPass"]["underWay"] is None
-    assert metrics["wallet_audit_status"] == 0
-    assert metrics["wallet_audit_look_age_seconds"] < 60
+    assert metrics["wallet_integrity_status"] == 0
+    assert metrics["wallet_integrity_check_age_seconds"] < 60
     assert metrics["wallet_money_in_flight"] == 0
 
 
@@ -162,9 +162,9 @@ async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics
     assert faults["balance"]["row"] == "wallet alice"
     assert faults["balance"]["expected"].startswith("balance 35.0000")
     assert "wallet verify" in faults["balance"]["detail"]
-    assert 'wallet_audit_faults{check="balance",invariant="I2"} 1.0' in text
-    assert 'wallet_audit_faults{check="versions",invariant="I3"} 0.0' in text
-    assert "wallet_audit_status 2.0" in text
+    assert 'wallet_integrity_faults{check="balance",invariant="I2"} 1.0' in text
+    assert 'wallet_integrity_faults{check="versions",invariant="I3"} 0.0' in text
+    assert "wallet_integrity_status 2.0" in text
 
 
 async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> None:
@@ -289,14 +289,14 @@ async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
     url = own_postgres_server.create_database()
     async with running_api(url) as api:
         await status_becomes(api, "starting")
-        assert (await metrics_of(api))["wallet_audit_status"] == -1
+        assert (await metrics_of(api))["wallet_integrity_status"] == -1
         await asyncio.to_thread(own_postgres_server.stop)
 
         async def is_away() -> bool:
             answer = await api.get("/audit")
             assert answer.status == 503
             assert answer.json["code"] == "unavailable"
-            assert "wallet_audit_status" not in await metrics_of(api)
+            assert "wallet_integrity_status" not in await metrics_of(api)
             return True
 
         await eventually(is_away)

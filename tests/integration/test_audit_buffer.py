@@ -8,13 +8,13 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from tests.support.waiting import eventually
-from wallet.api.metrics import Metrics
 from wallet.domain.identifiers import ApiAuditId
 from wallet.postgres.connections import open_pool
+from wallet.runtime.metrics import Metrics
 from wallet.trail.buffer import AuditBuffer
 from wallet.trail.records import AuditRecord, AuditRow
 
-LOST = "wallet_audit_rows_lost_total"
+LOST = "wallet_trail_rows_lost_total"
 
 
 def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None) -> AuditRow:
@@ -38,7 +38,7 @@ def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None)
 @asynccontextmanager
 async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
     async with open_pool(database_url, application_name="test audit", size_max=1) as pool:
-        buffer = AuditBuffer(pool, metrics.count_audit_losses, held_seconds=0.2)
+        buffer = AuditBuffer(pool, metrics, held_seconds=0.2)
         writer = asyncio.create_task(buffer.run())
         try:
             yield buffer
@@ -61,7 +61,7 @@ async def has_bodies(database_url: str, expected: set[str]) -> bool:
 
 
 async def test_a_row_that_the_database_refuses_is_lost_alone(database_url: str) -> None:
-    metrics = Metrics()
+    metrics = Metrics("api")
     async with writing(database_url, metrics) as buffer:
         for body in ("first", "a NUL: \x00", "last"):
             buffer.add(row(body))
@@ -72,7 +72,7 @@ async def test_a_row_that_the_database_refuses_is_lost_alone(database_url: str) 
 
 
 async def test_a_row_held_back_is_written_later_and_only_if_no_other_came_first(database_url: str) -> None:
-    metrics = Metrics()
+    metrics = Metrics("api")
     shared = ApiAuditId(uuid7())
     async with writing(database_url, metrics) as buffer:
         buffer.add_held_back(row("unknown", 503, api_audit_id=shared))
@@ -83,7 +83,7 @@ async def test_a_row_held_back_is_written_later_and_only_if_no_other_came_first(
 
 
 async def test_what_can_not_be_written_before_the_end_is_counted_as_lost() -> None:
-    metrics = Metrics()
+    metrics = Metrics("api")
     async with writing("postgresql://nobody@127.0.0.1:1/none", metrics) as buffer:
         buffer.add(row("one"))
         buffer.add_held_back(row("two"))

@@ -56,7 +56,7 @@ async def test_a_flood_of_refused_posts_takes_no_row_of_another_client_and_littl
 
     async def is_accounted_for() -> bool:
         [(count,)] = await fetch(database_url, ROWS, "127.0.0.2")
-        assert count + api.metrics()["wallet_audit_rows_lost_total"] == FLOOD
+        assert count + api.metrics()["wallet_trail_rows_lost_total"] == FLOOD
         return True
 
     await eventually(is_accounted_for, within=10, every=0.5)

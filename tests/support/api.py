@@ -10,10 +10,10 @@ from wallet.api.app import create_app
 from wallet.api.contract.answers import RENDER
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import ServerLimits, serve
-from wallet.api.metrics import Metrics
 from wallet.api.routes.movements import Executes
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import AuditBuffer, open_audit_buffer
 
@@ -82,8 +82,8 @@ async def running_api(
             render=RENDER,
             clock_difference_max_seconds=configured.clock_difference_max_seconds,
         )
-        metrics = Metrics(queue_depth=lambda: ledger.waiting_count)
-        async with open_audit_buffer(pool, metrics.count_audit_losses) as audit_buffer:
+        metrics = Metrics("api")
+        async with open_audit_buffer(pool, metrics) as audit_buffer:
             app = create_app(
                 ledger=around_ledger(ledger),
                 may_concern=ledger.may_concern,

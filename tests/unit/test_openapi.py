@@ -11,8 +11,8 @@ import pytest
 from wallet.api.app import create_app
 from wallet.api.contract.openapi import document
 from wallet.api.contract.problems import KINDS, Code
-from wallet.api.metrics import Metrics
 from wallet.domain.events import SIGNS
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import AuditBuffer
 from wallet.version import version
@@ -45,7 +45,7 @@ def documented_codes(operation: dict[str, Any]) -> set[str]:
 
 
 def test_every_route_served_is_documented_and_every_route_documented_is_served() -> None:
-    metrics = Metrics()
+    metrics = Metrics("api")
     settings = Settings.model_validate({"database_url": "postgresql://nowhere/none"})
     pool: Any = None
     edge = create_app(
@@ -53,7 +53,7 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
         may_concern=pool,
         pool=pool,
         health_pool=pool,
-        audit_buffer=AuditBuffer(pool, metrics.count_audit_losses),
+        audit_buffer=AuditBuffer(pool, metrics),
         metrics=metrics,
         settings=settings,
     )

@@ -11,7 +11,6 @@ from wallet.api.contract.query import read_parameters
 from wallet.api.edge.asgi import Edge, MayConcern
 from wallet.api.edge.exchange import exchange_of
 from wallet.api.edge.incoming import BULK_PATH, BodyLimits
-from wallet.api.metrics import Metrics
 from wallet.api.routes.bulk import Operations
 from wallet.api.routes.health import Health
 from wallet.api.routes.integrity import AuditPage, Audits
@@ -20,6 +19,7 @@ from wallet.api.routes.pages import Alive, Document, Home, MetricsPage, Ready, S
 from wallet.api.routes.reads import Histories, Stats, Wallets
 from wallet.api.routes.swagger import load_assets
 from wallet.postgres.connections import Pool
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import AuditBuffer
 

@@ -1,4 +1,4 @@
-"""The auditor's report as metrics.
+"""The report of the integrity monitor as metrics.
 
 They are read from the database, the same for every process: so they are collected at each scrape by the process that
 is asked, and never summed over the processes of a port. Where the database can't be read they are left out.
@@ -16,8 +16,8 @@ from wallet.api.contract.integrity_schemas import AuditResponse
 _STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
 
 
-class AuditCollector(Collector):
-    """Gives the report that it was shown last."""
+class IntegrityCollector(Collector):
+    """Returns the report that it was given last."""
 
     def __init__(self) -> None:
         self.report: AuditResponse | None = None
@@ -28,23 +28,27 @@ class AuditCollector(Collector):
         if report is None:
             return
         yield _gauge(
-            "wallet_audit_status",
+            "wallet_integrity_status",
             "0 clean, 1 behind, 2 broken, -1 not everything was checked once.",
             _STATUS[report.status],
         )
-        faults = GaugeMetricFamily("wallet_audit_faults", "Rows that break a promise.", labels=("check", "invariant"))
+        faults = GaugeMetricFamily(
+            "wallet_integrity_faults", "Rows that break a promise.", labels=("check", "invariant")
+        )
         for check in report.checks:
             faults.add_metric((check.name, check.invariant), check.faults)
         yield faults
         look, full = report.incremental.age_seconds, report.full_pass
-        yield _gauge("wallet_audit_look_age_seconds", "Since the last look at what changed.", _or_never(look))
+        yield _gauge("wallet_integrity_check_age_seconds", "Since the last check of what changed.", _or_never(look))
         yield _gauge(
-            "wallet_audit_full_pass_age_seconds",
-            "Since the last whole pass over everything began.",
+            "wallet_integrity_full_check_age_seconds",
+            "Since the last check of everything began.",
             _or_never(full.age_seconds),
         )
-        yield _gauge("wallet_audit_full_pass_duration_seconds", "How long it took.", _or_never(full.duration_seconds))
-        yield _gauge("wallet_audit_behind_batches", "Batches sealed since.", report.incremental.behind_batches)
+        yield _gauge(
+            "wallet_integrity_full_check_duration_seconds", "How long it took.", _or_never(full.duration_seconds)
+        )
+        yield _gauge("wallet_integrity_behind_batches", "Batches sealed since.", report.incremental.behind_batches)
         yield _gauge(
             "wallet_oldest_unsealed_seconds",
             "How long the oldest event without a place in the journal has waited.",
@@ -61,7 +65,7 @@ class AuditCollector(Collector):
         yield _gauge("wallet_dead_letters_open", "Dead letters to be decided about.", report.dead_letters_open)
         yield _gauge(
             "wallet_money_in_flight",
-            "Debited, and not yet credited or returned; rounded, `GET /audit` has it exactly.",
+            "Debited, and not yet credited or returned; rounded, `GET /integrity` has it exactly.",
             float(report.conservation.in_flight),
         )
 

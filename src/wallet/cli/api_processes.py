@@ -23,9 +23,9 @@ from typing import Final
 
 from wallet.api.edge.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
 from wallet.api.edge.server import held_port, is_listened_on
-from wallet.api.metrics import DIRECTORY_VARIABLE, forget_process
 from wallet.cli.children import CannotStart, Child, is_set_within, running
 from wallet.cli.errands import EXIT_WRONG_CALL
+from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
 
 PROCESSES_MAX: Final = 64
 """Far beyond what one PostgreSQL can feed; each has connections of its own to it."""

@@ -13,7 +13,7 @@ the true status. Such a row is held back until that can no longer happen; the ro
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +23,7 @@ import structlog
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import Failure, failure_of
 from wallet.runtime.loop import Pace
+from wallet.runtime.metrics import Counter, Metrics
 from wallet.trail.records import AuditRow, insert_audit_rows
 
 BUFFER_ROWS_MAX: Final = 1000
@@ -39,6 +40,11 @@ PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 5.0
 HELD_SECONDS: Final = 60.0
 """How long a row of an unknown outcome is held back; no batch is tried for that long."""
+LOST_ROWS: Final = Counter(
+    "wallet_trail_rows_lost",
+    "Rows of the audit trail that could not be written, of POSTs that moved nothing.",
+    process="api",
+)
 
 _log = structlog.get_logger("wallet.api.edge.trail_records")
 
@@ -118,11 +124,9 @@ class RefusedRows:
 class AuditBuffer:
     """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
 
-    def __init__(
-        self, pool: Pool, count_lost_rows: Callable[[int], None], *, held_seconds: float = HELD_SECONDS
-    ) -> None:
+    def __init__(self, pool: Pool, metrics: Metrics, *, held_seconds: float = HELD_SECONDS) -> None:
         self._pool = pool
-        self._count_lost_rows = count_lost_rows
+        self._metrics = metrics
         self._held_seconds = held_seconds
         self._waiting: deque[AuditRow] = deque()
         self._refused = RefusedRows()
@@ -140,7 +144,7 @@ class AuditBuffer:
         """Keep a row of a refused request to be written soon, within the budget of such rows."""
         lost = self._refused.add(row, asyncio.get_running_loop().time())
         if lost:
-            self._count_lost_rows(lost)
+            self._metrics.add(LOST_ROWS, lost)
         self._has_rows.set()
 
     def add_held_back(self, row: AuditRow) -> None:
@@ -182,7 +186,7 @@ class AuditBuffer:
     def _has_room(self) -> bool:
         has_room = len(self._waiting) + len(self._held) < BUFFER_ROWS_MAX
         if not has_room:
-            self._count_lost_rows(1)
+            self._metrics.add(LOST_ROWS, 1)
         return has_room
 
     def _release_oldest(self) -> None:
@@ -236,14 +240,14 @@ class AuditBuffer:
             self._has_rows.clear()
 
     def _lose(self, count: int, reason: str) -> None:
-        self._count_lost_rows(count)
+        self._metrics.add(LOST_ROWS, count)
         _log.error("audit_rows_lost", count=count, reason=reason)
 
 
 @asynccontextmanager
-async def open_audit_buffer(pool: Pool, count_lost_rows: Callable[[int], None]) -> AsyncIterator[AuditBuffer]:
+async def open_audit_buffer(pool: Pool, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
     """An audit buffer that writes in the background, and is flushed at the end."""
-    buffer = AuditBuffer(pool, count_lost_rows)
+    buffer = AuditBuffer(pool, metrics)
     writer = asyncio.create_task(buffer.run(), name="audit buffer")
     try:
         yield buffer

@@ -33,8 +33,8 @@ from wallet.api.contract.schemas import (
     WalletIdText,
     WalletResponse,
 )
-from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.domain.identifiers import ID_PATTERN
+from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ from wallet.api.edge.incoming import (
     wallet_of_path,
 )
 from wallet.api.edge.trail_records import audit_record_of, refused_record_of
-from wallet.api.metrics import Metrics
 from wallet.domain.identifiers import RequestId, WalletId
 from wallet.runtime.logs import log_struct
+from wallet.runtime.metrics import Histogram, Metrics
 from wallet.trail.buffer import AuditBuffer
 from wallet.trail.records import AuditRow
 
@@ -42,6 +42,14 @@ MayConcern = Callable[[WalletId | None, RequestId | None], bool]
 
 _BODY_WAS_READ: Final[Message] = {"type": "http.request", "body": b"", "more_body": False}
 PATH_LENGTH_LOGGED_MAX: Final = 200
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
+REQUEST_SECONDS: Final = Histogram(
+    "wallet_http_request_seconds",
+    "Time from the first byte of a request to the last of its answer; its count is that of the requests.",
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    process="api",
+    labels=("method", "route", "status"),
+)
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -120,7 +128,8 @@ class Edge:
         return refused
 
     def _finish(self, exchange: Exchange, reply: "_Reply", seconds: float) -> None:
-        self._metrics.count_request(exchange.method, exchange.route, reply.status, seconds)
+        method = exchange.method if exchange.method in _METHODS else "other"
+        self._metrics.observe(REQUEST_SECONDS, seconds, method, exchange.route, str(reply.status))
         if exchange.method == "POST" and not exchange.is_audited:
             self._audit(exchange, reply)
         if self._logs_requests or reply.status >= 500:

@@ -11,14 +11,15 @@ import msgspec
 from wallet.api.contract.problems import Code, FieldError, Refused
 from wallet.api.contract.schemas import JSON, AliveResponse, ReadyResponse
 from wallet.api.edge.exchange import exchange_of
-from wallet.api.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from wallet.api.metrics import Metrics
+from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.api.routes.health import Health
 from wallet.api.routes.integrity import Audits
 from wallet.api.routes.shared import Shared
 from wallet.api.routes.static_files import StaticFile
 from wallet.api.routes.swagger import Asset, page_headers
 from wallet.queries.reading import ReadFailed
+from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from wallet.runtime.metrics import Metrics
 
 _REVALIDATE: Final = "no-cache"
 _KEEP_AN_HOUR: Final = "max-age=3600"
@@ -65,6 +66,8 @@ class MetricsPage:
     def __init__(self, metrics: Metrics, audits: Audits) -> None:
         self._metrics = metrics
         self._audits = audits
+        self._integrity = IntegrityCollector()
+        metrics.register(self._integrity)
         self._text = Shared(self._render, seconds=METRICS_SECONDS)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -77,9 +80,9 @@ class MetricsPage:
     async def _render(self) -> bytes:
         try:
             async with asyncio.timeout(AUDIT_SECONDS_MAX):
-                self._metrics.show_audit(await self._audits.report())
+                self._integrity.report = await self._audits.report()
         except (ReadFailed, TimeoutError):
-            self._metrics.show_audit(None)
+            self._integrity.report = None
         return self._metrics.render()
 
 

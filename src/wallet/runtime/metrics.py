@@ -1,0 +1,180 @@
+"""Metrics: each is declared once, in the file that counts it, and belongs to one sort of process.
+
+    SEALED: Final = Counter("wallet_relay_batches_sealed", "Batches that were given a position.", process="relay")
+    metrics.add(SEALED, 3)
+
+Where several processes share a port, each writes its numbers to a file that the others read, and any of them answers a
+scrape for all: counts are sums over every process that has run, gauges over those that run. What the library knows
+only of one process (`process_…`, `python_gc_…`) is left out there.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Final, Literal, assert_never
+
+import prometheus_client as library
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.values import MultiProcessValue
+
+ProcessKind = Literal["api", "relay", "worker"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where processes that share a port keep the files; the library's own name for it."""
+CURRENT_SECONDS: Final = 1.0
+"""How old a gauge of another process may be at a scrape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """Something that is counted; Prometheus adds `_total` to its name."""
+
+    name: str
+    documentation: str
+    _: KW_ONLY
+    process: ProcessKind
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _declared.append(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Gauge:
+    """A value that goes up and down."""
+
+    name: str
+    documentation: str
+    _: KW_ONLY
+    process: ProcessKind
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _declared.append(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """A distribution, counted in buckets up to these values."""
+
+    name: str
+    documentation: str
+    buckets: tuple[float, ...]
+    _: KW_ONLY
+    process: ProcessKind
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _declared.append(self)
+
+
+Metric = Counter | Gauge | Histogram
+_declared: Final[list[Metric]] = []
+
+_PROCESSES: Final = Gauge("wallet_api_processes", "Processes that serve this port.", process="api")
+
+
+class Metrics:
+    """The values of the metrics of one process."""
+
+    def __init__(self, process: ProcessKind, *, process_number: int | None = None) -> None:
+        """With a number it is one of several processes that share a port."""
+        # A second series for each metric, with the time when it began, doubles a scrape and helps nobody.
+        library.disable_created_metrics()  # type: ignore[no-untyped-call] # the library types most, not this
+        self._registry = library.CollectorRegistry()
+        self._is_shared = process_number is not None
+        if process_number is None:
+            own = self._registry
+            ProcessCollector(registry=own)
+            PlatformCollector(registry=own)
+            GCCollector(registry=own)
+        else:
+            _share_values(process_number)
+            # What is scraped comes from the files of all processes; what is counted goes to our own file.
+            own = library.CollectorRegistry()
+            PlatformCollector(registry=self._registry)
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        self._counters: dict[Counter, library.Counter] = {}
+        self._gauges: dict[Gauge, library.Gauge] = {}
+        self._histograms: dict[Histogram, library.Histogram] = {}
+        self._observers: dict[tuple[Histogram, tuple[str, ...]], library.Histogram] = {}
+        self._asked: dict[Gauge, Callable[[], float]] = {}
+        for declared in _declared:
+            if declared.process == process:
+                self._create(declared, own)
+        if process == "api":
+            self.set(_PROCESSES, 1)
+
+    def add(self, counter: Counter, amount: float = 1, *labels: str) -> None:
+        """Count something."""
+        made = self._counters[counter]
+        (made.labels(*labels) if labels else made).inc(amount)
+
+    def set(self, gauge: Gauge, value: float) -> None:
+        """Change a value."""
+        self._gauges[gauge].set(value)
+
+    def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Ask for a value at each scrape, or every second in one of several processes."""
+        self._asked[gauge] = value
+
+    def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
+        """Count a value of a distribution."""
+        # Finding a child by its labels costs more than the observation itself; there are few, so they are kept.
+        child = self._observers.get((histogram, labels))
+        if child is None:
+            made = self._histograms[histogram]
+            child = self._observers[histogram, labels] = made.labels(*labels) if labels else made
+        child.observe(value)
+
+    def register(self, collector: Collector) -> None:
+        """Add series that are read elsewhere at each scrape, the same for every process of a port."""
+        self._registry.register(collector)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        self._ask_all()
+        return library.generate_latest(self._registry)
+
+    async def keep_current(self) -> None:
+        """Write down for the other processes, if there are any, what only this one can be asked; until cancelled."""
+        while self._is_shared:
+            self._ask_all()
+            await asyncio.sleep(CURRENT_SECONDS)
+
+    def _ask_all(self) -> None:
+        for gauge, value in self._asked.items():
+            self.set(gauge, value())
+
+    def _create(self, declared: Metric, registry: library.CollectorRegistry) -> None:
+        match declared:
+            case Counter(name, documentation):
+                self._counters[declared] = library.Counter(name, documentation, declared.labels, registry=registry)
+            case Gauge(name, documentation):
+                self._gauges[declared] = library.Gauge(
+                    name, documentation, declared.labels, registry=registry, multiprocess_mode="livesum"
+                )
+            case Histogram(name, documentation, buckets):
+                self._histograms[declared] = library.Histogram(
+                    name, documentation, declared.labels, buckets=buckets, registry=registry
+                )
+            case _:
+                assert_never(declared)
+
+
+def forget_process(directory: Path, process_number: int) -> None:
+    """Take out what was true of a process that ended; what it counted stays."""
+    mark_process_dead(process_number, directory)  # type: ignore[no-untyped-call]
+
+
+def _share_values(process_number: int) -> None:
+    # By our number rather than the process id, so that a process that is started again continues where its predecessor
+    # was: the files stay as many as the processes. The library reads the name of their directory from the environment.
+    library.values.ValueClass = MultiProcessValue(lambda: process_number)  # type: ignore[no-untyped-call]
