@@ -1,4 +1,4 @@
-"""The contracts as files: the HTTP api's OpenAPI document and a JSON Schema for each event."""
+"""Files that are written from the code: the contracts, and in a checkout the documents that list the settings."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,18 @@ import typer
 
 from wallet.bootstrap import openapi_document
 from wallet.domain.events import SCHEMA_VERSION
+from wallet.runtime.settings_documents import env_example, with_settings_table
 from wallet.wire.schemas import event_schemas
 
 
 def contracts(
     directory: Annotated[Path, typer.Argument(help="Where to write them.")] = Path("contracts"),
 ) -> None:
-    """Write the contracts: the OpenAPI document, and a JSON Schema for each event."""
-    changed = write_contracts(directory)
+    """Write the contracts: the OpenAPI document, and a JSON Schema for each event.
+
+    In a checkout, also write `.env.example` and the table of the settings in README.md.
+    """
+    changed = [*write_contracts(directory), *write_settings_documents(directory.absolute().parent)]
     for path in changed:
         typer.echo(f"written {path}")
     if not changed:
@@ -39,6 +43,22 @@ def write_contracts(directory: Path) -> list[Path]:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
+    return changed
+
+
+def settings_documents(root: Path) -> dict[Path, str]:
+    """Path → text of the documents that list the settings; empty where this is not a checkout."""
+    example, readme = root / ".env.example", root / "README.md"
+    if not example.exists() or not readme.exists():
+        return {}
+    return {example: env_example(), readme: with_settings_table(readme.read_text(encoding="utf-8"))}
+
+
+def write_settings_documents(root: Path) -> list[Path]:
+    """Write those that differ, and return them."""
+    changed = [path for path, text in settings_documents(root).items() if path.read_text(encoding="utf-8") != text]
+    for path in changed:
+        path.write_text(settings_documents(root)[path], encoding="utf-8")
     return changed
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from dotenv.parser import parse_stream
@@ -23,40 +23,131 @@ class InvalidSettings(Exception):
     """A setting is wrong: the message names it and what is wrong."""
 
 
+def _setting(group: str, description: str, *, example: str | None = None, **limits: Any) -> Any:
+    """The declaration of a setting: `.env.example` and the table of the README are written from it."""
+    examples = None if example is None else [example]
+    return Field(description=description, examples=examples, json_schema_extra={"group": group}, **limits)
+
+
 class Settings(BaseSettings):
     """Every setting with its default; names in the environment are the upper-case ones of `.env.example`."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    database_url: SecretStr | None = None
-    db_host: str | None = None
-    db_port: Annotated[int, Field(ge=1, le=65535)] = 5432
-    db_user: str = "wallet"
-    db_pass: SecretStr = SecretStr("wallet")
-    db_name: str = "wallet"
+    database_url: Annotated[
+        SecretStr | None,
+        _setting(
+            "PostgreSQL",
+            "Where the books are. The address may name several hosts, `@a:5432,b:5432/`: the one that takes writes is "
+            "used. Without it and DB_HOST, `wallet up` starts its own PostgreSQL.",
+            example="postgresql://wallet:wallet@localhost:5432/wallet",
+        ),
+    ] = None
+    db_host: Annotated[
+        str | None,
+        _setting(
+            "PostgreSQL", "The server, where DATABASE_URL is not set; the next four apply to it.", example="localhost"
+        ),
+    ] = None
+    db_port: Annotated[int, _setting("PostgreSQL", "The port of DB_HOST.", ge=1, le=65535)] = 5432
+    db_user: Annotated[str, _setting("PostgreSQL", "The user for DB_HOST.")] = "wallet"
+    db_pass: Annotated[SecretStr, _setting("PostgreSQL", "The password for DB_HOST.")] = SecretStr("wallet")
+    db_name: Annotated[
+        str, _setting("PostgreSQL", "The database on DB_HOST, or in the PostgreSQL that `wallet up` starts.")
+    ] = "wallet"
 
-    rabbitmq_url: SecretStr | None = None
-    rabbitmq_user: Annotated[str, Field(min_length=1)] = "guest"
-    rabbitmq_password: SecretStr = SecretStr("guest")
-    rabbitmq_exchange: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events"
-    rabbitmq_dlx: Annotated[str, Field(min_length=1, max_length=200)] = "wallet.events.dlx"
+    rabbitmq_url: Annotated[
+        SecretStr | None,
+        _setting(
+            "RabbitMQ",
+            "Where events are published. Without it, workers read them from the journal in PostgreSQL. The relay and "
+            "the workers may differ in it for a while.",
+            example="amqp://localhost:5672",
+        ),
+    ] = None
+    rabbitmq_user: Annotated[str, _setting("RabbitMQ", "The user, where RABBITMQ_URL names none.", min_length=1)] = (
+        "guest"
+    )
+    rabbitmq_password: Annotated[SecretStr, _setting("RabbitMQ", "The password, where RABBITMQ_URL names none.")] = (
+        SecretStr("guest")
+    )
+    rabbitmq_exchange: Annotated[
+        str, _setting("RabbitMQ", "The exchange of the events.", min_length=1, max_length=200)
+    ] = "wallet.events"
+    rabbitmq_dlx: Annotated[
+        str, _setting("RabbitMQ", "The exchange of the dead letters.", min_length=1, max_length=200)
+    ] = "wallet.events.dlx"
 
-    port: Annotated[int, Field(ge=0, le=65535)] = 3000
-    enable_swagger: bool = True
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    port: Annotated[int, _setting("HTTP", "The port of the api; 0 takes a free one.", ge=0, le=65535)] = 3000
+    enable_swagger: Annotated[bool, _setting("HTTP", "Whether `/docs` and `/api` are served.")] = True
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        NoDecode,
+        _setting(
+            "HTTP", "Networks of proxies whose X-Forwarded-For is believed, separated by commas.", example="10.0.0.0/8"
+        ),
+    ] = ()
+    request_deadline_seconds: Annotated[
+        float, _setting("HTTP", "A command that has not begun after this many seconds is answered 503.", gt=0, le=300)
+    ] = 10.0
+    clock_difference_max_seconds: Annotated[
+        float,
+        _setting(
+            "HTTP",
+            "No command is executed (503) while PostgreSQL's clock differs from the api's by more than this many "
+            "seconds.",
+            gt=0,
+            le=1e9,
+        ),
+    ] = 60.0
+    transfer_mode: Annotated[
+        Literal["auto", "stepwise"],
+        _setting(
+            "HTTP",
+            "`auto`: a transfer is one database transaction. `stepwise`: three, for a database that keeps each "
+            "transaction on one node.",
+        ),
+    ] = "auto"
 
-    log_dir: Path = Path("logs")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_requests: bool = True
+    admin_host: Annotated[str, _setting("Operation", "The address of the listener of ADMIN_PORT.")] = "127.0.0.1"
+    admin_port: Annotated[
+        int | None,
+        _setting(
+            "Operation",
+            "A second listener of each process, for /healthz, /readyz and /metrics. `wallet up` gives the relay the "
+            "next port and the worker the one after it. Off where it is not set.",
+            example="9100",
+            ge=1,
+            le=65535,
+        ),
+    ] = None
+    log_dir: Annotated[Path, _setting("Operation", "Where the log files are, JSON lines with mode 0640.")] = Path(
+        "logs"
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _setting("Operation", "The lowest level that is logged.")
+    ] = "info"
+    log_requests: Annotated[
+        bool, _setting("Operation", "Whether each request has a line in `api.log`, at level `info`.")
+    ] = True
 
-    fraud_large_withdrawal_threshold: Annotated[Decimal, Field(gt=0, le=AMOUNT_MAX)] = Decimal(10000)
-    fraud_rapid_withdrawal_count: Annotated[int, Field(ge=1, le=1000)] = 3
-    fraud_rapid_withdrawal_window_seconds: Annotated[int, Field(ge=1, le=86400)] = 60
+    fraud_large_withdrawal_threshold: Annotated[
+        Decimal, _setting("Fraud rules", "A withdrawal of this amount or more raises an alert.", gt=0, le=AMOUNT_MAX)
+    ] = Decimal(10000)
+    fraud_rapid_withdrawal_count: Annotated[
+        int,
+        _setting("Fraud rules", "This many withdrawals within the window, or more, raise an alert.", ge=1, le=1000),
+    ] = 3
+    fraud_rapid_withdrawal_window_seconds: Annotated[
+        int, _setting("Fraud rules", "The length of that window, in seconds.", ge=1, le=86400)
+    ] = 60
 
-    request_deadline_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
-    clock_difference_max_seconds: Annotated[float, Field(gt=0, le=1e9)] = 60.0
-    transfer_mode: Literal["auto", "stepwise"] = "auto"
-    wallet_failpoints: str = ""
+    wallet_failpoints: Annotated[
+        str,
+        _setting(
+            "Tests", "Where to fail on purpose: name=kill|stop|raise|delay:MS[@N], separated by commas. For tests only."
+        ),
+    ] = ""
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -65,7 +156,7 @@ class Settings(BaseSettings):
             return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("database_url", "rabbitmq_url", "db_host", mode="before")
+    @field_validator("database_url", "rabbitmq_url", "db_host", "admin_port", mode="before")
     @classmethod
     def _blank_is_absent(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value
