@@ -81,13 +81,17 @@ def test_one_process_alone_keeps_no_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) -> None:
+async def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) -> None:
     report = msgspec.convert(AUDITED, AuditResponse)
+
+    async def read() -> AuditResponse:
+        return report
+
     processes = [api_metrics(process_number=number) for number in (1, 2, 3)]
-    collectors = [IntegrityCollector() for _ in processes]
+    collectors = [IntegrityCollector(read) for _ in processes]
     for metrics, collector in zip(processes, collectors, strict=True):
-        metrics.register(collector)
-        collector.report = report
+        metrics.register(collector, collector.refresh)
+        await collector.refresh()
         lines = lines_of(metrics)
         assert 'wallet_integrity_faults{check="balance",invariant="I2"} 1.0' in lines
         assert "wallet_integrity_check_age_seconds 2.125" in lines

@@ -11,6 +11,7 @@ from wallet.api.contract.query import read_parameters
 from wallet.api.edge.asgi import Edge, MayConcern
 from wallet.api.edge.exchange import exchange_of
 from wallet.api.edge.incoming import BULK_PATH, BodyLimits
+from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.api.routes.bulk import Operations
 from wallet.api.routes.health import Health
 from wallet.api.routes.integrity import AuditPage, Audits
@@ -61,7 +62,9 @@ def create_app(
     app.add_route("/readyz", Ready(Health(health_pool)))
     audits = Audits(pool)
     app.add_route("/audit", AuditPage(audits))
-    app.add_route("/metrics", MetricsPage(metrics, audits))
+    integrity = IntegrityCollector(audits.report)
+    metrics.register(integrity, integrity.refresh)
+    app.add_route("/metrics", MetricsPage(metrics))
     contract = Document(document())
     app.add_route("/openapi.json", contract)
     app.add_route("/docs-json", contract)

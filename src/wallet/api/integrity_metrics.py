@@ -4,7 +4,8 @@ They are read from the database, the same for every process: so they are collect
 is asked, and never summed over the processes of a port. Where the database can't be read they are left out.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Final
 
@@ -12,15 +13,26 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.queries.reading import ReadFailed
 
+REFRESH_SECONDS_MAX: Final = 2.0
 _STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
 
 
 class IntegrityCollector(Collector):
-    """Returns the report that it was given last."""
+    """Returns the report that was read last; none where the database can't be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[], Awaitable[AuditResponse]]) -> None:
         self.report: AuditResponse | None = None
+        self._read = read
+
+    async def refresh(self) -> None:
+        """Read the report. A scrape waits no longer for the database than REFRESH_SECONDS_MAX."""
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS_MAX):
+                self.report = await self._read()
+        except (ReadFailed, TimeoutError):
+            self.report = None
 
     def collect(self) -> Iterator[Metric]:
         """The gauges of one scrape."""

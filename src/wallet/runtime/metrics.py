@@ -9,7 +9,7 @@ only of one process (`process_…`, `python_gc_…`) is left out there.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, assert_never
@@ -23,6 +23,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
+from wallet.runtime.shared import Shared
+
 ProcessKind = Literal["api", "relay", "worker"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -30,6 +32,8 @@ DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes that share a port keep the files; the library's own name for it."""
 CURRENT_SECONDS: Final = 1.0
 """How old a gauge of another process may be at a scrape."""
+TEXT_SECONDS: Final = 1.0
+"""A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,8 @@ class Metrics:
         self._histograms: dict[Histogram, library.Histogram] = {}
         self._observers: dict[tuple[Histogram, tuple[str, ...]], library.Histogram] = {}
         self._asked: dict[Gauge, Callable[[], float]] = {}
+        self._refreshers: list[Callable[[], Awaitable[None]]] = []
+        self._text = Shared(self._refresh_and_render, seconds=TEXT_SECONDS)
         for declared in _declared:
             if declared.process == process:
                 self._create(declared, own)
@@ -134,14 +140,24 @@ class Metrics:
             child = self._observers[histogram, labels] = made.labels(*labels) if labels else made
         child.observe(value)
 
-    def register(self, collector: Collector) -> None:
-        """Add series that are read elsewhere at each scrape, the same for every process of a port."""
+    def register(self, collector: Collector, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Add series that are read elsewhere, the same for every process of a port: `refresh` reads before a scrape."""
         self._registry.register(collector)
+        self._refreshers.append(refresh)
+
+    async def text(self) -> bytes:
+        """Everything in Prometheus' text format, at most TEXT_SECONDS old, however many ask."""
+        return await self._text.get()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         self._ask_all()
         return library.generate_latest(self._registry)
+
+    async def _refresh_and_render(self) -> bytes:
+        for refresh in self._refreshers:
+            await refresh()
+        return self.render()
 
     async def keep_current(self) -> None:
         """Write down for the other processes, if there are any, what only this one can be asked; until cancelled."""

@@ -1,6 +1,5 @@
 """The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,22 +10,14 @@ import msgspec
 from wallet.api.contract.problems import Code, FieldError, Refused
 from wallet.api.contract.schemas import JSON, AliveResponse, ReadyResponse
 from wallet.api.edge.exchange import exchange_of
-from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.api.routes.health import Health
-from wallet.api.routes.integrity import Audits
-from wallet.api.routes.shared import Shared
 from wallet.api.routes.static_files import StaticFile
 from wallet.api.routes.swagger import Asset, page_headers
-from wallet.queries.reading import ReadFailed
 from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from wallet.runtime.metrics import Metrics
 
 _REVALIDATE: Final = "no-cache"
 _KEEP_AN_HOUR: Final = "max-age=3600"
-METRICS_SECONDS: Final = 1.0
-"""A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
-AUDIT_SECONDS_MAX: Final = 2.0
-"""A scrape waits no longer for the database; what the processes counted themselves is told without it."""
 
 
 class Alive:
@@ -63,27 +54,15 @@ class Ready:
 class MetricsPage:
     """GET /metrics"""
 
-    def __init__(self, metrics: Metrics, audits: Audits) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._audits = audits
-        self._integrity = IntegrityCollector()
-        metrics.register(self._integrity)
-        self._text = Shared(self._render, seconds=METRICS_SECONDS)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Everything Prometheus scrapes."""
-        resp.data = await self._text.get()
+        resp.data = await self._metrics.text()
         resp.content_type = METRICS_CONTENT_TYPE
 
     on_head = on_get
-
-    async def _render(self) -> bytes:
-        try:
-            async with asyncio.timeout(AUDIT_SECONDS_MAX):
-                self._integrity.report = await self._audits.report()
-        except (ReadFailed, TimeoutError):
-            self._integrity.report = None
-        return self._metrics.render()
 
 
 class Home:
