@@ -1,21 +1,24 @@
 """Joins the parts into processes; the only place that knows all rooms."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 import structlog
 
+from wallet.api.admin import admin_listener
 from wallet.api.app import create_app
 from wallet.api.contract import openapi
 from wallet.api.contract.answers import RENDER
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
+from wallet.api.routes.health import Health
 from wallet.api.routes.swagger import SwaggerMissing
 from wallet.integrity.monitor.monitor import run_auditor
 from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
-from wallet.relay.relay import run_relay
+from wallet.relay.relay import run_relay as lead_and_seal
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import open_audit_buffer
@@ -62,17 +65,20 @@ async def run_api(
             clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
         metrics = Metrics("api", process_number=process_number)
+        readiness = Health(health)
         metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
         async with open_audit_buffer(background, metrics) as audit_buffer:
             app = create_app(
                 ledger=ledger,
                 may_concern=ledger.may_concern,
                 pool=reads,
-                health_pool=health,
+                health=readiness,
                 audit_buffer=audit_buffer,
                 metrics=metrics,
                 settings=settings,
             )
+            if process_number in (None, 1):
+                await stack.enter_async_context(admin_listener(settings, readiness, metrics))
             running = asyncio.create_task(ledger.run(), name="ledger")
             # A ledger that ended by itself can answer nobody: the process ends, to be started again.
             running.add_done_callback(lambda _task: stop.set())
@@ -94,8 +100,19 @@ async def run_api(
                 await running
 
 
+async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
+    """Seal and publish until `stop`. Raises one of CANNOT_RUN."""
+    async with _observed(settings, Metrics("relay")):
+        await lead_and_seal(settings, stop)
+
+
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Handle events, and audit the books beside it, until `stop`. Raises nothing but InvalidBrokerAddress."""
+    """Handle events, and audit the books beside it, until `stop`. Raises one of CANNOT_RUN."""
+    async with _observed(settings, Metrics("worker")):
+        await _handle_and_check(settings, stop)
+
+
+async def _handle_and_check(settings: Settings, stop: asyncio.Event) -> None:
     auditing = asyncio.create_task(run_auditor(settings.dsn, stop), name="auditor")
     try:
         await handle_events(settings, stop)
@@ -103,6 +120,19 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not stop.is_set():
             auditing.cancel()
         await asyncio.wait({auditing})
+
+
+@asynccontextmanager
+async def _observed(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    """While inside, a process that is not the api has its admin listener, if ADMIN_PORT is set."""
+    if settings.admin_port is None:
+        yield
+        return
+    async with (
+        open_pool(settings.dsn, application_name="wallet health", size_max=HEALTH_POOL_MAX) as pool,
+        admin_listener(settings, Health(pool), metrics),
+    ):
+        yield
 
 
 def openapi_document() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from wallet.api.app import create_app
 from wallet.api.contract.answers import RENDER
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import ServerLimits, serve
+from wallet.api.routes.health import Health
 from wallet.api.routes.movements import Executes
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
@@ -88,7 +89,7 @@ async def running_api(
                 ledger=around_ledger(ledger),
                 may_concern=ledger.may_concern,
                 pool=pool,
-                health_pool=pool,
+                health=Health(pool),
                 audit_buffer=audit_buffer,
                 metrics=metrics,
                 settings=configured,

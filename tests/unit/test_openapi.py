@@ -11,6 +11,7 @@ import pytest
 from wallet.api.app import create_app
 from wallet.api.contract.openapi import document
 from wallet.api.contract.problems import KINDS, Code
+from wallet.api.routes.health import Health
 from wallet.domain.events import SIGNS
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
@@ -52,7 +53,7 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
         ledger=pool,
         may_concern=pool,
         pool=pool,
-        health_pool=pool,
+        health=Health(pool),
         audit_buffer=AuditBuffer(pool, metrics),
         metrics=metrics,
         settings=settings,

@@ -32,7 +32,7 @@ def create_app(
     ledger: Executes,
     may_concern: MayConcern,
     pool: Pool,
-    health_pool: Pool,
+    health: Health,
     audit_buffer: AuditBuffer,
     metrics: Metrics,
     settings: Settings,
@@ -59,7 +59,7 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/history", Histories(pool))
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))
     app.add_route("/healthz", Alive())
-    app.add_route("/readyz", Ready(Health(health_pool)))
+    app.add_route("/readyz", Ready(health))
     audits = Audits(pool)
     app.add_route("/audit", AuditPage(audits))
     integrity = IntegrityCollector(audits.report)

@@ -12,7 +12,8 @@ from typing import Final
 
 import structlog
 
-from wallet.api.contract.schemas import CheckResult
+from wallet.api.contract.problems import Code, FieldError, Refused
+from wallet.api.contract.schemas import CheckResult, ReadyResponse
 from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
@@ -28,14 +29,9 @@ _log = structlog.get_logger("wallet.api.routes.health")
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """All checks; `is_ready` unless one failed."""
+    """All checks."""
 
     checks: Sequence[CheckResult]
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests can be served."""
-        return all(check.status != "failed" for check in self.checks)
 
     @property
     def is_degraded(self) -> bool:
@@ -118,3 +114,16 @@ class Health:
         if unpublished > BACKLOG_SECONDS_MAX:
             return CheckResult("relay", "degraded", f"events wait to be published; nothing is lost; {ages}")
         return CheckResult("relay", "ok", f"events leave; {ages}")
+
+
+async def ready_response(health: Health) -> ReadyResponse:
+    """Returns the answer that requests can be served. Raises Refused, naming what failed."""
+    readiness = await health.readiness()
+    failed = [check for check in readiness.checks if check.status == "failed"]
+    if failed:
+        raise Refused(
+            Code.NOT_READY,
+            "; ".join(f"{check.name}: {check.detail}" for check in failed),
+            errors=[FieldError(Code.NOT_READY, check.detail, check=check.name) for check in failed],
+        )
+    return ReadyResponse("degraded" if readiness.is_degraded else "ready", readiness.checks)

@@ -7,10 +7,10 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from wallet.api.contract.problems import Code, FieldError, Refused
-from wallet.api.contract.schemas import JSON, AliveResponse, ReadyResponse
+from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.schemas import JSON, AliveResponse
 from wallet.api.edge.exchange import exchange_of
-from wallet.api.routes.health import Health
+from wallet.api.routes.health import Health, ready_response
 from wallet.api.routes.static_files import StaticFile
 from wallet.api.routes.swagger import Asset, page_headers
 from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
@@ -38,15 +38,7 @@ class Ready:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Whether requests can be served; 503 names what failed."""
-        readiness = await self._health.readiness()
-        if not readiness.is_ready:
-            failed = [check for check in readiness.checks if check.status == "failed"]
-            raise Refused(
-                Code.NOT_READY,
-                "; ".join(f"{check.name}: {check.detail}" for check in failed),
-                errors=[FieldError(Code.NOT_READY, check.detail, check=check.name) for check in failed],
-            )
-        _answer(resp, ReadyResponse("degraded" if readiness.is_degraded else "ready", readiness.checks))
+        _answer(resp, await ready_response(self._health))
 
     on_head = on_get
 

@@ -1,0 +1,76 @@
+"""The admin listener of each process: probes and metrics on a port of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import Processes, WalletProcess
+from tests.support.reaper import Reaper
+from tests.support.waiting import eventually_blocking
+
+KINDS = ["api", "relay", "worker"]
+
+
+@pytest.fixture
+def processes(tmp_path: Path, reaper: Reaper) -> Iterator[Processes]:
+    running = Processes(tmp_path, reaper)
+    yield running
+    running.stop_all()
+
+
+def ask(port: int, path: str, method: str = "GET") -> httpx.Response:
+    return httpx.request(method, f"http://127.0.0.1:{port}{path}", trust_env=False)
+
+
+def started(processes: Processes, kind: str, database_url: str, port: int, **settings: str) -> WalletProcess:
+    process = processes.start(
+        kind, "--quiet", settings={"DATABASE_URL": database_url, "ADMIN_PORT": str(port), **settings}
+    )
+    processes.wait_until(process, lambda: "admin_ready" in process.logs())
+    return process
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_process_answers_probes_and_scrapes(kind: str, database_url: str, processes: Processes) -> None:
+    port = free_port()
+    started(processes, kind, database_url, port)
+    alive, ready, metrics = (ask(port, path) for path in ("/healthz", "/readyz", "/metrics"))
+    assert (alive.status_code, alive.json()["status"]) == (200, "alive")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert "process_resident_memory_bytes" in metrics.text
+    assert ("wallet_http_request_seconds" in metrics.text) is (kind == "api")
+    head = ask(port, "/readyz", "HEAD")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_database_the_process_is_alive_and_not_ready(kind: str, processes: Processes) -> None:
+    port = free_port()
+    started(processes, kind, "postgresql://nobody@127.0.0.1:1/none", port)
+    assert ask(port, "/healthz").status_code == 200
+    refused = ask(port, "/readyz")
+    assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+    assert ask(port, "/metrics").status_code == 200
+
+
+def test_it_takes_no_other_route_and_no_other_method(database_url: str, processes: Processes) -> None:
+    port = free_port()
+    started(processes, "relay", database_url, port)
+    assert ask(port, "/wallet/alice").json()["code"] == "route_not_found"
+    refused = ask(port, "/healthz", "POST")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_port_in_use_ends_the_process_with_a_line_that_names_it(
+    kind: str, database_url: str, processes: Processes
+) -> None:
+    port = free_port()
+    started(processes, "api", database_url, port)
+    other = processes.start(kind, "--quiet", settings={"DATABASE_URL": database_url, "ADMIN_PORT": str(port)})
+    eventually_blocking(lambda: other.exit_code is not None)
+    assert other.exit_code == 2
+    assert str(port) in other.output()
