@@ -1,5 +1,6 @@
 """The admin listener of each process: probes and metrics on a port of their own."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +75,15 @@ def test_a_port_in_use_ends_the_process_with_a_line_that_names_it(
     eventually_blocking(lambda: other.exit_code is not None)
     assert other.exit_code == 2
     assert str(port) in other.output()
+
+
+def test_up_gives_each_process_a_port(database_url: str, processes: Processes) -> None:
+    first = next(port for port in iter(free_port, None) if all(is_free(port + offset) for offset in range(3)))
+    processes.start_up(DATABASE_URL=database_url, ADMIN_PORT=str(first))
+    texts = [ask(first + offset, "/metrics").text for offset in range(3)]
+    assert ["wallet_http_request_seconds" in text for text in texts] == [True, False, False]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -47,11 +47,11 @@ async def run_up(
         dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir, settings))
         await _migrate(dsn)
         relay, worker, api = children = [
-            Child([*arguments, "--quiet"], name=arguments[0], environment={"DATABASE_URL": dsn})
-            for arguments in (
-                ["relay"],
-                ["worker"],
-                ["api", "--host", host, "--port", str(port), "--workers", str(api_workers)],
+            Child([*arguments, "--quiet"], name=arguments[0], environment=_environment(settings, dsn, admin_offset))
+            for admin_offset, arguments in (
+                (1, ["relay"]),
+                (2, ["worker"]),
+                (0, ["api", "--host", host, "--port", str(port), "--workers", str(api_workers)]),
             )
         ]
         for child in children:
@@ -68,6 +68,13 @@ async def run_up(
             await _run_until(stop, tail, quiet=quiet)
         typer.echo("stopping")
     typer.echo("stopped")
+
+
+def _environment(settings: Settings, dsn: str, admin_offset: int) -> dict[str, str]:
+    """What a child's environment has beside ours. The processes of one machine can't share ADMIN_PORT."""
+    if settings.admin_port is None:
+        return {"DATABASE_URL": dsn}
+    return {"DATABASE_URL": dsn, "ADMIN_PORT": str(settings.admin_port + admin_offset)}
 
 
 @asynccontextmanager
