@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,13 +15,6 @@ from wallet.ledger.answers import Answer
 from wallet.ledger.ledger import Ledger
 
 BOTH_MODES = pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
-
-
-CHOICES: list[Callable[[str, str, int, str], Command]] = [
-    lambda one, _two, amount, key: deposit(one, amount, key),
-    lambda one, _two, amount, key: withdraw(one, amount, key),
-    transfer,
-]
 
 
 async def send_all(ledger: Ledger, commands: Sequence[Command]) -> list[Answer]:

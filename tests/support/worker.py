@@ -177,7 +177,7 @@ class Wire:
     database_url: str
     rabbitmq_url: str | None
 
-    def worker(self) -> "AbstractAsyncContextManager[asyncio.Task[None]]":
+    def worker(self) -> AbstractAsyncContextManager[asyncio.Task[None]]:
         """A running worker on this transport."""
         return running_worker(self.database_url, self.rabbitmq_url)
 

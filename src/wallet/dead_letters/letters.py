@@ -19,7 +19,6 @@ from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_STORED_BYTES_MAX
 
 LetterId = NewType("LetterId", int)
-LETTER_ID_MAX: Final = 2**63 - 1
 
 _STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
 _LETTER_IDS: Final[str] = _STATEMENTS.letter_ids

@@ -48,11 +48,6 @@ class Kind:
     status: int
     title: str
 
-    @property
-    def may_succeed_later(self) -> bool:
-        """Whether the same request, sent again, may be answered otherwise."""
-        return self.status == 503
-
 
 KINDS: Final[Mapping[Code, Kind]] = {
     Code.WALLET_NOT_FOUND: Kind(404, "The wallet does not exist"),

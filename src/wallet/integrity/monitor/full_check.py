@@ -44,8 +44,6 @@ SLICE_SECONDS_MIN: Final = 0.25
 SLICE_SECONDS_MAX: Final = 1.0
 """How long a slice of the wallets should take: shorter ones grow, longer ones shrink."""
 
-STAGES: Final = ("totals", "wallets", "journal", "transfers", "trail", "projections")
-
 _log = structlog.get_logger()
 
 
