@@ -83,6 +83,8 @@ async def prove(
     database_url: str, histories: Sequence[History], running: Sequence[WalletProcess], heads: Path | None
 ) -> Proof:
     """Every check of every history, the books, and what `wallet verify` finds."""
+    # Without statistics the anti-joins of the proof take minutes over the tables of a busy experiment.
+    await fetch_value(database_url, "analyze")
     checks: list[Check] = []
     for history in histories:
         checks += check_history(await read_evidence(database_url, history), history.sums)

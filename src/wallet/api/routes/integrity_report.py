@@ -96,6 +96,8 @@ def _summary(reading: Reading, faults: list[AuditFault], warnings: list[AuditWar
     under_way = ", ".join(_under_way_now(reading))
     if under_way:
         return f"Every promise holds as far as it was checked; under way, and not overdue: {under_way}."
+    if reading.head_position == 0:
+        return "Nothing has been written yet, so there is nothing to check."
     return "Every promise holds, and nothing is behind."
 
 
