@@ -14,14 +14,14 @@ from wallet.api.contract.answers import RENDER
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.routes.health import Health
 from wallet.api.routes.swagger import SwaggerMissing
-from wallet.integrity.monitor.monitor import run_auditor
+from wallet.integrity.monitor.monitor import run_monitor
 from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay as lead_and_seal
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
-from wallet.trail.buffer import open_audit_buffer
+from wallet.trail.buffer import open_trail_buffer
 from wallet.worker.process import run_worker as handle_events
 
 __all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
@@ -67,13 +67,13 @@ async def run_api(
         metrics = Metrics("api", process_number=process_number)
         readiness = Health(health)
         metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
-        async with open_audit_buffer(background, metrics) as audit_buffer:
+        async with open_trail_buffer(background, metrics) as trail_buffer:
             app = create_app(
                 ledger=ledger,
                 may_concern=ledger.may_concern,
                 pool=reads,
                 health=readiness,
-                audit_buffer=audit_buffer,
+                trail_buffer=trail_buffer,
                 metrics=metrics,
                 settings=settings,
             )
@@ -107,13 +107,13 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Handle events, and audit the books beside it, until `stop`. Raises one of CANNOT_RUN."""
+    """Handle events, and check the books beside it, until `stop`. Raises one of CANNOT_RUN."""
     async with _observed(settings, Metrics("worker")):
         await _handle_and_check(settings, stop)
 
 
 async def _handle_and_check(settings: Settings, stop: asyncio.Event) -> None:
-    auditing = asyncio.create_task(run_auditor(settings.dsn, stop), name="auditor")
+    auditing = asyncio.create_task(run_monitor(settings.dsn, stop), name="integrity monitor")
     try:
         await handle_events(settings, stop)
     finally:

@@ -25,7 +25,7 @@ from wallet.stress.findings import Check, check_of, count_of
 REST_SECONDS_MAX = 60.0
 MEMORY_BYTES_MAX = 500_000_000
 DESCRIPTORS_MAX = 500
-AUDITED = """
+EXAMPLE_REPORT = """
 select wallet_id, request_id, count(*), count(*) filter (where status < 500)
 from api_audit where method = 'POST' group by wallet_id, request_id
 """
@@ -125,7 +125,7 @@ async def _audited(database_url: str, histories: Sequence[History]) -> Check:
                 tries[exchange.request.operation.wallet_id, exchange.request.operation.key] += exchange.tries
     connection = await asyncpg.connect(database_url)
     try:
-        rows = {(row[0], row[1]): (row[2], row[3]) for row in await connection.fetch(AUDITED)}
+        rows = {(row[0], row[1]): (row[2], row[3]) for row in await connection.fetch(EXAMPLE_REPORT)}
     finally:
         await connection.close()
     faults = []

@@ -22,7 +22,7 @@ from wallet.api.routes.movements import Executes
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.trail.buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 DEPOSIT = "/wallet/alice/deposit"
 LOST = "wallet_trail_rows_lost_total"
@@ -36,17 +36,17 @@ class Failing:
         self._inner = inner
         self._error: Exception | None = error
 
-    async def execute(self, command: Command, audit: AuditRecord) -> Answer:
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
         error, self._error = self._error, None
         if error is not None:
             raise error
-        return await self._inner.execute(command, audit)
+        return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
         error, self._error = self._error, None
         if error is not None:
             raise error
-        return await self._inner.execute_bulk(commands, audit, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
 class Held:
@@ -57,15 +57,15 @@ class Held:
         self.asked = asyncio.Event()
         self.may_go = asyncio.Event()
 
-    async def execute(self, command: Command, audit: AuditRecord) -> Answer:
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
         self.asked.set()
         await self.may_go.wait()
-        return await self._inner.execute(command, audit)
+        return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
         self.asked.set()
         await self.may_go.wait()
-        return await self._inner.execute_bulk(commands, audit, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
 async def fetch(database_url: str, query: str) -> list[asyncpg.Record]:
@@ -119,8 +119,8 @@ async def test_a_503_names_the_key_to_retry_with_even_if_we_made_it(database_url
 
 async def test_the_audit_row_of_an_unknown_outcome_gives_way_to_the_ledgers_own(database_url: str) -> None:
     class CommitsAllTheSame(Failing):
-        async def execute(self, command: Command, audit: AuditRecord) -> Answer:
-            await self._inner.execute(command, audit)
+        async def execute(self, command: Command, record: TrailRecord) -> Answer:
+            await self._inner.execute(command, record)
             raise OutcomeUnknown
 
     wrap = CommitsAllTheSame

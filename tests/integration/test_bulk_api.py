@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from wallet.api.routes.movements import Executes
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 Operation = dict[str, Any]
 BOOKS = ("wallets", "events", "operations", "transfers", "transfer_credits", "journal")
@@ -65,7 +65,7 @@ async def books(database_url: str) -> list[int]:
 
 
 async def audit_rows(database_url: str, count: int) -> list[asyncpg.Record]:
-    """The audit rows in the order of the requests, once there are so many."""
+    """The trail rows in the order of the requests, once there are so many."""
 
     async def rows() -> list[asyncpg.Record]:
         found = await fetch(database_url, "select * from api_audit order by api_audit_id")
@@ -310,13 +310,13 @@ class FailingInBulk:
         self._inner = inner
         self._errors = [error]
 
-    async def execute(self, command: Command, audit: AuditRecord) -> Answer:
-        return await self._inner.execute(command, audit)
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
+        return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
         if self._errors:
             raise self._errors.pop()
-        return await self._inner.execute_bulk(commands, audit, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
 @pytest.mark.parametrize("mode", ["independent", "atomic"])

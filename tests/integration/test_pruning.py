@@ -17,7 +17,7 @@ from tests.support.checkout import ROOT
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
 from wallet.trail import pruning
-from wallet.trail.pruning import prune_audit_rows
+from wallet.trail.pruning import prune_trail_rows
 
 RECORDS: Final = "select actor, reason, before, row_count, first_id, last_id, pruned_at from trail_prunings"
 COVERED: Final = """
@@ -48,10 +48,10 @@ async def test_only_rows_before_the_time_go_and_each_slice_leaves_its_record(
     connection = await asyncpg.connect(database_url)
     before = await connection.fetchval("select clock_timestamp()")
     await write_rows(database_url, 5)
-    assert await prune_audit_rows(connection, before - timedelta(hours=1), actor="ann", reason="old") == 0
+    assert await prune_trail_rows(connection, before - timedelta(hours=1), actor="ann", reason="old") == 0
     assert await connection.fetch(RECORDS) == []
-    assert await prune_audit_rows(connection, before, actor="ann", reason="duty ended") == 20
-    assert await prune_audit_rows(connection, before, actor="ann", reason="again") == 0
+    assert await prune_trail_rows(connection, before, actor="ann", reason="duty ended") == 20
+    assert await prune_trail_rows(connection, before, actor="ann", reason="again") == 0
     counts = "select count(*) from api_audit union all select count(*) from operations order by 1"
     assert [row[0] for row in await connection.fetch(counts)] == [5, 25]
     records = await connection.fetch(RECORDS)

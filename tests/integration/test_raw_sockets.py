@@ -163,7 +163,7 @@ async def assert_nothing_moved(database_url: str) -> None:
     assert counts[0]["rows"] == 0
 
 
-async def audited_statuses(database_url: str, count: int) -> list[int]:
+async def recorded_statuses(database_url: str, count: int) -> list[int]:
     """The statuses of the audit rows, once there are as many as POSTs."""
 
     async def statuses() -> list[int]:
@@ -178,7 +178,7 @@ async def audited_statuses(database_url: str, count: int) -> list[int]:
 async def test_bad_input_is_refused_with_its_reason_and_moves_nothing(database_url: str, wrongs: list[Wrong]) -> None:
     async with running_api(database_url) as api:
         answers = [await api.send(wrong.request) for wrong in wrongs]
-        statuses = await audited_statuses(database_url, len(wrongs))
+        statuses = await recorded_statuses(database_url, len(wrongs))
     found = [(answer.status, answer.code) for answer in answers]
     differing = [
         (wrong.request[:200], wrong.status, wrong.code, *seen)
@@ -247,7 +247,7 @@ async def test_a_body_that_is_too_large_gets_its_answer(database_url: str) -> No
         await assert_too_large(api, chunked + chunk * 40)
         for _ in range(20):
             await assert_too_large(api, post(DEPOSIT, b"a" * 5_000_000))
-        statuses = await audited_statuses(database_url, 24)
+        statuses = await recorded_statuses(database_url, 24)
     assert set(statuses) == {413}
     await assert_nothing_moved(database_url)
 
@@ -265,7 +265,7 @@ async def test_the_bulk_route_takes_a_body_of_a_mebibyte_and_no_more(database_ur
         await assert_nothing_moved(database_url)
         answer = await api.post(BULK, allowed.ljust(1_048_576))
         assert answer.status == 200
-        assert await audited_statuses(database_url, 9) == [200, *[413] * 8]
+        assert await recorded_statuses(database_url, 9) == [200, *[413] * 8]
     (row,) = await rows(
         database_url, "select octet_length(body) as kept, body_length from api_audit where status = 200"
     )
@@ -291,7 +291,7 @@ async def test_a_body_that_never_ends_is_not_waited_for(database_url: str, frami
             await connection.send(head("POST", DEPOSIT, "Content-Type: application/json", framing) + beginning)
             answer = await connection.answer()
             assert await connection.is_closed_by_server()
-        assert await audited_statuses(database_url, 1) == [408]
+        assert await recorded_statuses(database_url, 1) == [408]
     assert (answer.status, answer.code) == (408, "request_timeout")
     await assert_nothing_moved(database_url)
 
@@ -334,7 +334,7 @@ async def test_a_body_that_breaks_its_framing_is_refused(database_url: str) -> N
     async with running_api(database_url) as api:
         answer = await ask(api.port, chunked + b'ZZ\r\n{"amount":1}\r\n0\r\n\r\n')
         assert (answer.status, answer.code) == (400, "incomplete_body")
-        assert await audited_statuses(database_url, 1) == [400]
+        assert await recorded_statuses(database_url, 1) == [400]
     await assert_nothing_moved(database_url)
 
 
@@ -343,7 +343,7 @@ async def test_a_client_that_vanishes_in_the_middle_of_its_body_moves_nothing(da
         async with connected(api.port) as connection:
             await connection.send(head("POST", DEPOSIT, "Content-Length: 40") + b'{"amount":1')
             connection.abort()
-        assert await audited_statuses(database_url, 1) == [400]
+        assert await recorded_statuses(database_url, 1) == [400]
     await assert_nothing_moved(database_url)
 
 

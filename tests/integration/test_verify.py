@@ -10,7 +10,7 @@ from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.domain.commands import Command
 from wallet.integrity.findings import Check
-from wallet.trail.pruning import prune_audit_rows
+from wallet.trail.pruning import prune_trail_rows
 
 
 async def test_untouched_books_are_proved_in_every_point(books_url: str) -> None:
@@ -419,7 +419,7 @@ async def test_atomic_requests_are_proved_from_what_their_operations_did(databas
 async def test_rows_of_the_trail_that_were_pruned_are_no_fault_and_those_deleted_afterwards_are(books_url: str) -> None:
     async with connected(books_url) as connection:
         now = await connection.fetchval("select clock_timestamp()")
-        assert await prune_audit_rows(connection, now, actor="ann", reason="a test") > 100
+        assert await prune_trail_rows(connection, now, actor="ann", reason="a test") > 100
     assert await faults_of(books_url) == {}
     async with running_ledger(books_url) as ledger:
         await send(ledger, deposit("alice", 1, "later"))

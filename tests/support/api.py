@@ -16,7 +16,7 @@ from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
-from wallet.trail.buffer import AuditBuffer, open_audit_buffer
+from wallet.trail.buffer import TrailBuffer, open_trail_buffer
 
 HOST = "127.0.0.1"
 BODY_LIMITS = BodyLimits(body_seconds_max=1.0)
@@ -29,7 +29,7 @@ class RunningApi:
 
     url: str
     metrics: Metrics
-    audit_buffer: AuditBuffer
+    trail_buffer: TrailBuffer
     stop: asyncio.Event
     served: asyncio.Task[None]
 
@@ -84,13 +84,13 @@ async def running_api(
             clock_difference_max_seconds=configured.clock_difference_max_seconds,
         )
         metrics = Metrics("api")
-        async with open_audit_buffer(pool, metrics) as audit_buffer:
+        async with open_trail_buffer(pool, metrics) as trail_buffer:
             app = create_app(
                 ledger=around_ledger(ledger),
                 may_concern=ledger.may_concern,
                 pool=pool,
                 health=Health(pool),
-                audit_buffer=audit_buffer,
+                trail_buffer=trail_buffer,
                 metrics=metrics,
                 settings=configured,
                 body_limits=body_limits,
@@ -109,7 +109,7 @@ async def running_api(
                 )
             )
             try:
-                yield RunningApi(await is_ready, metrics, audit_buffer, stop, serving)
+                yield RunningApi(await is_ready, metrics, trail_buffer, stop, serving)
             finally:
                 stop.set()
                 await serving

@@ -16,14 +16,14 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletI
 from wallet.ledger.answers import Answer, BulkAnswer
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 CLOCK_DIFFERENCE_MAX_SECONDS = 60.0
 
 
-def audit_of(command: Command) -> AuditRecord:
-    """The audit record that the edge would have made for a command."""
-    return AuditRecord(
+def audit_of(command: Command) -> TrailRecord:
+    """The trail record that the edge would have made for a command."""
+    return TrailRecord(
         api_audit_id=command.api_audit_id,
         method="POST",
         url=f"/wallet/{command.wallet_id}/{type(command).__name__.lower()}",
@@ -68,12 +68,12 @@ async def send(ledger: Ledger, command: Command) -> Answer:
 
 
 async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: bool = False) -> BulkAnswer:
-    """Execute commands as one request: with one audit record, whose id all of them carry."""
-    audit = msgspec.structs.replace(
+    """Execute commands as one request: with one trail record, whose id all of them carry."""
+    record = msgspec.structs.replace(
         audit_of(commands[0]), api_audit_id=uuid7(), wallet_id=None, request_id=None, url="/operations"
     )
-    same = [msgspec.structs.replace(command, api_audit_id=audit.api_audit_id) for command in commands]
-    return await ledger.execute_bulk(same, audit, is_atomic=is_atomic)
+    same = [msgspec.structs.replace(command, api_audit_id=record.api_audit_id) for command in commands]
+    return await ledger.execute_bulk(same, record, is_atomic=is_atomic)
 
 
 @asynccontextmanager

@@ -145,7 +145,7 @@ class _Direction:
         self._conversation = conversation
         self._source = source
         self._sink = sink
-        self._pass_on = pass_on
+        self._check_everything = pass_on
         self._held: asyncio.Queue[tuple[float, bytes | OSError]] = asyncio.Queue(CHUNKS_HELD_MAX)
 
     async def receive(self) -> None:
@@ -173,7 +173,7 @@ class _Direction:
             if not received:
                 self._sink.write_eof()
                 return
-            passing = self._pass_on(received)
+            passing = self._check_everything(received)
             if passing:
                 self._sink.write(passing)
                 await self._sink.drain()

@@ -16,7 +16,7 @@ from wallet.postgres.connections import Connection
 GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "journal", "api_audit", "trail_prunings")
 
 
-class Unwatched(Observer):
+class Unobserved(Observer):
     """Nobody watches."""
 
     def begin(self, title: str, unit: str, total: int) -> None:
@@ -32,7 +32,7 @@ class Unwatched(Observer):
 async def proof_of(database_url: str, heads: Path | None = None, *, effect_within: timedelta = EFFECT_WITHIN) -> Proof:
     """Verify a database."""
     exported = None if heads is None else ExportedHeads.of(heads)
-    return await verify(database_url, Unwatched(), exported, effect_within)
+    return await verify(database_url, Unobserved(), exported, effect_within)
 
 
 async def faults_of(

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, values
 
-from wallet.api.contract.integrity_example import AUDITED
-from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.contract.integrity_example import EXAMPLE_REPORT
+from wallet.api.contract.integrity_schemas import IntegrityResponse
 from wallet.api.edge.asgi import REQUEST_SECONDS
 from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.ledger.ledger import QUEUE_DEPTH
@@ -82,9 +82,9 @@ def test_one_process_alone_keeps_no_files(tmp_path: Path) -> None:
 
 
 async def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) -> None:
-    report = msgspec.convert(AUDITED, AuditResponse)
+    report = msgspec.convert(EXAMPLE_REPORT, IntegrityResponse)
 
-    async def read() -> AuditResponse:
+    async def read() -> IntegrityResponse:
         return report
 
     processes = [api_metrics(process_number=number) for number in (1, 2, 3)]

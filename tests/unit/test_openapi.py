@@ -15,7 +15,7 @@ from wallet.api.routes.health import Health
 from wallet.domain.events import SIGNS
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
-from wallet.trail.buffer import AuditBuffer
+from wallet.trail.buffer import TrailBuffer
 from wallet.version import version
 from wallet.wire.schemas import payload_schema
 
@@ -54,7 +54,7 @@ def test_every_route_served_is_documented_and_every_route_documented_is_served()
         may_concern=pool,
         pool=pool,
         health=Health(pool),
-        audit_buffer=AuditBuffer(pool, metrics),
+        trail_buffer=TrailBuffer(pool, metrics),
         metrics=metrics,
         settings=settings,
     )

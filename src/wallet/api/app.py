@@ -14,7 +14,7 @@ from wallet.api.edge.incoming import BULK_PATH, BodyLimits
 from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.api.routes.bulk import Operations
 from wallet.api.routes.health import Health
-from wallet.api.routes.integrity import AuditPage, Audits
+from wallet.api.routes.integrity import IntegrityPage, IntegrityReports
 from wallet.api.routes.movements import Deposits, Executes, Transfers, Withdrawals
 from wallet.api.routes.pages import Alive, Document, Home, MetricsPage, Ready, SwaggerAssets, SwaggerPage
 from wallet.api.routes.reads import Histories, Stats, Wallets
@@ -22,7 +22,7 @@ from wallet.api.routes.swagger import load_assets
 from wallet.postgres.connections import Pool
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
-from wallet.trail.buffer import AuditBuffer
+from wallet.trail.buffer import TrailBuffer
 
 METHODS: Final = tuple(method for method in falcon.COMBINED_METHODS if method != "OPTIONS")
 
@@ -33,7 +33,7 @@ def create_app(
     may_concern: MayConcern,
     pool: Pool,
     health: Health,
-    audit_buffer: AuditBuffer,
+    trail_buffer: TrailBuffer,
     metrics: Metrics,
     settings: Settings,
     body_limits: BodyLimits | None = None,
@@ -60,8 +60,8 @@ def create_app(
     app.add_route("/wallet/{wallet_id}/stats", Stats(pool))
     app.add_route("/healthz", Alive())
     app.add_route("/readyz", Ready(health))
-    audits = Audits(pool)
-    app.add_route("/audit", AuditPage(audits))
+    audits = IntegrityReports(pool)
+    app.add_route("/integrity", IntegrityPage(audits))
     integrity = IntegrityCollector(audits.report)
     metrics.register(integrity, integrity.refresh)
     app.add_route("/metrics", MetricsPage(metrics))
@@ -78,7 +78,7 @@ def create_app(
     return Edge(
         app,
         metrics=metrics,
-        audit_buffer=audit_buffer,
+        trail_buffer=trail_buffer,
         trusted_proxies=settings.trusted_proxies,
         limits=body_limits or BodyLimits(),
         may_concern=may_concern,

@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.contract.integrity_schemas import IntegrityResponse
 from wallet.queries.reading import ReadFailed
 
 REFRESH_SECONDS_MAX: Final = 2.0
@@ -22,8 +22,8 @@ _STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
 class IntegrityCollector(Collector):
     """Returns the report that was read last; none where the database can't be read."""
 
-    def __init__(self, read: Callable[[], Awaitable[AuditResponse]]) -> None:
-        self.report: AuditResponse | None = None
+    def __init__(self, read: Callable[[], Awaitable[IntegrityResponse]]) -> None:
+        self.report: IntegrityResponse | None = None
         self._read = read
 
     async def refresh(self) -> None:

@@ -89,7 +89,7 @@ def discard(
     """Close letters without effect. Their messages are kept, and `replay --force` takes it back.
 
     A letter whose event is in the log and has had no effect is refused: replay it, or let `wallet rebuild` give the
-    effect. With --force it is closed all the same; `wallet verify` and `GET /audit` then name the event.
+    effect. With --force it is closed all the same; `wallet verify` and `GET /integrity` then name the event.
 
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.

@@ -14,10 +14,10 @@ from wallet.cli.options import AsJson
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import missing_migrations
 from wallet.runtime.settings import load_settings
-from wallet.trail.pruning import prune_audit_rows
+from wallet.trail.pruning import prune_trail_rows
 from wallet.worker.database import DatabaseNotMigrated
 
-AuditBefore = Annotated[
+IntegrityBefore = Annotated[
     str, typer.Option("--audit-before", help="RFC 3339 with an offset, such as 2026-01-31T00:00:00Z; in the past.")
 ]
 Reason = Annotated[str, typer.Option(help="Why the rows may go; stored in the record.", callback=checked_text)]
@@ -25,7 +25,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where the
 
 
 def prune(
-    audit_before: AuditBefore,
+    audit_before: IntegrityBefore,
     reason: Reason,
     actor: Actor = None,
     is_confirmed: Yes = False,
@@ -72,7 +72,7 @@ async def _prune(dsn: str, before: datetime, actor: str, reason: str) -> int:
         missing = await missing_migrations(connection)
         if missing:
             raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
-        return await prune_audit_rows(connection, before, actor=actor, reason=reason)
+        return await prune_trail_rows(connection, before, actor=actor, reason=reason)
     finally:
         await connection.close()
 

@@ -35,7 +35,7 @@ from wallet.runtime.settings import Settings
 from wallet.runtime.started import Started
 
 READY_SECONDS_MAX: Final = 60.0
-LOOK_SECONDS: Final = 0.5
+INCREMENTAL_SECONDS: Final = 0.5
 
 
 async def run_up(
@@ -106,7 +106,7 @@ async def _start_again_whenever_it_ends(server: EmbeddedPostgres, stopping: asyn
     """As children.py does it for our own processes; that the disk is full, say, may be over in a while."""
     back_off = BackOff()
     trouble = ended = f"PostgreSQL ended by itself, see {server.log}"
-    while not await is_set_within(stopping, LOOK_SECONDS):
+    while not await is_set_within(stopping, INCREMENTAL_SECONDS):
         if server.pid is not None:
             continue
         delay = back_off.next_delay()

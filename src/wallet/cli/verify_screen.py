@@ -15,7 +15,7 @@ from rich.text import Text
 from wallet.cli.database import find_database
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.integrity.checks.heads import ExportedHeads
-from wallet.integrity.findings import Check, Fault, Finding, Observer, Pass, Unwatched, counted
+from wallet.integrity.findings import Check, Fault, Finding, Observer, Pass, Unobserved, counted
 from wallet.integrity.verify import Proof, verify
 from wallet.runtime.settings import load_settings
 
@@ -33,7 +33,7 @@ def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = Fals
         dsn = find_database(load_settings(), data_dir)
         exported = None if heads is None else ExportedHeads.of(heads)
         if as_json:
-            proof = uvloop.run(verify(dsn, Unwatched(), exported))
+            proof = uvloop.run(verify(dsn, Unobserved(), exported))
             print_json(_object(proof))
         else:
             console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -51,7 +51,7 @@ class Finding:
     first: Fault | None = None
     warnings: list[str] = field(default_factory=list)
 
-    def blame(self, table: str, row: str, *, expected: str, found: str, count: int = 1) -> None:
+    def add_fault(self, table: str, row: str, *, expected: str, found: str, count: int = 1) -> None:
         """Count a fault, or several that were counted elsewhere; only the first is kept."""
         self.fault_count += count
         if self.first is None:
@@ -85,7 +85,7 @@ class Observer(Protocol):
         """The reading ended."""
 
 
-class Unwatched:
+class Unobserved:
     """Nobody watches."""
 
     def begin(self, title: str, unit: str, total: int) -> None:

@@ -75,9 +75,9 @@ class BulkTurns:
             finally:
                 rest_seconds = min(self._rest_seconds_per_command * command_count, REST_SECONDS_MAX)
                 if rest_seconds:
-                    asyncio.get_running_loop().call_later(rest_seconds, self._pass_on, client, address)
+                    asyncio.get_running_loop().call_later(rest_seconds, self._check_everything, client, address)
                 else:
-                    self._pass_on(client, address)
+                    self._check_everything(client, address)
         finally:
             self._count -= 1
             self._forget(client, address)
@@ -87,8 +87,8 @@ class BulkTurns:
         is_beside_many = singles >= REST_SINGLES_A_SECOND_MIN * seconds
         self._rest_seconds_per_command = REST_FACTOR * seconds / commands if is_beside_many else 0.0
 
-    def _pass_on(self, client: _Client, address: str) -> None:
-        _pass_on(client)
+    def _check_everything(self, client: _Client, address: str) -> None:
+        _check_everything(client)
         self._forget(client, address)
 
     def _forget(self, client: _Client, address: str) -> None:
@@ -117,7 +117,7 @@ async def _turn_of(client: _Client, deadline: float) -> None:
     except BaseException:
         # Cancelled in the moment in which its turn came: the next one gets it.
         if turn.done() and not turn.cancelled() and turn.exception() is None:
-            _pass_on(client)
+            _check_everything(client)
         raise
     finally:
         timer.cancel()
@@ -130,7 +130,7 @@ def _fail(turn: asyncio.Future[None], error: NotExecuted) -> None:
         turn.set_exception(error)
 
 
-def _pass_on(client: _Client) -> None:
+def _check_everything(client: _Client) -> None:
     """A request of the client is over: the one that has waited longest takes its turn."""
     client.under_way -= 1
     while client.waiting:

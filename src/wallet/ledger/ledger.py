@@ -24,7 +24,7 @@ from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import Pool
 from wallet.runtime.metrics import Gauge
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 LANE_COUNT: Final = 3
 """Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
@@ -82,7 +82,7 @@ class Ledger:
         """Requests that wait for a lane, or for their turn to."""
         return len(self._gathering) + len(self._side_lane) + self._bulk_turns.waiting_count
 
-    async def execute(self, command: Command, audit: AuditRecord) -> Answer:
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
         """Bring a command to its end and return its answer, byte for byte the same for each retry.
 
         Raises NotExecuted (no attempt of this process with the key may still take effect), OutcomeUnknown (retry the
@@ -90,12 +90,12 @@ class Ledger:
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         with self._attempts.attempt((key_of(command),)) as attempt:
-            settled = await self._submit(command, audit, deadline)
+            settled = await self._submit(command, record, deadline)
             answer = await self._finish(command, settled.decisions[0], settled.answers[0], deadline)
             attempt.decisions = settled.decisions
         return answer
 
-    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
         """Bring the commands of one request to their end, in order and in one batch; raises as `execute` does.
 
         Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
@@ -107,8 +107,8 @@ class Ledger:
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
         with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
-            async with self._bulk_turns.turn(audit.client_ip, deadline, len(commands)):
-                settled = await self._enqueue(tuple(commands), audit, deadline, kind)
+            async with self._bulk_turns.turn(record.client_ip, deadline, len(commands)):
+                settled = await self._enqueue(tuple(commands), record, deadline, kind)
                 answer = await self._finish_bulk(commands, settled, deadline)
             attempt.decisions = settled.decisions
         return answer
@@ -163,15 +163,15 @@ class Ledger:
         self._stopping = True
         self._recovery.stop()
 
-    async def _submit(self, command: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
-        return await self._enqueue((command,), audit, deadline, Kind.SINGLE)
+    async def _submit(self, command: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Settled:
+        return await self._enqueue((command,), record, deadline, Kind.SINGLE)
 
-    async def _submit_step(self, step: Command | SagaStep, audit: AuditRecord | None, deadline: float) -> Settled:
+    async def _submit_step(self, step: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Settled:
         """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
         keys = (key_of(step),)
         self._attempts.begin(keys)
         try:
-            return await self._submit(step, audit, deadline)
+            return await self._submit(step, record, deadline)
         except BaseException:
             self._attempts.note_unknown(keys)
             raise
@@ -179,11 +179,11 @@ class Ledger:
             self._attempts.end(keys)
 
     async def _enqueue(
-        self, commands: tuple[Command | SagaStep, ...], audit: AuditRecord | None, deadline: float, kind: Kind
+        self, commands: tuple[Command | SagaStep, ...], record: TrailRecord | None, deadline: float, kind: Kind
     ) -> Settled:
         loop = asyncio.get_running_loop()
-        request = Request(commands, audit, deadline, loop.create_future(), kind)
-        if self._stopping and audit is not None:
+        request = Request(commands, record, deadline, loop.create_future(), kind)
+        if self._stopping and record is not None:
             raise NotExecuted("The service is stopping.")
         if self._side_lane.holds(request):
             self._side_lane.add([request], set())

@@ -10,7 +10,7 @@ from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, Sa
 from wallet.domain.identifiers import WalletId
 from wallet.domain.values import Value
 from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 
 @unique
@@ -46,12 +46,12 @@ class Settled(Value, frozen=True):
 class Request:
     """The commands of one request (or one step of a transfer) with what is needed to audit and answer them.
 
-    `audit` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
+    `record` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
     the event loop's clock, seconds. `place` (its order of arrival) and `blockers` belong to the Gathering.
     """
 
     commands: tuple[Command | SagaStep, ...]
-    audit: AuditRecord | None
+    record: TrailRecord | None
     deadline: float
     future: asyncio.Future[Settled]
     kind: Kind = Kind.SINGLE

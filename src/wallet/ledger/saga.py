@@ -17,9 +17,9 @@ from wallet.ledger.statements import SQL
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.runtime.failpoints import FailpointRaised, failpoint
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
-Submit = Callable[[Command | SagaStep, AuditRecord | None, float], Awaitable[Settled]]
+Submit = Callable[[Command | SagaStep, TrailRecord | None, float], Awaitable[Settled]]
 
 
 class Saga:

@@ -6,7 +6,7 @@
 | lock   | 1-2         | rows for wallets that a credit may have to make, then every wallet, by key  |
 | load   | 1-4         | in later statements, since a lock wait does not refresh its own snapshot    |
 | decide | 0           | pure, see wallet.domain.batch                                               |
-| write  | 3 or more   | operations, transfers, events, audit rows, wallets, one journal row         |
+| write  | 3 or more   | operations, transfers, events, trail rows, wallets, one journal row         |
 | commit | 1           |                                                                             |
 
 Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the commands of a batch are decided in
@@ -44,7 +44,13 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.uuids import uuid7
 from wallet.postgres.writing import WriteConflict, Writing
 from wallet.runtime.failpoints import failpoint
-from wallet.trail.records import AuditRow, EndedTransfer, insert_audit_rows, settle_audit_rows, settle_rows_of_transfers
+from wallet.trail.records import (
+    EndedTransfer,
+    TrailRow,
+    complete_rows_of_transfers,
+    complete_trail_rows,
+    insert_trail_rows,
+)
 from wallet.wire.digest import digest_of
 
 OVERLAP_EVENTS_MIN: Final = 400
@@ -225,24 +231,24 @@ async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settl
     A request whose COMMIT has an unknown outcome may have its row already, without a status: it found its transfer
     pending then, and the transfer may have ended meanwhile.
     """
-    rows: list[AuditRow] = []
+    rows: list[TrailRow] = []
     decided: list[tuple[WalletId, ApiAuditId, int]] = []
     ended: list[EndedTransfer] = []
     for request, result in settled:
-        if request.audit is not None:
+        if request.record is not None:
             status = _status_of(request, result)
-            rows.append(AuditRow(request.audit, status))
+            rows.append(TrailRow(request.record, status))
             if request.phase is Phase.UNKNOWN and request.kind is Kind.SINGLE and status is not None:
-                decided.append((request.wallet_ids[0], request.audit.api_audit_id, status))
+                decided.append((request.wallet_ids[0], request.record.api_audit_id, status))
         for command, answer in zip(request.commands, result.answers, strict=True):
             if isinstance(command, ConcludeTransfer) and answer is not None:
                 ended.append(EndedTransfer(key_of(command), command.api_audit_id, answer.status))
     if rows:
-        await insert_audit_rows(writing, rows, now)
+        await insert_trail_rows(writing, rows, now)
     if decided:
-        await settle_audit_rows(writing, decided)
+        await complete_trail_rows(writing, decided)
     if ended:
-        await settle_rows_of_transfers(writing, ended)
+        await complete_rows_of_transfers(writing, ended)
 
 
 def _status_of(request: Request, result: Settled) -> int | None:

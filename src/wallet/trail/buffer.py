@@ -24,7 +24,7 @@ from wallet.postgres.connections import Pool
 from wallet.postgres.errors import Failure, failure_of
 from wallet.runtime.loop import Pace
 from wallet.runtime.metrics import Counter, Metrics
-from wallet.trail.records import AuditRow, insert_audit_rows
+from wallet.trail.records import TrailRow, insert_trail_rows
 
 BUFFER_ROWS_MAX: Final = 1000
 REFUSED_ROWS_MAX: Final = 1000
@@ -75,14 +75,14 @@ class RefusedRows:
     """
 
     def __init__(self) -> None:
-        self._by_client: OrderedDict[str, deque[AuditRow]] = OrderedDict()
+        self._by_client: OrderedDict[str, deque[TrailRow]] = OrderedDict()
         self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, row: AuditRow, now_seconds: float) -> int:
+    def add(self, row: TrailRow, now_seconds: float) -> int:
         """Keep a row if its client may have it. Returns how many rows were lost: none, or one."""
         client = row.record.client_ip
         if not self._allowance_of(client, now_seconds).use_one(now_seconds):
@@ -96,9 +96,9 @@ class RefusedRows:
         self._forget_one(largest)
         return 1
 
-    def take(self, count_max: int) -> list[AuditRow]:
+    def take(self, count_max: int) -> list[TrailRow]:
         """Take rows out, one of each client in turn."""
-        taken: list[AuditRow] = []
+        taken: list[TrailRow] = []
         while self._by_client and len(taken) < count_max:
             client = next(iter(self._by_client))
             taken.append(self._by_client[client].popleft())
@@ -121,33 +121,33 @@ class RefusedRows:
         return allowance
 
 
-class AuditBuffer:
+class TrailBuffer:
     """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
 
     def __init__(self, pool: Pool, metrics: Metrics, *, held_seconds: float = HELD_SECONDS) -> None:
         self._pool = pool
         self._metrics = metrics
         self._held_seconds = held_seconds
-        self._waiting: deque[AuditRow] = deque()
+        self._waiting: deque[TrailRow] = deque()
         self._refused = RefusedRows()
-        self._held: deque[AuditRow] = deque()
-        self._in_hand: deque[AuditRow] = deque()
+        self._held: deque[TrailRow] = deque()
+        self._in_hand: deque[TrailRow] = deque()
         self._has_rows = asyncio.Event()
 
-    def add(self, row: AuditRow) -> None:
+    def add(self, row: TrailRow) -> None:
         """Keep a row to be written soon; counted as lost where too many wait already."""
         if self._has_room():
             self._waiting.append(row)
             self._has_rows.set()
 
-    def add_refused(self, row: AuditRow) -> None:
+    def add_refused(self, row: TrailRow) -> None:
         """Keep a row of a refused request to be written soon, within the budget of such rows."""
         lost = self._refused.add(row, asyncio.get_running_loop().time())
         if lost:
             self._metrics.add(LOST_ROWS, lost)
         self._has_rows.set()
 
-    def add_held_back(self, row: AuditRow) -> None:
+    def add_held_back(self, row: TrailRow) -> None:
         """Keep a row to be written when no transaction can carry one of the same id any more."""
         if self._has_room():
             self._held.append(row)
@@ -220,14 +220,14 @@ class AuditBuffer:
         self._in_hand.extend(self._waiting.popleft() for _ in range(from_waiting))
         self._in_hand.extend(self._refused.take(room - from_waiting))
 
-    async def _write(self, rows: Sequence[AuditRow]) -> Failure | None:
+    async def _write(self, rows: Sequence[TrailRow]) -> Failure | None:
         try:
             async with asyncio.timeout(WRITE_SECONDS_MAX), self._pool.acquire() as connection:
-                await insert_audit_rows(connection, rows, None)
+                await insert_trail_rows(connection, rows, None)
         except Exception as error:  # noqa: BLE001 - a loop of the process: it logs, and goes on with the next row
             failure = failure_of(error)
             if failure is Failure.CULPRIT:
-                _log.error("audit_rows_refused", count=len(rows), error=repr(error))
+                _log.error("trail_rows_refused", count=len(rows), error=repr(error))
             return failure
         return None
 
@@ -241,13 +241,13 @@ class AuditBuffer:
 
     def _lose(self, count: int, reason: str) -> None:
         self._metrics.add(LOST_ROWS, count)
-        _log.error("audit_rows_lost", count=count, reason=reason)
+        _log.error("trail_rows_lost", count=count, reason=reason)
 
 
 @asynccontextmanager
-async def open_audit_buffer(pool: Pool, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
+async def open_trail_buffer(pool: Pool, metrics: Metrics) -> AsyncIterator[TrailBuffer]:
     """An audit buffer that writes in the background, and is flushed at the end."""
-    buffer = AuditBuffer(pool, metrics)
+    buffer = TrailBuffer(pool, metrics)
     writer = asyncio.create_task(buffer.run(), name="audit buffer")
     try:
         yield buffer

@@ -26,7 +26,7 @@ CLOCK_DIFFERENCE_MAX: Final = timedelta(days=1)
 _log = structlog.get_logger()
 
 
-async def prune_audit_rows(connection: Connection, before: datetime, *, actor: str, reason: str) -> int:
+async def prune_trail_rows(connection: Connection, before: datetime, *, actor: str, reason: str) -> int:
     """Delete the rows of the audit trail older than `before`, and record it. Returns how many were deleted.
 
     Raises asyncpg.PostgresError.

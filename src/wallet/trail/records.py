@@ -20,7 +20,7 @@ CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
 SQL: Final = load_statements("wallet.trail", "trail.sql")
 
 
-class AuditRecord(Value, frozen=True, kw_only=True):
+class TrailRecord(Value, frozen=True, kw_only=True):
     """What is known of a POST before it is decided; secrets are redacted already.
 
     `body` is its first 4 KiB as text (undecodable bytes and NUL replaced), `body_sha256` covers all that was
@@ -39,10 +39,10 @@ class AuditRecord(Value, frozen=True, kw_only=True):
     request_id: RequestId | None
 
 
-class AuditRow(Value, frozen=True):
+class TrailRow(Value, frozen=True):
     """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
 
-    record: AuditRecord
+    record: TrailRecord
     status: int | None
 
     @property
@@ -52,8 +52,8 @@ class AuditRow(Value, frozen=True):
         return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
 
 
-async def insert_audit_rows(
-    connection: AnyConnection | Writing, rows: Sequence[AuditRow], timestamp: datetime | None
+async def insert_trail_rows(
+    connection: AnyConnection | Writing, rows: Sequence[TrailRow], timestamp: datetime | None
 ) -> None:
     """Insert the rows in key order; one that is there already stays as it is. One round trip.
 
@@ -62,7 +62,7 @@ async def insert_audit_rows(
     ordered = sorted(((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id))
     records = [row.record for _, row in ordered]
     await connection.execute(
-        SQL.insert_audit_rows,
+        SQL.insert_trail_rows,
         array_of([bucket for bucket, _ in ordered]),
         [record.api_audit_id for record in records],
         array_of_texts([record.method for record in records]),
@@ -85,13 +85,13 @@ def _age(api_audit_id: ApiAuditId) -> str:
     return f"{max(0, int(time.time() * 1000) - (api_audit_id.int >> 80))} milliseconds"
 
 
-async def settle_audit_rows(
+async def complete_trail_rows(
     connection: AnyConnection | Writing, ended: Sequence[tuple[WalletId, ApiAuditId, int]]
 ) -> None:
     """Give rows that may have been inserted without a status theirs, once. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
     await connection.execute(
-        SQL.settle_audit_rows,
+        SQL.complete_trail_rows,
         array_of([bucket for bucket, _, _ in ordered]),
         [audit_id for _, audit_id, _ in ordered],
         array_of([status for _, _, status in ordered]),
@@ -106,7 +106,7 @@ class EndedTransfer(Value, frozen=True):
     status: int
 
 
-async def settle_rows_of_transfers(writing: Writing, ended: Sequence[EndedTransfer]) -> None:
+async def complete_rows_of_transfers(writing: Writing, ended: Sequence[EndedTransfer]) -> None:
     """Give each row with the key of a transfer that ended its status, once. One round trip.
 
     These are the rows of the first request and of every retry that found the transfer pending, whatever became of the
@@ -114,7 +114,7 @@ async def settle_rows_of_transfers(writing: Writing, ended: Sequence[EndedTransf
     """
     ordered = sorted((bucket_of(each.key.wallet_id), each.key, each) for each in set(ended))
     await writing.execute(
-        SQL.settle_rows_of_transfers,
+        SQL.complete_rows_of_transfers,
         array_of([bucket for bucket, _, _ in ordered]),
         array_of_texts([key.wallet_id for _, key, _ in ordered]),
         array_of_texts([key.request_id for _, key, _ in ordered]),

@@ -1,6 +1,6 @@
 -- The statements of the audit trail.
 
--- name: insert_audit_rows
+-- name: insert_trail_rows
 insert into api_audit (
     bucket, api_audit_id, method, url, body, body_length, body_sha256, headers, client_ip, status, wallet_id,
     request_id, "timestamp"
@@ -17,13 +17,13 @@ from unnest(
 )
 on conflict do nothing
 
--- name: settle_audit_rows
+-- name: complete_trail_rows
 update api_audit a
 set status = k.status
 from unnest($1::text::smallint[], $2::uuid[], $3::text::smallint[]) as k (bucket, api_audit_id, status)
 where a.bucket = k.bucket and a.api_audit_id = k.api_audit_id and a.status is null
 
--- name: settle_rows_of_transfers
+-- name: complete_rows_of_transfers
 -- The rows of a transfer are few and younger than the lowest id, so the primary key finds them.
 update api_audit a
 set status = k.status

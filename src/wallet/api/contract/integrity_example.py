@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of `GET /audit`, and the answer that it shows."""
+"""What the OpenAPI document says of `GET /integrity`, and the answer that it shows."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ promise holds and nothing is overdue; the summary says what is under way. **behi
 **broken**: `faults` names the first row of each promise that is broken, until a whole pass finds it repaired. The \
 HTTP status is 200 in all four.
 """
-AUDITED: Final = {
+EXAMPLE_REPORT: Final = {
     "status": "broken",
     "summary": "A promise is broken: I2 balance. Each fault names its first row.",
     "checkedAt": "2026-01-31T12:00:07.250000Z",

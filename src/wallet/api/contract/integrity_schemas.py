@@ -1,4 +1,4 @@
-"""The shape of the answer of `GET /audit`."""
+"""The shape of the answer of `GET /integrity`."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from wallet.api.contract.schemas import Time
 
-AuditStatus = Literal["starting", "clean", "behind", "broken"]
+IntegrityStatus = Literal["starting", "clean", "behind", "broken"]
 
 SignedMoney = Annotated[
     str,
@@ -21,7 +21,7 @@ SignedMoney = Annotated[
 Seconds = Annotated[float, Meta(description="Seconds, by the database's clock.", ge=0)]
 
 
-class AuditFault(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityFault(msgspec.Struct, frozen=True, rename="camel"):
     """A promise that is broken, with the first row that breaks it."""
 
     check: Annotated[str, Meta(examples=["balance"])]
@@ -35,14 +35,14 @@ class AuditFault(msgspec.Struct, frozen=True, rename="camel"):
     detail: Annotated[str, Meta(description="What it means, and what to do.")]
 
 
-class AuditWarning(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityWarning(msgspec.Struct, frozen=True, rename="camel"):
     """Something is behind: nothing is lost, and somebody should look."""
 
     name: Literal["auditor", "fullPass", "relay", "worker", "transfers", "deadLetters"]
     detail: Annotated[str, Meta(description="What it means, and what to do.")]
 
 
-class AuditCheck(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityCheck(msgspec.Struct, frozen=True, rename="camel"):
     """One promise, and how it stands."""
 
     name: str
@@ -55,7 +55,7 @@ class AuditCheck(msgspec.Struct, frozen=True, rename="camel"):
     faults: Annotated[int, Meta(ge=0)]
 
 
-class AuditConservation(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityConservation(msgspec.Struct, frozen=True, rename="camel"):
     """Where the money is, summed over all events up to the position of the last look."""
 
     deposits: SignedMoney
@@ -64,28 +64,28 @@ class AuditConservation(msgspec.Struct, frozen=True, rename="camel"):
     in_flight: Annotated[SignedMoney, Meta(description="Debited from a sender, and not yet credited or returned.")]
 
 
-class AuditJournal(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityJournal(msgspec.Struct, frozen=True, rename="camel"):
     """The journal: how long it is, and whether a place in it is missing or wrong."""
 
     positions: Annotated[int, Meta(ge=0)]
     gaps: Annotated[int, Meta(description="Places missing, or not chained to the one before.", ge=0)]
 
 
-class AuditTransfers(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityTransfers(msgspec.Struct, frozen=True, rename="camel"):
     """Transfers that were debited more than a minute ago and have not ended."""
 
     stuck: Annotated[int, Meta(description="At most 1,000 are counted.", ge=0)]
     oldest: Annotated[str | None, Meta(description="The one that is stuck longest, with its sender.")]
 
 
-class AuditWorker(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityWorker(msgspec.Struct, frozen=True, rename="camel"):
     """How far the worker was behind at the last look."""
 
     lag_events: Annotated[int, Meta(description="Events published that had no effect yet, or a lower bound.", ge=0)]
     lag_seconds: Annotated[Seconds, Meta(description="How long ago the oldest of them happened.")]
 
 
-class AuditIncremental(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityIncremental(msgspec.Struct, frozen=True, rename="camel"):
     """The last look at what has changed."""
 
     age_seconds: Annotated[Seconds | None, Meta(description="null: there was none yet.")]
@@ -94,7 +94,7 @@ class AuditIncremental(msgspec.Struct, frozen=True, rename="camel"):
     behind_batches: Annotated[int, Meta(description="Batches sealed since.", ge=0)]
 
 
-class AuditUnderWay(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityUnderWay(msgspec.Struct, frozen=True, rename="camel"):
     """The full pass that goes on now."""
 
     age_seconds: Seconds
@@ -102,19 +102,19 @@ class AuditUnderWay(msgspec.Struct, frozen=True, rename="camel"):
     expected_seconds: Annotated[Seconds | None, Meta(description="How long it will take in all, as far as known.")]
 
 
-class AuditFullPass(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityFullPass(msgspec.Struct, frozen=True, rename="camel"):
     """The background pass over everything: what it says is true of a moment within the last one."""
 
     age_seconds: Annotated[Seconds | None, Meta(description="Since the last one began; null: none has ended yet.")]
     duration_seconds: Seconds | None
-    under_way: AuditUnderWay | None
+    under_way: IntegrityUnderWay | None
 
 
-class AuditResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """The state of the books, as the auditor knows it."""
+class IntegrityResponse(msgspec.Struct, frozen=True, rename="camel"):
+    """The state of the books, as the integrity monitor knows it."""
 
     status: Annotated[
-        AuditStatus,
+        IntegrityStatus,
         Meta(
             description="starting: not everything has been checked once; clean; behind: something is late, nothing is "
             "lost; broken: a promise is broken"
@@ -122,17 +122,17 @@ class AuditResponse(msgspec.Struct, frozen=True, rename="camel"):
     ]
     summary: Annotated[str, Meta(description="The same in a sentence.")]
     checked_at: Time
-    faults: Sequence[AuditFault]
-    warnings: Sequence[AuditWarning]
-    checks: Sequence[AuditCheck]
-    conservation: AuditConservation
-    journal: AuditJournal
-    transfers: AuditTransfers
+    faults: Sequence[IntegrityFault]
+    warnings: Sequence[IntegrityWarning]
+    checks: Sequence[IntegrityCheck]
+    conservation: IntegrityConservation
+    journal: IntegrityJournal
+    transfers: IntegrityTransfers
     oldest_unsealed_seconds: Annotated[
         Seconds, Meta(description="The age of the oldest event without a place in the journal; 0: there is none.")
     ]
     oldest_unpublished_seconds: Annotated[Seconds, Meta(description="0: every event was published.")]
-    worker: AuditWorker
+    worker: IntegrityWorker
     dead_letters_open: Annotated[int, Meta(ge=0)]
-    incremental: AuditIncremental
-    full_pass: AuditFullPass
+    incremental: IntegrityIncremental
+    full_pass: IntegrityFullPass

@@ -15,8 +15,8 @@ from wallet.api.contract.examples import (
     WITHDRAW_EXAMPLES,
     WITHDRAWN,
 )
-from wallet.api.contract.integrity_example import AUDIT_DESCRIPTION, AUDITED
-from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.contract.integrity_example import AUDIT_DESCRIPTION, EXAMPLE_REPORT
+from wallet.api.contract.integrity_schemas import IntegrityResponse
 from wallet.api.contract.problems import Code
 from wallet.api.contract.schemas import (
     JSON,
@@ -287,14 +287,14 @@ _OPERATING: Final = (
     ),
     Operation(
         method="get",
-        path="/audit",
+        path="/integrity",
         operation_id="getAudit",
         tag="operating",
         summary="Are the books right?",
         description=AUDIT_DESCRIPTION,
-        success="What the auditor has found, good or bad.",
-        response=AuditResponse,
-        response_example=AUDITED,
+        success="What the integrity monitor has found, good or bad.",
+        response=IntegrityResponse,
+        response_example=EXAMPLE_REPORT,
         codes=(Code.UNAVAILABLE, *_ANY),
     ),
     Operation(

@@ -29,12 +29,12 @@ from wallet.api.edge.incoming import (
     receive_body,
     wallet_of_path,
 )
-from wallet.api.edge.trail_records import audit_record_of, refused_record_of
+from wallet.api.edge.trail_records import refused_record_of, trail_record_of
 from wallet.domain.identifiers import RequestId, WalletId
 from wallet.runtime.logs import log_struct
 from wallet.runtime.metrics import Histogram, Metrics
-from wallet.trail.buffer import AuditBuffer
-from wallet.trail.records import AuditRow
+from wallet.trail.buffer import TrailBuffer
+from wallet.trail.records import TrailRow
 
 Send = Callable[[Message], Awaitable[None]]
 MayConcern = Callable[[WalletId | None, RequestId | None], bool]
@@ -74,7 +74,7 @@ class Edge:
         routes: falcon.asgi.App[Any, Any],
         *,
         metrics: Metrics,
-        audit_buffer: AuditBuffer,
+        trail_buffer: TrailBuffer,
         trusted_proxies: Sequence[Network],
         limits: BodyLimits,
         may_concern: MayConcern,
@@ -86,7 +86,7 @@ class Edge:
         self._budget = BodyBudget(limits.bodies_bytes_max)
         self._timer = BodyTimer(limits.body_seconds_max)
         self._metrics = metrics
-        self._audit_buffer = audit_buffer
+        self._trail_buffer = trail_buffer
         self._trusted_proxies = trusted_proxies
         self._limits = limits
         # Bound once: a logger that finds its configuration anew for each line costs as much as the line.
@@ -130,7 +130,7 @@ class Edge:
     def _finish(self, exchange: Exchange, reply: "_Reply", seconds: float) -> None:
         method = exchange.method if exchange.method in _METHODS else "other"
         self._metrics.observe(REQUEST_SECONDS, seconds, method, exchange.route, str(reply.status))
-        if exchange.method == "POST" and not exchange.is_audited:
+        if exchange.method == "POST" and not exchange.is_recorded:
             self._audit(exchange, reply)
         if self._logs_requests or reply.status >= 500:
             line = _RequestLine(
@@ -147,11 +147,11 @@ class Edge:
 
     def _audit(self, exchange: Exchange, reply: "_Reply") -> None:
         if reply.status < 500:
-            self._audit_buffer.add_refused(AuditRow(refused_record_of(exchange), reply.status))
+            self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), reply.status))
         elif reply.code is Code.OUTCOME_UNKNOWN:
-            self._audit_buffer.add_held_back(AuditRow(audit_record_of(exchange), reply.status))
+            self._trail_buffer.add_held_back(TrailRow(trail_record_of(exchange), reply.status))
         else:
-            self._audit_buffer.add(AuditRow(audit_record_of(exchange), reply.status))
+            self._trail_buffer.add(TrailRow(trail_record_of(exchange), reply.status))
 
 
 class _Reply:

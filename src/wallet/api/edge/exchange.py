@@ -32,7 +32,7 @@ class Exchange:
         "client_ip",
         "correlation_id",
         "headers",
-        "is_audited",
+        "is_recorded",
         "method",
         "parameters",
         "peer",
@@ -64,7 +64,7 @@ class Exchange:
         self.route: str = UNMATCHED_ROUTE
         self.wallet_id: WalletId | None = None
         self.request_id: RequestId | None = None
-        self.is_audited: bool = False
+        self.is_recorded: bool = False
         self.reserved_bytes: int = 0
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from wallet.api.edge.exchange import Exchange
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 REDACTED: Final = "[redacted]"
 BODY_BYTES_MAX: Final = 4096
@@ -36,9 +36,9 @@ _SECRET_WORDS: Final = (
 _SECRET_NAMES: Final = frozenset({"code", "jwt", "key", "pass", "pwd", "sid", "sig"})
 
 
-def audit_record_of(exchange: Exchange) -> AuditRecord:
+def trail_record_of(exchange: Exchange) -> TrailRecord:
     """The record of a POST as far as it is known now; the handlers fill in wallet and key before."""
-    return AuditRecord(
+    return TrailRecord(
         api_audit_id=exchange.api_audit_id,
         method=exchange.method,
         url=redact_url(_url_of(exchange))[:URL_LENGTH_MAX],
@@ -52,9 +52,9 @@ def audit_record_of(exchange: Exchange) -> AuditRecord:
     )
 
 
-def refused_record_of(exchange: Exchange) -> AuditRecord:
+def refused_record_of(exchange: Exchange) -> TrailRecord:
     """The record of a POST that was refused at the edge: at most REFUSED_BYTES_MAX of headers and body."""
-    record = audit_record_of(exchange)
+    record = trail_record_of(exchange)
     room = REFUSED_BYTES_MAX - len(record.headers_json.encode())
     body = record.body.encode()[: max(0, room)].decode("utf-8", "ignore")
     return msgspec.structs.replace(record, url=record.url[:REFUSED_URL_LENGTH_MAX], body=body)

@@ -19,7 +19,7 @@ from wallet.api.contract.requests import json_body
 from wallet.api.contract.schemas import JSON
 from wallet.api.edge.asgi import MayConcern
 from wallet.api.edge.exchange import Exchange, exchange_of
-from wallet.api.edge.trail_records import audit_record_of
+from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.routes.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
 from wallet.domain.commands import Command, key_of
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
@@ -96,7 +96,7 @@ class Operations:
         commands = [reading for reading in readings if not isinstance(reading, Answer)]
         resp.content_type = JSON
         executed: Iterator[Answer] = iter(())
-        # Where none is valid the ledger has nothing to do, and the edge writes the audit row.
+        # Where none is valid the ledger has nothing to do, and the edge writes the trail row.
         if commands:
             bulk = await self._execute(exchange, commands, resp, is_atomic=False)
             executed = iter(bulk.results)
@@ -113,7 +113,7 @@ class Operations:
         self, exchange: Exchange, commands: Sequence[Command], resp: falcon.asgi.Response, *, is_atomic: bool
     ) -> BulkAnswer:
         try:
-            bulk = await self._ledger.execute_bulk(commands, audit_record_of(exchange), is_atomic=is_atomic)
+            bulk = await self._ledger.execute_bulk(commands, trail_record_of(exchange), is_atomic=is_atomic)
         except NotExecuted as reason:
             raise Refused(
                 Code.NOT_EXECUTED,
@@ -127,7 +127,7 @@ class Operations:
             ) from None
         except CommandFailed:
             raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
-        exchange.is_audited = True
+        exchange.is_recorded = True
         if bulk.replayed:
             resp.set_header("Idempotency-Replayed", "true")
         return bulk

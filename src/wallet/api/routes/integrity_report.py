@@ -1,22 +1,22 @@
-"""From what the auditor stored to what `GET /audit` answers."""
+"""Builds the answer of `GET /integrity` from what the integrity monitor has stored."""
 
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
 from wallet.api.contract.integrity_schemas import (
-    AuditCheck,
-    AuditConservation,
-    AuditFault,
-    AuditFullPass,
-    AuditIncremental,
-    AuditJournal,
-    AuditResponse,
-    AuditStatus,
-    AuditTransfers,
-    AuditUnderWay,
-    AuditWarning,
-    AuditWorker,
+    IntegrityCheck,
+    IntegrityConservation,
+    IntegrityFault,
+    IntegrityFullPass,
+    IntegrityIncremental,
+    IntegrityJournal,
+    IntegrityResponse,
+    IntegrityStatus,
+    IntegrityTransfers,
+    IntegrityUnderWay,
+    IntegrityWarning,
+    IntegrityWorker,
 )
 from wallet.api.routes.integrity_warnings import duration_of, seconds_since, warnings_of
 from wallet.api.routes.reads import format_time
@@ -24,60 +24,61 @@ from wallet.domain.money import format_money
 from wallet.integrity.findings import Check, counted
 from wallet.integrity.monitor.full_check import progress_of
 from wallet.integrity.monitor.reading import Reading
-from wallet.integrity.monitor.state import Passing, StoredFault, Sums
+from wallet.integrity.monitor.state import FullCheckProgress, StoredFault, Sums
 
 _PROGRESS_MIN: Final = 0.05
-"""Before that, how long a pass will take is a guess: then the last one says."""
+"""Below this the duration cannot be estimated from the progress; that of the last full check is used."""
 
 _REBUILD: Final = (
-    "The log itself is whole: `wallet rebuild` makes statistics and alerts anew from it. Then find out why."
+    "The log itself is whole: `wallet rebuild` recreates statistics and alerts from it. Then find out why."
 )
 _THINK: Final = (
     "Run `wallet verify` for the whole picture, keep a dump, find out who could write. Do not repair by hand: "
     "corrections are new deposits, withdrawals or transfers."
 )
 _LOST: Final = (
-    "The log itself is whole, but these events had no effect and nothing brings them any more. `wallet rebuild` gives "
+    "The log itself is whole, but these events had no effect and will not be delivered again. `wallet rebuild` gives "
     "the effects; where a dead letter was discarded by mistake, `wallet dlq replay --force` does. Then find out who "
     "took the messages: who can read the queue, who discarded, whether the transport was changed."
 )
 _CURES: Final = {
     Check.EFFECTS: _LOST,
     Check.PROJECTIONS: _REBUILD,
-    Check.HEADS: "The auditor itself had seen this position: the journal lost or rewrote it. Compare it with backups. "
-    + _THINK,
+    Check.HEADS: "The monitor had read this: the journal lost or rewrote it. Compare it with backups. " + _THINK,
     Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
 }
 
 
-def report_of(reading: Reading) -> AuditResponse:
-    """The whole answer."""
+def report_of(reading: Reading) -> IntegrityResponse:
+    """Returns the whole answer."""
     looked = reading.state.looked
     faults = [_fault(Check[name], fault) for name, fault in reading.state.faults.items() if name in Check.__members__]
     warnings = warnings_of(reading)
     sums = Sums() if looked is None else looked.sums
     positions = reading.state.faults.get(Check.POSITIONS.name)
     transfer = reading.stuck_transfer
-    return AuditResponse(
+    return IntegrityResponse(
         status=_status(reading, faults, warnings),
         summary=_summary(reading, faults, warnings),
         checked_at=format_time(reading.now),
         faults=faults,
         warnings=warnings,
         checks=[_check(check, reading) for check in Check],
-        conservation=AuditConservation(*map(_money, (sums.deposits, sums.withdrawals, sums.balances, sums.in_flight))),
-        journal=AuditJournal(reading.head_position, 0 if positions is None else positions.count),
-        transfers=AuditTransfers(reading.stuck_count, transfer and f"wallet {transfer[0]}, transfer {transfer[1]}"),
+        conservation=IntegrityConservation(
+            *map(_money, (sums.deposits, sums.withdrawals, sums.balances, sums.in_flight))
+        ),
+        journal=IntegrityJournal(reading.head_position, 0 if positions is None else positions.count),
+        transfers=IntegrityTransfers(reading.stuck_count, transfer and f"wallet {transfer[0]}, transfer {transfer[1]}"),
         oldest_unsealed_seconds=seconds_since(reading.unsealed_at, reading.now),
         oldest_unpublished_seconds=seconds_since(reading.unpublished_at, reading.now),
-        worker=AuditWorker(reading.lag.event_count, round(reading.lag_seconds, 3)),
+        worker=IntegrityWorker(reading.lag.event_count, round(reading.lag_seconds, 3)),
         dead_letters_open=reading.open_letter_count,
         incremental=_incremental(reading),
         full_pass=_full_pass(reading),
     )
 
 
-def _status(reading: Reading, faults: list[AuditFault], warnings: list[AuditWarning]) -> AuditStatus:
+def _status(reading: Reading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]) -> IntegrityStatus:
     if faults:
         return "broken"
     if reading.is_starting:
@@ -85,7 +86,7 @@ def _status(reading: Reading, faults: list[AuditFault], warnings: list[AuditWarn
     return "behind" if warnings else "clean"
 
 
-def _summary(reading: Reading, faults: list[AuditFault], warnings: list[AuditWarning]) -> str:
+def _summary(reading: Reading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]) -> str:
     if faults:
         names = ", ".join(f"{fault.invariant} {fault.check}" for fault in faults)
         return f"A promise is broken: {names}. Each fault names its first row."
@@ -102,7 +103,7 @@ def _summary(reading: Reading, faults: list[AuditFault], warnings: list[AuditWar
 
 
 def _under_way_now(reading: Reading) -> Iterator[str]:
-    """What is not done yet, as always at work; a warning speaks of it as soon as it is overdue."""
+    """Work that is not finished, as is normal under load. When it is overdue there is a warning as well."""
     looked = reading.state.looked
     unchecked = reading.head_position - (0 if looked is None else looked.head.position)
     if unchecked > 0:
@@ -113,8 +114,8 @@ def _under_way_now(reading: Reading) -> Iterator[str]:
         yield f"{counted(reading.lag.event_count, 'published event')} to have their effects"
 
 
-def _fault(check: Check, fault: StoredFault) -> AuditFault:
-    return AuditFault(
+def _fault(check: Check, fault: StoredFault) -> IntegrityFault:
+    return IntegrityFault(
         check=check.title,
         invariant=check.invariant,
         table=fault.table,
@@ -127,11 +128,11 @@ def _fault(check: Check, fault: StoredFault) -> AuditFault:
     )
 
 
-def _check(check: Check, reading: Reading) -> AuditCheck:
+def _check(check: Check, reading: Reading) -> IntegrityCheck:
     fault = reading.state.faults.get(check.name)
     passed = reading.state.passed
     tally = None if passed is None else passed.tallies.get(check.name)
-    return AuditCheck(
+    return IntegrityCheck(
         name=check.title,
         invariant=check.invariant,
         promise=check.promise,
@@ -141,11 +142,11 @@ def _check(check: Check, reading: Reading) -> AuditCheck:
     )
 
 
-def _incremental(reading: Reading) -> AuditIncremental:
+def _incremental(reading: Reading) -> IntegrityIncremental:
     looked = reading.state.looked
     if looked is None:
-        return AuditIncremental(None, None, 0, reading.head_position)
-    return AuditIncremental(
+        return IntegrityIncremental(None, None, 0, reading.head_position)
+    return IntegrityIncremental(
         seconds_since(looked.taken_at, reading.now),
         round(looked.seconds, 3),
         looked.head.position,
@@ -153,22 +154,22 @@ def _incremental(reading: Reading) -> AuditIncremental:
     )
 
 
-def _full_pass(reading: Reading) -> AuditFullPass:
+def _full_pass(reading: Reading) -> IntegrityFullPass:
     passed, passing = reading.state.passed, reading.state.passing
     duration = None if passed is None else duration_of(passed)
-    return AuditFullPass(
+    return IntegrityFullPass(
         None if passed is None else seconds_since(passed.begun_at, reading.now),
         duration,
         None if passing is None else _under_way(passing, reading, duration),
     )
 
 
-def _under_way(passing: Passing, reading: Reading, last: float | None) -> AuditUnderWay:
+def _under_way(passing: FullCheckProgress, reading: Reading, last: float | None) -> IntegrityUnderWay:
     age = seconds_since(passing.begun_at, reading.now)
     progress = round(progress_of(passing, reading.head_position), 3)
     expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last
-    # What it takes now is not known, where it takes longer than that already.
-    return AuditUnderWay(age, progress, expected if expected is not None and expected > age else None)
+    # Unknown if it has taken longer than that already.
+    return IntegrityUnderWay(age, progress, expected if expected is not None and expected > age else None)
 
 
 def _money(amount: Decimal) -> str:

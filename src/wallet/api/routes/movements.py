@@ -9,10 +9,10 @@ from wallet.api.contract.problems import CONTENT_TYPE, Code, Refused
 from wallet.api.contract.requests import read_deposit, read_transfer, read_withdraw
 from wallet.api.contract.schemas import JSON
 from wallet.api.edge.exchange import Exchange, exchange_of
-from wallet.api.edge.trail_records import audit_record_of
+from wallet.api.edge.trail_records import trail_record_of
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.trail.records import AuditRecord
+from wallet.trail.records import TrailRecord
 
 ROLLED_BACK: Final = "Something went wrong on our side. It was logged, and this attempt was rolled back."
 
@@ -25,11 +25,11 @@ NO_EFFECT: Final = (
 class Executes(Protocol):
     """What the routes need of the ledger."""
 
-    async def execute(self, command: Command, audit: AuditRecord) -> Answer:
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
         """Bring a command to its end. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
         ...
 
-    async def execute_bulk(self, commands: Sequence[Command], audit: AuditRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
         """Bring the commands of one request to their end, in order. Raises what `execute` raises."""
         ...
 
@@ -74,7 +74,7 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
     # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
     exchange.request_id = command.request_id
     try:
-        answer = await ledger.execute(command, audit_record_of(exchange))
+        answer = await ledger.execute(command, trail_record_of(exchange))
     except NotExecuted as reason:
         raise Refused(
             Code.NOT_EXECUTED,
@@ -88,7 +88,7 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
         ) from None
     except CommandFailed:
         raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
-    exchange.is_audited = True
+    exchange.is_recorded = True
     resp.status = answer.status
     resp.data = answer.body
     resp.content_type = JSON if answer.success else CONTENT_TYPE

@@ -55,7 +55,7 @@ class BatchProof:
             self._prove_digest(batch, events, payloads, operations)
         concluded = self._prove_outcomes(batch, events, payloads, operations)
         for operation, expected, found in disagreements(concluded, credited):
-            self.outcomes.blame("operations", _name_of_operation(operation), expected=expected, found=found)
+            self.outcomes.add_fault("operations", _name_of_operation(operation), expected=expected, found=found)
 
     def _prove_payload(self, event: Record, payload: Any) -> None:
         transfer_id = event["transfer_id"]
@@ -70,11 +70,11 @@ class BatchProof:
                 f"schema_version {SCHEMA_VERSION}",
                 f"schema_version {event['schema_version']}",
             )
-            self.payloads.blame("events", _name_of_event(event), expected=expected_version, found=found_version)
+            self.payloads.add_fault("events", _name_of_event(event), expected=expected_version, found=found_version)
         found = {name: payload.get(name) for name in expected} if isinstance(payload, dict) else {}
         if found != expected:
             different = [name for name in expected if found.get(name) != expected[name]]
-            self.payloads.blame(
+            self.payloads.add_fault(
                 "events",
                 _name_of_event(event),
                 expected="payload with " + _shown(expected, different),
@@ -104,13 +104,13 @@ class BatchProof:
                 key = event["wallet_id"], payload.get("requestId") if isinstance(payload, dict) else None
                 if key in found:
                     expected = f"the only effect of request {key[1]}"
-                    self._blame_event(event, expected, f"a second one, besides {_name_of_event(found[key][0])}")
+                    self._add_event_fault(event, expected, f"a second one, besides {_name_of_event(found[key][0])}")
                 found[key] = event, payload
         for operation in operations:
             effect = _effect_of(operation)
             caused, payload = found.pop((operation["wallet_id"], operation["request_id"]), (None, {}))
             if (None if caused is None else caused["type"]) != effect:
-                self.outcomes.blame(
+                self.outcomes.add_fault(
                     "operations",
                     _name_of_operation(operation),
                     expected=f"{'no event' if effect is None else effect} in batch {batch['batch_id']}",
@@ -119,14 +119,14 @@ class BatchProof:
             else:
                 concluded.append(Concluded(operation, caused, payload))
         for (_, request_id), (event, _) in found.items():
-            self._blame_event(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
+            self._add_event_fault(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
         return concluded
 
-    def _blame_event(self, event: Record, expected: str, found: str) -> None:
-        self.outcomes.blame("events", _name_of_event(event), expected=expected, found=found)
+    def _add_event_fault(self, event: Record, expected: str, found: str) -> None:
+        self.outcomes.add_fault("events", _name_of_event(event), expected=expected, found=found)
 
     def _blame_batch(self, batch: Record, expected: str, found: str) -> None:
-        self.digests.blame("journal", name_of_batch(batch), expected=expected, found=found)
+        self.digests.add_fault("journal", name_of_batch(batch), expected=expected, found=found)
 
 
 def name_of_batch(batch: Record) -> str:

@@ -33,7 +33,7 @@ class Totals:
         came_in = subtract(total("FundsDeposited"), total("FundsWithdrawn"))
         difference = subtract(add(self.balances, in_flight), came_in)
         if difference:
-            finding.blame(
+            finding.add_fault(
                 "wallets, events",
                 f"the sums over {counted(self.wallet_count, 'wallet')} and {counted(self.event_count, 'event')}",
                 expected="balances + money in flight = deposits − withdrawals",
@@ -43,7 +43,7 @@ class Totals:
 
 
 def too_much_or_little(difference: Decimal) -> str:
-    """A difference in words. A fault states no total: `GET /audit` has it, of one moment, and money moves on."""
+    """A difference in words. A fault states no total: `GET /integrity` has it, of one moment, and money moves on."""
     return f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
 
 

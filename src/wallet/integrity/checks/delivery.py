@@ -21,7 +21,7 @@ BATCHES_SEARCHED: Final = 200
 REBUILD: Final = "`wallet rebuild` gives the effect from the log"
 
 
-class Passed(NamedTuple):
+class HandledUpTo(NamedTuple):
     """How far the worker has come, for certain: the last position with an effect, and when it was published."""
 
     position: int | None
@@ -30,12 +30,12 @@ class Passed(NamedTuple):
     """Where a worker reads the journal itself, now: what was published to the journal only waits for it there."""
 
 
-async def read_passed(snapshot: Snapshot, effect_within: timedelta = EFFECT_WITHIN) -> Passed:
+async def read_handled(snapshot: Snapshot, effect_within: timedelta = EFFECT_WITHIN) -> HandledUpTo:
     """Returns how far the worker has come."""
     last = await snapshot.row(SQL.last_effect, snapshot.taken_at - effect_within, BATCHES_SEARCHED)
     followed = await snapshot.row(SQL.followed_from)
     position, published_at = (None, None) if last is None else last.values()
-    return Passed(position, published_at, None if followed is None else followed["position"])
+    return HandledUpTo(position, published_at, None if followed is None else followed["position"])
 
 
 async def prove_delivery(
@@ -46,7 +46,7 @@ async def prove_delivery(
     effect_within: timedelta = EFFECT_WITHIN,
 ) -> list[Finding]:
     """No effect without its event, no failed event without its dead letter, none lost; warns of what waits."""
-    passed = await read_passed(snapshot, effect_within)
+    passed = await read_handled(snapshot, effect_within)
     finding = Finding(Check.DELIVERY, "event")
     counts = await snapshot.row(SQL.inbox_counts, *buckets)
     assert counts is not None
@@ -64,10 +64,10 @@ async def _prove_effects(snapshot: Snapshot, finding: Finding, buckets: Buckets)
     row = await snapshot.row(SQL.effects_without_events, *buckets)
     if row is not None:
         expected, name = "an event in the log", f"event {row['event_id']}"
-        finding.blame("processed_events", name, expected=expected, found="none", count=row["fault_count"])
+        finding.add_fault("processed_events", name, expected=expected, found="none", count=row["fault_count"])
     row = await snapshot.row(SQL.failures_without_letters, *buckets)
     if row is not None:
-        finding.blame(
+        finding.add_fault(
             "processed_events",
             f"event {row['event_id']} (wallet {row['wallet_id']}, version {row['version']})",
             expected="a dead letter, as it failed",
@@ -77,13 +77,13 @@ async def _prove_effects(snapshot: Snapshot, finding: Finding, buckets: Buckets)
 
 
 async def _prove_that_none_is_lost(
-    snapshot: Snapshot, buckets: Buckets, passed: Passed, effect_within: timedelta
+    snapshot: Snapshot, buckets: Buckets, passed: HandledUpTo, effect_within: timedelta
 ) -> Finding:
     finding = Finding(Check.EFFECTS, "event")
     rows = await snapshot.rows(SQL.events_without_effect, *buckets, snapshot.taken_at - effect_within, *passed)
     lost = [LostEvent(row["event_id"], row["wallet_id"], row["version"]) for row in rows if row["is_lost"]]
     if lost:
-        blame_lost(finding, lost, rows[0]["lost_count"])
+        add_lost(finding, lost, rows[0]["lost_count"])
     late_count = rows[0]["event_count"] - rows[0]["lost_count"] if rows else 0
     late = next((row for row in rows if not row["is_lost"]), None)
     if late_count:
@@ -107,11 +107,11 @@ class LostEvent(NamedTuple):
     version: int
 
 
-def blame_lost(finding: Finding, lost: Sequence[LostEvent], count: int) -> None:
+def add_lost(finding: Finding, lost: Sequence[LostEvent], count: int) -> None:
     """Name lost events, each with its id as far as they are given, and the cure."""
     names = [f"event {each.event_id} (wallet {each.wallet_id}, version {each.version})" for each in lost]
     more = f"; and {count - len(names)} more" if count > len(names) else ""
-    finding.blame(
+    finding.add_fault(
         "events",
         "; ".join(names) + more,
         expected="its effect, or an open dead letter",

@@ -95,20 +95,20 @@ async def prove_heads(snapshot: Snapshot, exported: ExportedHeads) -> list[Findi
                 finding.fault_count += 1
                 wrong = [min([*wrong, (head, chains[head.position])], key=lambda pair: pair[0].position)]
     for head, chain in wrong:
-        _blame(finding, head, chain, agreed=agreed, end=end)
+        _add_fault(finding, head, chain, agreed=agreed, end=end)
     if finding.looked_at == 0:
         finding.warnings.append(f"{exported.path} holds no head, so a cut tail would not be seen")
     return [finding]
 
 
-def _blame(finding: Finding, head: ExportedHead, chain: bytes | None, *, agreed: int, end: int) -> None:
+def _add_fault(finding: Finding, head: ExportedHead, chain: bytes | None, *, agreed: int, end: int) -> None:
     if chain is not None:
         found = f"chain {chain.hex()}: history was rewritten at positions {agreed + 1} to {head.position}"
     elif head.position > end:
         found = f"no such position: the journal ends at {end}, its tail was cut off (or this is an older copy)"
     else:
         found = "no such position"
-    finding.blame(
+    finding.add_fault(
         "journal",
         f"position {head.position}",
         expected=f"chain {head.chain.hex()}, exported {head.exported_at} (line {head.line})",

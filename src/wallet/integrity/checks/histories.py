@@ -76,9 +76,9 @@ class HistoryWalk:
         self.versions.looked_at += 1
         if event_type not in SIGNS or (event_type == "WalletCreated") != (version == 1):
             expected = "WalletCreated" if version == 1 else "an event type after the first that is known"
-            self._blame_event(version, expected=expected, found=event_type)
+            self._add_event_fault(version, expected=expected, found=event_type)
         elif version != self._version + 1:
-            self._blame_event(version, expected=f"version {self._version + 1}", found=f"version {version}")
+            self._add_event_fault(version, expected=f"version {self._version + 1}", found=f"version {version}")
             self._folded = evolve_balance(self._folded, event_type, amount)
         else:
             follows = evolve_balance(self._balance, event_type, amount)
@@ -86,7 +86,7 @@ class HistoryWalk:
             self._folded = follows if same else evolve_balance(self._folded, event_type, amount)
             if follows != balance_after:
                 before = f"{format_money(self._balance)} {_sign(event_type)} {format_money(amount)}"
-                self._blame_event(
+                self._add_event_fault(
                     version,
                     expected=f"balance_after {format_money(follows)} ({before}, as {event_type} has it)",
                     found=f"balance_after {format_money(balance_after)}",
@@ -96,14 +96,14 @@ class HistoryWalk:
         self._version, self._balance = version, balance_after
         if balance_after.is_signed():
             row = f"wallet {self._row[1]}, version {version}"
-            self.overdrafts.blame("events", row, expected="0 or more", found=format_money(balance_after))
+            self.overdrafts.add_fault("events", row, expected="0 or more", found=format_money(balance_after))
 
     def _take_time(self, version: int, occurred_at: datetime | None) -> None:
         last = self._occurred_at
         if occurred_at is None or (last is not None and occurred_at <= last):
             expected = "a time" if last is None else f"occurred_at after {last.isoformat()}"
             found = "none that exists" if occurred_at is None else f"occurred_at {occurred_at.isoformat()}"
-            self._blame_event(version, expected=expected, found=found)
+            self._add_event_fault(version, expected=expected, found=found)
         self._occurred_at = occurred_at or last
 
     def finish(self) -> None:
@@ -118,7 +118,7 @@ class HistoryWalk:
         self.overdrafts.looked_at += 1 + self._version
         if balance.is_signed():
             row = f"wallet {self._row[1]}"
-            self.overdrafts.blame("wallets", row, expected="0 or more", found=format_money(balance))
+            self.overdrafts.add_fault("wallets", row, expected="0 or more", found=format_money(balance))
         if self._version == 0:
             self._blame_wallet(expected="no row, as it has no event", found=f"a row at version {wallet_version}")
         elif wallet_version != self._version:
@@ -136,11 +136,11 @@ class HistoryWalk:
                 found=f"{currency}, or another last_event_at",
             )
 
-    def _blame_event(self, version: int, *, expected: str, found: str) -> None:
-        self.versions.blame("events", f"wallet {self._row[1]}, version {version}", expected=expected, found=found)
+    def _add_event_fault(self, version: int, *, expected: str, found: str) -> None:
+        self.versions.add_fault("events", f"wallet {self._row[1]}, version {version}", expected=expected, found=found)
 
     def _blame_wallet(self, *, expected: str, found: str) -> None:
-        self.balances.blame("wallets", f"wallet {self._row[1]}", expected=expected, found=found)
+        self.balances.add_fault("wallets", f"wallet {self._row[1]}", expected=expected, found=found)
 
 
 def _sign(event_type: str) -> str:

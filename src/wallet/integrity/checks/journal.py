@@ -95,10 +95,10 @@ class Chain:
         self.finding.looked_at += 1
         position, chain = batch["position"], batch["chain"]
         if position != self.position + 1:
-            self._blame(name_of_batch(batch), f"position {self.position + 1}", f"position {position}")
+            self._add_fault(name_of_batch(batch), f"position {self.position + 1}", f"position {position}")
         elif chain != (follows := chain_of(self.value, position, batch["digest"])):
             expected = f"chain {follows.hex()}, from the one before, the position and the digest"
-            self._blame(name_of_batch(batch), expected, f"chain {chain.hex()}")
+            self._add_fault(name_of_batch(batch), expected, f"chain {chain.hex()}")
         self.position, self.value = position, chain
 
     def end_at(self, head: Record | None) -> None:
@@ -106,10 +106,10 @@ class Chain:
         last = f"position {self.position}, chain {self.value.hex()}"
         found = "no row" if head is None else f"position {head['position']}, chain {head['chain'].hex()}"
         if found != last:
-            self.finding.blame("journal_head", "its only row", expected=f"{last}, the journal's last", found=found)
+            self.finding.add_fault("journal_head", "its only row", expected=f"{last}, the journal's last", found=found)
 
-    def _blame(self, row: str, expected: str, found: str) -> None:
-        self.finding.blame("journal", row, expected=expected, found=found)
+    def _add_fault(self, row: str, expected: str, found: str) -> None:
+        self.finding.add_fault("journal", row, expected=expected, found=found)
 
 
 def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> AsyncIterator[Sequence[Record]]:

@@ -15,14 +15,14 @@ async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) ->
     event = await snapshot.row(SQL.stray_events, *buckets)
     if event is not None:
         name = f"wallet {event['wallet_id']}, version {event['version']}, event {event['event_id']}"
-        _blame(finding, "events", name, event)
+        _add_fault(finding, "events", name, event)
     operation = await snapshot.row(SQL.stray_operations, *buckets)
     if operation is not None:
         name = f"wallet {operation['wallet_id']}, request {operation['request_id']}"
-        _blame(finding, "operations", name, operation)
+        _add_fault(finding, "operations", name, operation)
     return [finding]
 
 
-def _blame(finding: Finding, table: str, name: str, row: Record) -> None:
+def _add_fault(finding: Finding, table: str, name: str, row: Record) -> None:
     expected, found = f"batch {row['batch_id']} in the journal", "no such batch"
-    finding.blame(table, name, expected=expected, found=found, count=row["fault_count"])
+    finding.add_fault(table, name, expected=expected, found=found, count=row["fault_count"])

@@ -23,7 +23,7 @@ async def prove_projections(snapshot: Snapshot, observer: Observer) -> list[Find
     proof.finish()
     alert = await snapshot.row(SQL.alerts_without_events)
     if alert is not None:
-        proof.finding.blame(
+        proof.finding.add_fault(
             "fraud_alerts",
             f"wallet {alert['wallet_id']}, rule {alert['rule']}, event {alert['event_id']}",
             expected="an event that was processed",
@@ -67,12 +67,12 @@ class _Proof:
                 row["last_activity_at"],
             )
         if found != totals:
-            self._blame(_shown(totals), _shown(found))
+            self._add_fault(_shown(totals), _shown(found))
         elif row["suspicious_reason"] != row["earliest_reason"]:
-            self._blame(f"suspicious_reason {row['earliest_reason']}", f"{row['suspicious_reason']}")
+            self._add_fault(f"suspicious_reason {row['earliest_reason']}", f"{row['suspicious_reason']}")
 
-    def _blame(self, expected: str, found: str) -> None:
-        self.finding.blame("wallet_stats", f"wallet {self._row['wallet_id']}", expected=expected, found=found)
+    def _add_fault(self, expected: str, found: str) -> None:
+        self.finding.add_fault("wallet_stats", f"wallet {self._row['wallet_id']}", expected=expected, found=found)
 
 
 def _shown(totals: WalletTotals | None) -> str:

@@ -33,7 +33,7 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
                 finding.fault_count += 1
                 first = row if first is None else min(first, row, key=_key)
     if first is not None:
-        finding.blame("api_audit", _name(first), expected=_expected(first), found=_found(first), count=0)
+        finding.add_fault("api_audit", _name(first), expected=_expected(first), found=_found(first), count=0)
     return [finding]
 
 

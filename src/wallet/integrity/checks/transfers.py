@@ -39,7 +39,7 @@ async def _find_stuck(snapshot: Snapshot, finding: Finding) -> None:
     row = await snapshot.row(SQL.stuck_transfers, snapshot.taken_at - STUCK_AFTER)
     if row is not None:
         seconds = (snapshot.taken_at - row["updated_at"]) // timedelta(seconds=1)
-        _blame(
+        _add_fault(
             finding,
             "transfers",
             row,
@@ -59,13 +59,15 @@ async def _compare_with_events(snapshot: Snapshot, finding: Finding) -> None:
         assert event is not None
         name = f"wallet {event['wallet_id']}, version {event['version']}"
         found = f"none; its events are {row['steps']}"
-        finding.blame("events", name, expected=f"transfer {row['transfer_id']}", found=found, count=row["fault_count"])
+        finding.add_fault(
+            "events", name, expected=f"transfer {row['transfer_id']}", found=found, count=row["fault_count"]
+        )
         return
     legal = " or ".join(text for status, text in zip(statuses, steps, strict=True) if status == row["status"])
     found = row["steps"] or "no event"
     if row["agrees"] is False:
         found += ", of which one has another amount, currency, wallet or request"
-    _blame(finding, "transfers", row, expected=f"{row['status']}: {legal}", found=found)
+    _add_fault(finding, "transfers", row, expected=f"{row['status']}: {legal}", found=found)
 
 
 async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
@@ -76,16 +78,18 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
     outcome = outcome or ("a refused operation" if row["refusal"] else "an operation that succeeded")
     if row["status"] is None:
         name = f"wallet {row['wallet_id']}, request {row['request_id']}"
-        finding.blame("operations", name, expected=f"a transfer for {outcome}", found="none", count=row["fault_count"])
+        finding.add_fault(
+            "operations", name, expected=f"a transfer for {outcome}", found="none", count=row["fault_count"]
+        )
         return
     if row["state"] is not None and (unlike := _unlike_its_operation(row)) is not None:
         name = f"wallet {row['wallet_id']}, request {row['request_id']}"
         wanted, seen = unlike
-        finding.blame("operations", name, expected=wanted, found=seen, count=row["fault_count"])
+        finding.add_fault("operations", name, expected=wanted, found=seen, count=row["fault_count"])
         return
     expected = {"debited": "a pending operation", "completed": "an operation that succeeded"}.get(row["status"])
     expected = expected or "a refused operation"
-    _blame(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
+    _add_fault(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
 
 
 def _unlike_its_operation(row: Record) -> tuple[str, str] | None:
@@ -102,7 +106,7 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
     row = await snapshot.row(SQL.credits_unlike_their_transfers)
     if row is None:
         return
-    _blame(
+    _add_fault(
         finding,
         "transfer_credits",
         row,
@@ -112,8 +116,8 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
     )
 
 
-def _blame(finding: Finding, table: str, row: Record, *, expected: str, found: str) -> None:
+def _add_fault(finding: Finding, table: str, row: Record, *, expected: str, found: str) -> None:
     name = f"transfer {row['transfer_id']}"
     if row.get("from_wallet_id"):
         name = f"wallet {row['from_wallet_id']}, {name}"
-    finding.blame(table, name, expected=expected, found=found, count=row["fault_count"])
+    finding.add_fault(table, name, expected=expected, found=found, count=row["fault_count"])

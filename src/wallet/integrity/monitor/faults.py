@@ -1,4 +1,4 @@
-"""Faults on record: one for each check, from the moment it is found until a whole pass that began later is clean."""
+"""Stored faults: one for each check, from when it is found until a full check that began later finds none."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,13 +7,13 @@ from typing import Final
 import structlog
 
 from wallet.integrity.findings import Check, Finding
-from wallet.integrity.monitor.state import Passed, Passing, State, StoredFault, Tally
+from wallet.integrity.monitor.state import FullCheckProgress, FullCheckResult, State, StoredFault, Tally
 
 _log = structlog.get_logger()
 
 
 def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
-    """Put what a look or a slice found on record."""
+    """Store what an incremental check or a slice found."""
     for finding in findings:
         fault = _fault_of(finding, at)
         if fault is None:
@@ -21,7 +21,7 @@ def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
         known = state.faults.get(finding.check.name)
         if known is None:
             state.faults[finding.check.name] = fault
-            _tell(finding.check, fault)
+            _log_fault(finding.check, fault)
         else:
             known.seen_at = at
             if finding.check in _NAMES_ALL and fault.count > known.count:
@@ -29,8 +29,8 @@ def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
             known.count = max(known.count, fault.count)
 
 
-def add_to_tallies(passing: Passing, findings: Iterable[Finding], at: datetime) -> None:
-    """Add what a slice found to what its pass has found so far."""
+def add_to_tallies(passing: FullCheckProgress, findings: Iterable[Finding], at: datetime) -> None:
+    """Add what a slice found to the result of its full check so far."""
     for finding in findings:
         tally = passing.tallies.setdefault(finding.check.name, Tally(finding.noun))
         tally.looked_at += finding.looked_at
@@ -42,11 +42,11 @@ def add_to_tallies(passing: Passing, findings: Iterable[Finding], at: datetime) 
             tally.fault = fault
 
 
-def conclude(state: State, passing: Passing, at: datetime) -> None:
-    """The pass is over: strike what it found clean, and count anew what it did not."""
+def conclude(state: State, passing: FullCheckProgress, at: datetime) -> None:
+    """The full check is completed: remove the faults that it did not find again, and replace those that it did."""
     for name, known in list(state.faults.items()):
         if name not in Check.__members__:
-            continue  # A newer version found it, and only such a one can strike it.
+            continue  # A newer version found it, and only such a version can remove it.
         tally = passing.tallies.get(name)
         again = None if tally is None else tally.fault
         if again is not None:
@@ -55,14 +55,14 @@ def conclude(state: State, passing: Passing, at: datetime) -> None:
         elif known.seen_at < passing.begun_at:
             del state.faults[name]
             check = Check[name]
-            _log.info("audit_fault_cleared", check=check.title, invariant=check.invariant, row=known.row)
-    state.passed = Passed(passing.begun_at, at, passing.slices, passing.tallies, passing.head)
+            _log.info("integrity_fault_cleared", check=check.title, invariant=check.invariant, row=known.row)
+    state.passed = FullCheckResult(passing.begun_at, at, passing.slices, passing.tallies, passing.head)
     state.passing = None
 
 
 _WARNINGS_KEPT: Final = 5
 _NAMES_ALL: Final = frozenset({Check.EFFECTS})
-"""Checks whose fault names each row, not only the first: one that is found later is added to the record."""
+"""Checks whose fault names each row, not only the first: rows that are found later are added."""
 
 
 def _fault_of(finding: Finding, at: datetime) -> StoredFault | None:
@@ -72,9 +72,9 @@ def _fault_of(finding: Finding, at: datetime) -> StoredFault | None:
     return StoredFault(first.table, first.row, first.expected, first.found, max(finding.fault_count, 1), at, at)
 
 
-def _tell(check: Check, fault: StoredFault) -> None:
+def _log_fault(check: Check, fault: StoredFault) -> None:
     _log.error(
-        "audit_fault",
+        "integrity_fault",
         check=check.title,
         invariant=check.invariant,
         table=fault.table,

@@ -30,14 +30,14 @@ from wallet.integrity.checks.orphans import prove_no_strays
 from wallet.integrity.checks.projections import prove_projections
 from wallet.integrity.checks.trail import prove_trail
 from wallet.integrity.checks.transfers import prove_transfers
-from wallet.integrity.findings import Check, Finding, Unwatched
+from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.incremental_check import find_lost
-from wallet.integrity.monitor.lease import SQL as AUDITOR_SQL
-from wallet.integrity.monitor.state import Head, Passing, Start, State, sums_of
+from wallet.integrity.monitor.lease import SQL as MONITOR_SQL
+from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, Start, State, sums_of
 from wallet.integrity.snapshot import Buckets, Snapshot
 
-Prove = Callable[[Snapshot, State, Passing], Awaitable[list[Finding]]]
+Prove = Callable[[Snapshot, State, FullCheckProgress], Awaitable[list[Finding]]]
 
 EVENTS_READ: Final = 20_000
 SLICE_SECONDS_MIN: Final = 0.25
@@ -47,12 +47,12 @@ SLICE_SECONDS_MAX: Final = 1.0
 _log = structlog.get_logger()
 
 
-async def prove_slice(snapshot: Snapshot, state: State) -> None:
+async def check_slice(snapshot: Snapshot, state: State) -> None:
     """Prove the next slice, beginning a pass where none is under way, and put what it found on record."""
-    passing = state.passing or Passing(snapshot.taken_at)
+    passing = state.passing or FullCheckProgress(snapshot.taken_at)
     if passing.stage not in _PROVE:
         # Another version was here.
-        passing = Passing(snapshot.taken_at)
+        passing = FullCheckProgress(snapshot.taken_at)
     state.passing = passing
     begun = time.monotonic()
     findings = await _PROVE[passing.stage](snapshot, state, passing)
@@ -63,10 +63,10 @@ async def prove_slice(snapshot: Snapshot, state: State) -> None:
         ended_at = snapshot.taken_at + timedelta(seconds=time.monotonic() - begun)
         faults.conclude(state, passing, ended_at)
         seconds = round((ended_at - passing.begun_at) / timedelta(seconds=1), 1)
-        _log.debug("audit_pass_ended", seconds=seconds, slices=passing.slices)
+        _log.debug("integrity_full_check_ended", seconds=seconds, slices=passing.slices)
 
 
-def progress_of(passing: Passing, end: int) -> float:
+def progress_of(passing: FullCheckProgress, end: int) -> float:
     """How much of a pass is done, from 0 to 1; `end` is the last position of the journal."""
     wallets, journal, transfers, trail, projections = 0.02, 0.42, 0.80, 0.85, 0.90
     match passing.stage:
@@ -84,12 +84,12 @@ def progress_of(passing: Passing, end: int) -> float:
             return projections
 
 
-async def _prove_totals(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+async def _prove_totals(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
     totals = await read_totals(snapshot)
-    end = await snapshot.row(AUDITOR_SQL.last_sealed)
+    end = await snapshot.row(MONITOR_SQL.last_sealed)
     # The events that have no place yet belong to no look; they are few.
-    unsealed = {row["type"]: row["amount"] for row in await snapshot.rows(AUDITOR_SQL.unsealed_sums, None)}
-    head = Head() if end is None else Head(end["position"], end["chain"])
+    unsealed = {row["type"]: row["amount"] for row in await snapshot.rows(MONITOR_SQL.unsealed_sums, None)}
+    head = JournalHead() if end is None else JournalHead(end["position"], end["chain"])
     state.start = Start(head, sums_of(totals.amounts).minus(sums_of(unsealed)))
     # By their number at first, by the time that they take from then on: what was quick on small books may be slow.
     width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
@@ -98,11 +98,11 @@ async def _prove_totals(snapshot: Snapshot, state: State, passing: Passing) -> l
     return [totals.judge()]
 
 
-async def _prove_wallets(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+async def _prove_wallets(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
     begun = time.monotonic()
     buckets = Buckets(passing.bucket, min(passing.bucket + state.width, BUCKET_COUNT) - 1)
     findings = [
-        *await prove_histories(snapshot, Unwatched(), buckets),
+        *await prove_histories(snapshot, Unobserved(), buckets),
         *await prove_no_strays(snapshot, buckets),
         *await prove_delivery(snapshot, buckets, warns_of_letters=False),
     ]
@@ -117,16 +117,16 @@ async def _prove_wallets(snapshot: Snapshot, state: State, passing: Passing) -> 
     return findings
 
 
-async def _prove_journal(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
-    walk = JournalWalk(Unwatched(), passing.head.position, passing.head.chain)
+async def _prove_journal(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+    walk = JournalWalk(Unobserved(), passing.head.position, passing.head.chain)
     if await walk.follow(snapshot, EVENTS_READ):
         await walk.end(snapshot)
         passing.stage = "transfers"
-    passing.head = Head(walk.chain.position, walk.chain.value)
+    passing.head = JournalHead(walk.chain.position, walk.chain.value)
     return walk.findings
 
 
-async def _prove_transfers(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+async def _prove_transfers(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
     heads, known = Finding(Check.HEADS, "head"), list(state.lost)
     findings = await prove_transfers(snapshot, ends=False)
     lost = await find_lost(snapshot, known, heads)
@@ -135,14 +135,14 @@ async def _prove_transfers(snapshot: Snapshot, state: State, passing: Passing) -
     return [*findings, heads]
 
 
-async def _prove_trail(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
+async def _prove_trail(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
     findings = await prove_trail(snapshot)
     passing.stage = "projections"
     return findings
 
 
-async def _prove_projections(snapshot: Snapshot, state: State, passing: Passing) -> list[Finding]:
-    findings = await prove_projections(snapshot, Unwatched())
+async def _prove_projections(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+    findings = await prove_projections(snapshot, Unobserved())
     passing.stage = ""
     return findings
 

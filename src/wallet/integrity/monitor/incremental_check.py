@@ -29,10 +29,20 @@ from wallet.integrity.checks.batches import BatchProof, read_payload
 from wallet.integrity.checks.conservation import too_much_or_little
 from wallet.integrity.checks.histories import HistoryWalk
 from wallet.integrity.checks.journal import Chain, pages, prove_batches
-from wallet.integrity.findings import Check, Finding, Unwatched
+from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor.lag import Followed, follow_worker
 from wallet.integrity.monitor.lease import SQL
-from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, SUMMED, Head, Looked, Start, State, Sums, Waiting, sums_of
+from wallet.integrity.monitor.state import (
+    PAGE_EVENTS_MAX,
+    SUMMED,
+    IncrementalResult,
+    JournalHead,
+    Start,
+    State,
+    Sums,
+    Waiting,
+    sums_of,
+)
 from wallet.integrity.snapshot import SQL as PROOF_SQL
 from wallet.integrity.snapshot import Snapshot
 
@@ -51,7 +61,7 @@ WEIGH_REST: Final = 50.0
 _EVENTS_OF_WALLET = dict[tuple[int, str], list["Record"]]
 
 
-class Look:
+class IncrementalCheck:
     """One look from where the last one ended. `findings` are whole when `run` has returned."""
 
     def __init__(
@@ -70,7 +80,7 @@ class Look:
         self._amounts: dict[str, Decimal] = defaultdict(lambda: ZERO)
         self._before = start.sums
         self._now: Sums | None = None
-        self.lost: list[Head] = []
+        self.lost: list[JournalHead] = []
         self.is_off_balance = False
 
     @property
@@ -80,7 +90,7 @@ class Look:
         effects = [] if self.followed is None else [self.followed.effects]
         return [self._heads, self._chain.finding, *proved, *self._walk.findings, self._conservation, *effects]
 
-    async def run(self, last: Looked | None) -> Looked:
+    async def run(self, last: IncrementalResult | None) -> IncrementalResult:
         """Look. Raises one of DATABASE_ERRORS, and then nothing was found."""
         begun = time.monotonic()
         end = await self._find_remembered_heads(last)
@@ -94,20 +104,20 @@ class Look:
         in_flight = await self._prove_in_flight(sums) if is_caught_up else sums.in_flight
         followed_from = self._began_at if last is None else last.lag.position
         self.followed = await follow_worker(self._snapshot, followed_from, self._waiting, self._page_events)
-        return Looked(
+        return IncrementalResult(
             taken_at=self._snapshot.taken_at,
             seconds=time.monotonic() - begun,
-            head=Head(self._chain.position, self._chain.value),
+            head=JournalHead(self._chain.position, self._chain.value),
             sums=sums,
             in_flight=in_flight,
             lag=self.followed.lag,
             is_caught_up=is_caught_up,
         )
 
-    async def _find_remembered_heads(self, last: Looked | None) -> Head:
+    async def _find_remembered_heads(self, last: IncrementalResult | None) -> JournalHead:
         """Hold what was seen against the journal; returns where it ends."""
         rows = await self._snapshot.rows(SQL.last_sealed)
-        end = Head(rows[0]["position"], rows[0]["chain"]) if rows else Head()
+        end = JournalHead(rows[0]["position"], rows[0]["chain"]) if rows else JournalHead()
         ended = Chain(end.position, end.chain)
         ended.end_at(await self._snapshot.row(PROOF_SQL.head))
         _merge(self._chain.finding, ended.finding)
@@ -121,7 +131,7 @@ class Look:
         async for page in pages(self._snapshot, self._chain.position, self._page_events):
             for batch in page:
                 self._chain.follow(batch)
-            for event in await prove_batches(self._snapshot, page, self._batches, Unwatched()):
+            for event in await prove_batches(self._snapshot, page, self._batches, Unobserved()):
                 count += 1
                 by_wallet[event["bucket"], event["wallet_id"]].append(event)
                 if event["type"] in SUMMED:
@@ -148,7 +158,7 @@ class Look:
         rows = [_as_history(event, around) for event in events]
         first = events[0]
         if first["version"] > 1 and around["balance_before"] is None:
-            self._walk.versions.blame(
+            self._walk.versions.add_fault(
                 "events",
                 f"wallet {first['wallet_id']}, version {first['version']}",
                 expected=f"version {first['version'] - 1} before it",
@@ -179,7 +189,7 @@ class Look:
             self._now = sums.plus(sums_of({row["type"]: row["amount"] for row in rows}))
             by_events = self._now.in_flight
             if by_events != transfers["amount"]:
-                self._conservation.blame(
+                self._conservation.add_fault(
                     "transfers, events",
                     f"the sums up to position {self._chain.position}",
                     expected=f"in flight {format_money(transfers['amount'])}, by the unfinished transfers",
@@ -198,7 +208,7 @@ class Look:
         await self._snapshot.rows(SQL.read_whole_tables)
         [wallets] = await self._snapshot.rows(PROOF_SQL.sum_of_balances)
         if wallets["balance"] != self._now.balances:
-            self._conservation.blame(
+            self._conservation.add_fault(
                 "wallets, events",
                 f"the sum over {wallets['wallet_count']} wallets",
                 expected="the balances that all events give",
@@ -208,7 +218,7 @@ class Look:
         return time.monotonic() - begun
 
 
-def is_weighing_due(state: State, now: datetime) -> bool:
+def is_balance_sum_due(state: State, now: datetime) -> bool:
     """Whether the balances of all wallets may be summed again; also where the clock was put back."""
     if state.weighed is None:
         return True
@@ -228,7 +238,7 @@ def start_of(state: State) -> Start | None:
     return Start(looked.head, looked.sums)
 
 
-def apply(state: State, look: Look, start: Start, looked: Looked) -> None:
+def apply(state: State, look: IncrementalCheck, start: Start, looked: IncrementalResult) -> None:
     """What the look learned becomes what is known."""
     state.looked = looked
     if look.followed is not None:
@@ -240,7 +250,7 @@ def apply(state: State, look: Look, start: Start, looked: Looked) -> None:
     state.lost = [*state.lost, *(head for head in look.lost if head not in state.lost)][-LOST_MAX:]
 
 
-async def find_lost(snapshot: Snapshot, heads: list[Head], finding: Finding) -> list[Head]:
+async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Finding) -> list[JournalHead]:
     """Those of the heads seen earlier that the journal has no more."""
     lost = []
     for head in heads:
@@ -248,10 +258,10 @@ async def find_lost(snapshot: Snapshot, heads: list[Head], finding: Finding) -> 
         row = await snapshot.row(SQL.anchor, head.position)
         if head.position > 0 and (row is None or row["chain"] != head.chain):
             lost.append(head)
-            finding.blame(
+            finding.add_fault(
                 "journal",
                 f"position {head.position}",
-                expected=f"chain {head.chain.hex()}, as the auditor saw it",
+                expected=f"chain {head.chain.hex()}, as the integrity monitor saw it",
                 found="no such position: the tail was cut off" if row is None else f"chain {row['chain'].hex()}",
             )
     return lost
@@ -279,7 +289,7 @@ def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
 def _merge(into: Finding, other: Finding) -> None:
     if other.first is not None:
         first = other.first
-        into.blame(first.table, first.row, expected=first.expected, found=first.found, count=other.fault_count)
+        into.add_fault(first.table, first.row, expected=first.expected, found=first.found, count=other.fault_count)
 
 
 def _signed(amount: Decimal) -> str:

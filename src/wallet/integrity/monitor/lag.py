@@ -16,7 +16,7 @@ from typing import Final
 
 from asyncpg import Record
 
-from wallet.integrity.checks.delivery import EFFECT_WITHIN, LostEvent, Passed, blame_lost, read_passed
+from wallet.integrity.checks.delivery import EFFECT_WITHIN, HandledUpTo, LostEvent, add_lost, read_handled
 from wallet.integrity.checks.journal import pages
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.monitor.lease import SQL
@@ -42,7 +42,7 @@ async def follow_worker(
 ) -> Followed:
     """Continue from a position up to which everything is decided; count the events after it that had no effect."""
     begun = time.monotonic()
-    passed = await read_passed(snapshot, EFFECT_WITHIN)
+    passed = await read_handled(snapshot, EFFECT_WITHIN)
     last, is_whole, count = position, True, 0
     oldest: list[datetime] = []
     passed_over: list[int] = []
@@ -66,7 +66,7 @@ async def follow_worker(
     return followed
 
 
-def _is_decided(batch: Record, passed: Passed, now: datetime) -> bool:
+def _is_decided(batch: Record, passed: HandledUpTo, now: datetime) -> bool:
     """Whether a batch need not be waited for: its events have effects or dead letters, or later ones were handled."""
     if not batch["is_published"]:
         return False
@@ -78,7 +78,7 @@ def _is_decided(batch: Record, passed: Passed, now: datetime) -> bool:
     return not (batch["is_in_journal_only"] and is_followed)
 
 
-async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Passed) -> None:
+async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: HandledUpTo) -> None:
     if not followed.waiting:
         return
     keys = [each.bucket for each in followed.waiting], [each.event_id for each in followed.waiting]
@@ -87,10 +87,10 @@ async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Pas
     lost = [each for each in followed.waiting if _is_lost(each, rows[each.event_id], passed, snapshot.taken_at)]
     if lost:
         named = [LostEvent(each.event_id, each.wallet_id, each.version) for each in lost[:NAMED_MAX]]
-        blame_lost(followed.effects, named, len(lost))
+        add_lost(followed.effects, named, len(lost))
 
 
-def _is_lost(event: Waiting, letters: Record, passed: Passed, now: datetime) -> bool:
+def _is_lost(event: Waiting, letters: Record, passed: HandledUpTo, now: datetime) -> bool:
     replayed_at = letters["replayed_at"]
     if letters["is_open"] or event.published_at > now - EFFECT_WITHIN:
         return False

@@ -1,8 +1,8 @@
-"""The lease: which auditor may write, and what it writes.
+"""The lease of the integrity monitor, and the state that its holder may write.
 
-The time in `lease_until` only says when another may take over, which it also may when that time is further away than a
-lease lasts, because the clock was put back; the token says who writes: it grows with each taking
-and every save compares it. So an auditor that slept past its lease finds another token, and writes nothing.
+`lease_until` is when another monitor may take over. It may also do so if that time is further in the future than a
+lease can last, because the clock was put back. The token increases each time the lease is taken, and every save
+compares it: a monitor that was suspended past its lease finds another token, and writes nothing.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from wallet.postgres.statements import load_statements
 from wallet.runtime.standby import Standby
 
 LEASE: Final = timedelta(seconds=20)
-"""Four looks: a slow one does not lose it, and after a crash the next auditor looks within half a minute."""
+"""Four incremental checks: a slow one does not lose it, and after a crash another monitor checks within 30 s."""
 
 SQL: Final = load_statements("wallet.integrity.monitor", "monitor.sql")
 
@@ -28,21 +28,21 @@ _log = structlog.get_logger()
 
 
 class LeaseLost(Exception):
-    """Another auditor has taken over; nothing was written."""
+    """Another integrity monitor has taken over; nothing was written."""
 
 
 def new_holder() -> str:
-    """A name that no other auditor has, and that a person can find."""
+    """Returns a name that no other monitor has, and from which a person can find the process."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-class Tenure:
-    """The right to write the auditor's row, and what stands in it."""
+class MonitorLease:
+    """The right to write the monitor's row, and the state in it."""
 
     def __init__(self, token: int, state: State) -> None:
         self.token = token
         self.state = state
-        self.pass_wanted = asyncio.Event()
+        self.full_check_wanted = asyncio.Event()
         self._saving = asyncio.Lock()
 
     @classmethod
@@ -60,21 +60,21 @@ class Tenure:
         try:
             state = decode_state(row["state"])
         except StateUnreadable as error:
-            # Whatever it was, the next pass proves everything; only what was remembered is lost.
-            _log.error("audit_state_unreadable", error=str(error))
+            # The next full check checks everything, so only what was remembered is lost.
+            _log.error("integrity_state_unreadable", error=str(error))
             state = State()
-        _log.info("audit_lease_taken", holder=holder, token=row["token"])
+        _log.info("integrity_lease_taken", holder=holder, token=row["token"])
         return cls(row["token"], state)
 
     async def save(self, connection: Connection) -> None:
-        """Write the state and prolong the lease; raises LeaseLost."""
+        """Write the state and renew the lease. Raises LeaseLost."""
         # One at a time, so that no older state comes after a newer one.
         async with self._saving:
             saved = await connection.fetchval(SQL.save_state, self.token, encode_state(self.state), LEASE)
         if saved is None:
-            raise LeaseLost(f"Another auditor has taken over from token {self.token}.")
+            raise LeaseLost(f"Another integrity monitor has taken over from token {self.token}.")
 
-    async def give_up(self, connection: Connection) -> None:
-        """Let another auditor take over now; harmless when it already has."""
+    async def release(self, connection: Connection) -> None:
+        """Let another monitor take over now. Harmless if it already has."""
         await connection.execute(SQL.give_up_lease, self.token)
-        _log.info("audit_lease_given_up", token=self.token)
+        _log.info("integrity_lease_released", token=self.token)

@@ -20,7 +20,7 @@ set holder = null, lease_until = '-infinity'
 where only_row and token = $1
 
 -- name: read_state
--- What the auditor stored, and beside it what can be asked at any time: each by an index, and bounded.
+-- What the integrity monitor stored, and beside it what can be asked at any time: each by an index, and bounded.
 select clock_timestamp() as now, a.state::text as state,
     h.position as head_position, u.oldest_at as unpublished_at, s.oldest_at as unsealed_at,
     t.stuck_count, t.transfer_id, t.from_wallet_id, t.updated_at as stuck_since,

@@ -1,4 +1,4 @@
-"""What the auditor has found, as anyone may read it: its stored state, and beside it what can be asked at any time."""
+"""Reads what the integrity monitor has found: its stored state, and numbers that can be queried at any time."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,9 +14,9 @@ from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
 
 BATCHES_READ: Final = 200
-"""What is counted of a worker's lag where no auditor counts it: a lower bound."""
-LOOK_OLD: Final = timedelta(seconds=40)
-"""A look comes every 5 seconds, and after a crash another auditor takes over within 25."""
+"""Of a worker's lag, where no monitor measures it: a lower bound."""
+CHECK_OLD: Final = timedelta(seconds=40)
+"""A check runs every 5 seconds, and after a crash another monitor takes over within 25."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Reading:
     stuck_transfer: tuple[str, UUID] | None
     open_letter_count: int
     lag: Lag
-    """The worker's: as the last look had it, or counted now where that was too long ago."""
+    """The worker's: from the last incremental check, or queried now if that was too long ago."""
     lag_at: datetime
 
     @property
     def is_starting(self) -> bool:
-        """Whether not everything has been checked once: no full pass has ended, or only one over an empty journal."""
+        """Whether something was never checked: no full check was completed, or only one of an empty journal."""
         passed = self.state.passed
         if passed is None or self.state.looked is None:
             return True
@@ -50,12 +50,12 @@ class Reading:
         return 0.0 if self.lag.oldest_at is None else max(0.0, (self.lag_at - self.lag.oldest_at).total_seconds())
 
 
-async def read_audit(pool: Pool) -> Reading:
-    """One round trip, and one more where nobody looks. Raises ReadFailed."""
+async def read_integrity(pool: Pool) -> Reading:
+    """Read in one round trip, or two if no monitor is running. Raises ReadFailed."""
     try:
         row = await fetch_one(pool, SQL.read_state, STUCK_AFTER)
     except asyncpg.UndefinedTableError as error:
-        # Readiness says which migration is missing; metrics must not fail for it.
+        # Readiness names the missing migration; metrics must not fail because of it.
         raise ReadFailed from error
     assert row is not None, "a statement that begins with a value gives a row"
     try:
@@ -79,11 +79,11 @@ async def read_audit(pool: Pool) -> Reading:
 
 
 async def _lag_of(pool: Pool, state: State, now: datetime) -> tuple[Lag, datetime]:
-    """An auditor looks from inside a worker: where none does, the last lag that it saw says nothing of now."""
+    """The monitor runs in a worker. Without one, the lag that it measured last is out of date."""
     looked = state.looked
     if looked is None:
         return Lag(), now
-    if now - looked.taken_at <= LOOK_OLD:
+    if now - looked.taken_at <= CHECK_OLD:
         return looked.lag, looked.taken_at
     last = looked.lag.position + BATCHES_READ
     rows = [row for row in await fetch(pool, SQL.unprocessed, looked.lag.position, last) if row["is_published"]]

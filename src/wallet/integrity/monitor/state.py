@@ -1,6 +1,7 @@
-"""What the auditor knows of the books, as it is kept in its row: it survives restarts and changes of the holder.
+"""The state of the integrity monitor, stored in one row, so that it survives restarts and changes of the holder.
 
-A field added later has a default, so that the row of an earlier version can be read; none changes its meaning.
+A field that is added later has a default, so that the row of an earlier version can be read. No field changes its
+meaning.
 """
 
 from datetime import datetime
@@ -16,7 +17,7 @@ from wallet.wire.digest import GENESIS
 PAGE_EVENTS_MAX: Final = 2_000
 
 
-class Head(msgspec.Struct, frozen=True):
+class JournalHead(msgspec.Struct, frozen=True):
     """A place in the journal, and the chain up to it."""
 
     position: int = 0
@@ -24,7 +25,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """How much was moved by all events up to a place in the journal."""
+    """How much all events up to a place in the journal have moved."""
 
     deposits: Decimal = ZERO
     withdrawals: Decimal = ZERO
@@ -34,20 +35,20 @@ class Sums(msgspec.Struct, frozen=True):
 
     @property
     def in_flight(self) -> Decimal:
-        """Debited from its sender, and neither credited nor returned."""
+        """Debited from senders, and neither credited nor returned yet."""
         return subtract(self.debits, add(self.credits, self.compensations))
 
     @property
     def balances(self) -> Decimal:
-        """What all wallets must hold together."""
+        """The sum that the balances of all wallets must have."""
         return subtract(subtract(self.deposits, self.withdrawals), self.in_flight)
 
     def plus(self, other: "Sums") -> "Sums":
-        """Both together."""
+        """Returns the sum of both."""
         return Sums(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def minus(self, other: "Sums") -> "Sums":
-        """This without the other."""
+        """Returns the difference."""
         return Sums(*map(subtract, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
 
@@ -61,14 +62,14 @@ SUMMED: Final = {
 
 
 def sums_of(amounts: dict[str, Decimal]) -> Sums:
-    """Sums from amounts by the type of the event."""
+    """Returns the sums for amounts by event type."""
     return Sums(**{field: amounts.get(event_type, ZERO) for event_type, field in SUMMED.items()})
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where looks may begin: a place, and the sums of everything up to it, from one snapshot."""
+    """Where incremental checks begin: a place, and the sums of everything up to it, from one snapshot."""
 
-    head: Head
+    head: JournalHead
     sums: Sums
 
 
@@ -81,7 +82,7 @@ class Lag(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """An event that had no effect when its batch was passed over: it has a dead letter, or it is lost."""
+    """An event that had no effect when its batch was checked: it has a dead letter, or it is lost."""
 
     bucket: int
     event_id: UUID
@@ -91,12 +92,12 @@ class Waiting(msgspec.Struct, frozen=True):
     published_at: datetime
 
 
-class Looked(msgspec.Struct, frozen=True):
-    """The last look: its moment, how far it has come, and what it summed."""
+class IncrementalResult(msgspec.Struct, frozen=True):
+    """The result of the last incremental check: its time, how far it came, and the sums up to there."""
 
     taken_at: datetime
     seconds: float
-    head: Head
+    head: JournalHead
     sums: Sums
     in_flight: Decimal
     lag: Lag
@@ -104,7 +105,7 @@ class Looked(msgspec.Struct, frozen=True):
 
 
 class StoredFault(msgspec.Struct):
-    """A promise that is broken: the first row, how many, when it was found, and when it was seen last."""
+    """A broken promise: its first row, the number of rows, when it was found, and when it was seen last."""
 
     table: str
     row: str
@@ -116,7 +117,7 @@ class StoredFault(msgspec.Struct):
 
 
 class Tally(msgspec.Struct):
-    """What a pass has found of one check so far."""
+    """What a full check has found so far for one promise."""
 
     noun: str
     looked_at: int = 0
@@ -124,29 +125,29 @@ class Tally(msgspec.Struct):
     warnings: list[str] = []
 
 
-class Passing(msgspec.Struct):
-    """The pass under way; `bucket` and `head` say where it goes on, `planned_seconds` is slices with rests."""
+class FullCheckProgress(msgspec.Struct):
+    """The full check in progress. It continues at `bucket` or `head`; `planned_seconds` includes the pauses."""
 
     begun_at: datetime
     stage: str = "totals"
     bucket: int = 0
-    head: Head = Head()
+    head: JournalHead = JournalHead()
     slices: int = 0
     tallies: dict[str, Tally] = {}
     planned_seconds: float = 0.0
 
 
-class Passed(msgspec.Struct, frozen=True):
-    """The last pass that came to its end."""
+class FullCheckResult(msgspec.Struct, frozen=True):
+    """The last full check that was completed."""
 
     begun_at: datetime
     ended_at: datetime
     slices: int
     tallies: dict[str, Tally]
-    head: Head = Head()
+    head: JournalHead = JournalHead()
 
 
-class Weighed(msgspec.Struct, frozen=True):
+class BalanceSumCheck(msgspec.Struct, frozen=True):
     """When the balances of all wallets were summed last, and how long that took."""
 
     at: datetime
@@ -154,28 +155,28 @@ class Weighed(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct):
-    """Everything.
+    """The monitor's saved state.
 
-    `width` is how many buckets the next slice takes, `due_at` when it is due; `lost` are heads that the journal has
-    no more. `waiting` are events without effect behind the lag's position, `page_events` how many events a look reads
-    at once: fewer after one that took too long.
+    The next slice of the full check has `width` buckets and is due at `due_at`. `lost` are heads that are no longer in
+    the journal. `waiting` are events before the lag's position that have no effect. An incremental check reads
+    `page_events` at once: fewer after one that took too long.
     """
 
-    looked: Looked | None = None
-    lost: list[Head] = []
-    passing: Passing | None = None
-    passed: Passed | None = None
+    looked: IncrementalResult | None = None
+    lost: list[JournalHead] = []
+    passing: FullCheckProgress | None = None
+    passed: FullCheckResult | None = None
     due_at: datetime | None = None
     width: int = 1
     faults: dict[str, StoredFault] = {}
     start: Start | None = None
-    weighed: Weighed | None = None
+    weighed: BalanceSumCheck | None = None
     waiting: list[Waiting] = []
     page_events: int = PAGE_EVENTS_MAX
 
     @property
     def has_checked_nothing(self) -> bool:
-        """Whether the last pass found the journal empty, and it is not any more."""
+        """Whether the last full check found the journal empty, which it no longer is."""
         return (
             self.passed is not None
             and self.passed.head.position == 0
@@ -189,11 +190,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class StateUnreadable(Exception):
-    """The row was written by another version, or by somebody."""
+    """The row was not written by this version."""
 
 
 def decode_state(text: str) -> State:
-    """The state as stored. Raises StateUnreadable."""
+    """Returns the stored state. Raises StateUnreadable."""
     try:
         return _decode(text)
     except msgspec.DecodeError as error:
@@ -201,5 +202,5 @@ def decode_state(text: str) -> State:
 
 
 def encode_state(state: State) -> str:
-    """The state as it is stored."""
+    """Returns the text that is stored."""
     return _encode(state).decode()

@@ -11,15 +11,15 @@ from tests.support.waiting import eventually
 from wallet.domain.identifiers import ApiAuditId
 from wallet.postgres.connections import open_pool
 from wallet.runtime.metrics import Metrics
-from wallet.trail.buffer import AuditBuffer
-from wallet.trail.records import AuditRecord, AuditRow
+from wallet.trail.buffer import TrailBuffer
+from wallet.trail.records import TrailRecord, TrailRow
 
 LOST = "wallet_trail_rows_lost_total"
 
 
-def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None) -> AuditRow:
-    return AuditRow(
-        AuditRecord(
+def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None) -> TrailRow:
+    return TrailRow(
+        TrailRecord(
             api_audit_id=api_audit_id or ApiAuditId(uuid7()),
             method="POST",
             url="/wallet/alice/deposit",
@@ -36,9 +36,9 @@ def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None)
 
 
 @asynccontextmanager
-async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[AuditBuffer]:
+async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[TrailBuffer]:
     async with open_pool(database_url, application_name="test audit", size_max=1) as pool:
-        buffer = AuditBuffer(pool, metrics, held_seconds=0.2)
+        buffer = TrailBuffer(pool, metrics, held_seconds=0.2)
         writer = asyncio.create_task(buffer.run())
         try:
             yield buffer

@@ -13,10 +13,10 @@ from wallet.api.edge.trail_records import (
     HEADERS_KEPT,
     REDACTED,
     REFUSED_BYTES_MAX,
-    audit_record_of,
     headers_json,
     redact_url,
     refused_record_of,
+    trail_record_of,
 )
 
 OUR_PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -94,7 +94,7 @@ def test_a_referer_loses_the_secrets_of_its_query() -> None:
 def test_a_record_keeps_the_beginning_of_a_long_body() -> None:
     request = exchange()
     request.body, request.body_length = b"a" * (BODY_BYTES_MAX + 1), BODY_BYTES_MAX + 1
-    record = audit_record_of(request)
+    record = trail_record_of(request)
     assert record.body == "a" * BODY_BYTES_MAX
     assert record.body_length == BODY_BYTES_MAX + 1
 
@@ -102,7 +102,7 @@ def test_a_record_keeps_the_beginning_of_a_long_body() -> None:
 def test_a_record_holds_nothing_that_the_database_refuses() -> None:
     request = exchange(headers=[(b"user-agent", b"caf\xe9"), (b"user-agent", b"two")])
     request.body = b"\x00\xff\xed\xa0\x80"
-    record = audit_record_of(request)
+    record = trail_record_of(request)
     assert "\x00" not in record.body
     assert record.body.encode("utf-8")
     assert json.loads(record.headers_json) == {"user-agent": "café, two", "x-request-id": request.correlation_id}

@@ -5,17 +5,17 @@ from contextlib import asynccontextmanager
 
 from tests.support.relay import connected
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor.lease import Tenure, new_holder
-from wallet.integrity.monitor.monitor import look_once, pass_on_once
+from wallet.integrity.monitor.lease import MonitorLease, new_holder
+from wallet.integrity.monitor.monitor import check_new_once, check_slice_once
 from wallet.integrity.monitor.state import State, StoredFault
 from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 
 
-class HandAuditor:
+class HandMonitor:
     """Holds the lease, and does only what it is asked to."""
 
-    def __init__(self, tenure: Tenure, looking: Connection, passing: Connection) -> None:
-        self._tenure = tenure
+    def __init__(self, lease: MonitorLease, looking: Connection, passing: Connection) -> None:
+        self._tenure = lease
         self._looking = looking
         self._passing = passing
 
@@ -30,18 +30,18 @@ class HandAuditor:
         return {Check[name]: fault for name, fault in self.state.faults.items()}
 
     @property
-    def is_pass_wanted(self) -> bool:
+    def is_full_check_wanted(self) -> bool:
         """Whether a look has asked the pass to go on at once."""
-        return self._tenure.pass_wanted.is_set()
+        return self._tenure.full_check_wanted.is_set()
 
     async def look(self) -> None:
         """Look until nothing is left to look at."""
-        while not await look_once(self._looking, self._tenure):
+        while not await check_new_once(self._looking, self._tenure):
             pass
 
-    async def look_once(self) -> bool:
+    async def check_new_once(self) -> bool:
         """One look; whether nothing is left to look at."""
-        return await look_once(self._looking, self._tenure)
+        return await check_new_once(self._looking, self._tenure)
 
     async def set_statement_timeout(self, value: str) -> None:
         """How long a statement of a look may take."""
@@ -49,7 +49,7 @@ class HandAuditor:
 
     async def pass_on(self) -> float:
         """One slice; for how many seconds it would rest from it."""
-        return await pass_on_once(self._passing, self._tenure)
+        return await check_slice_once(self._passing, self._tenure)
 
     async def pass_over(self) -> None:
         """A whole pass from its beginning, or what is left of one."""
@@ -64,14 +64,14 @@ class HandAuditor:
 
 
 @asynccontextmanager
-async def hand_auditor(database_url: str) -> AsyncIterator[HandAuditor]:
+async def hand_monitor(database_url: str) -> AsyncIterator[HandMonitor]:
     """An auditor that has taken the lease, and gives it up at the end."""
     looking = await connect(database_url, application_name="test auditor", settings=ROWS_BY_KEY)
     async with connected(database_url) as passing:
         try:
-            tenure = await Tenure.take(looking, new_holder())
-            assert tenure is not None, "another auditor holds the lease"
-            yield HandAuditor(tenure, looking, passing)
-            await tenure.give_up(looking)
+            lease = await MonitorLease.take(looking, new_holder())
+            assert lease is not None, "another auditor holds the lease"
+            yield HandMonitor(lease, looking, passing)
+            await lease.release(looking)
         finally:
             await looking.close()

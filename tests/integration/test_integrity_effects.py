@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.integration.test_verify_effects import go_on, keep_forged, steal_a_deposit
-from tests.support.auditor import hand_auditor
+from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.worker import RULES
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
@@ -14,9 +14,9 @@ from wallet.dead_letters.database import open_database
 from wallet.dead_letters.discard import discard
 from wallet.dead_letters.letters import LetterId
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor import incremental_check as look_module
+from wallet.integrity.monitor import incremental_check as incremental_check_module
 from wallet.integrity.monitor import lag as lag_module
-from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, Head, Lag, Start, Sums
+from wallet.integrity.monitor.state import PAGE_EVENTS_MAX, JournalHead, Lag, Start, Sums
 from wallet.integrity.snapshot import SQL as PROOF_SQL
 from wallet.worker.rebuild import rebuild
 
@@ -35,7 +35,7 @@ async def close_by_force(database_url: str) -> None:
 
 @pytest.mark.usefixtures("no_minute")
 async def test_a_lost_event_is_named_by_the_looks_alone_and_no_lag_any_more(database_url: str) -> None:
-    async with hand_auditor(database_url) as auditor:
+    async with hand_monitor(database_url) as auditor:
         await auditor.settle()
         event_id = await steal_a_deposit(database_url)
         await auditor.look()
@@ -62,8 +62,8 @@ async def test_a_discard_by_force_is_named_by_the_next_look_however_long_ago_the
 ) -> None:
     event_id = await steal_a_deposit(database_url)
     await keep_forged(database_url, event_id)
-    async with hand_auditor(database_url) as auditor:
-        auditor.state.start = Start(Head(), Sums())
+    async with hand_monitor(database_url) as auditor:
+        auditor.state.start = Start(JournalHead(), Sums())
         await auditor.look()
         assert auditor.faults == {}
         await go_on(database_url)
@@ -77,7 +77,7 @@ async def test_a_discard_by_force_is_named_by_the_next_look_however_long_ago_the
 async def test_an_event_younger_than_a_minute_is_not_lost_yet(database_url: str) -> None:
     await steal_a_deposit(database_url)
     await go_on(database_url)
-    async with hand_auditor(database_url) as auditor:
+    async with hand_monitor(database_url) as auditor:
         await auditor.settle()
         assert auditor.faults == {}
 
@@ -85,14 +85,14 @@ async def test_an_event_younger_than_a_minute_is_not_lost_yet(database_url: str)
 async def test_a_look_ends_in_time_and_the_next_ones_come_to_the_end(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look_module, "SECONDS_MAX", 0.0)
+    monkeypatch.setattr(incremental_check_module, "SECONDS_MAX", 0.0)
     monkeypatch.setattr(lag_module, "SECONDS_MAX", 0.0)
-    async with hand_auditor(books_url) as auditor:
-        auditor.state.start = Start(Head(), Sums())
+    async with hand_monitor(books_url) as auditor:
+        auditor.state.start = Start(JournalHead(), Sums())
         auditor.state.page_events = 7
         looks, before = 0, 0
         while before < LAST_POSITION:
-            await auditor.look_once()
+            await auditor.check_new_once()
             looked = auditor.state.looked
             assert looked is not None
             assert before < looked.head.position <= before + 7
@@ -104,7 +104,7 @@ async def test_a_look_ends_in_time_and_the_next_ones_come_to_the_end(
 async def test_a_look_that_took_too_long_is_tried_again_with_less(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         monkeypatch.setattr(PROOF_SQL, "head", "select pg_sleep(1)")
         await auditor.set_statement_timeout("50ms")
@@ -127,10 +127,10 @@ async def test_a_backlog_of_the_worker_is_counted_as_far_as_the_time_goes(
         for number in range(20):
             await send(ledger, deposit(f"w{number}", 1))
     await seal_all(database_url)
-    async with hand_auditor(database_url) as auditor:
-        auditor.state.start = Start(Head(), Sums())
+    async with hand_monitor(database_url) as auditor:
+        auditor.state.start = Start(JournalHead(), Sums())
         auditor.state.page_events = 10
-        await auditor.look_once()
+        await auditor.check_new_once()
         assert auditor.state.looked is not None
         assert auditor.state.looked.lag.event_count == 10
         await process_all(database_url)

@@ -1,4 +1,4 @@
-"""`GET /audit` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
+"""`GET /integrity` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
 
 import asyncio
 import re
@@ -12,21 +12,21 @@ import msgspec
 import pytest
 
 from tests.support.api import RunningApi, running_api
-from tests.support.auditor import hand_auditor
+from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.api.contract.integrity_schemas import AuditResponse
+from wallet.api.contract.integrity_schemas import IntegrityResponse
 from wallet.api.routes import integrity as audits_module
 
 
 async def audit_of(api: RunningApi) -> dict[str, Any]:
-    answer = await api.get("/audit")
+    answer = await api.get("/integrity")
     assert answer.status == 200
-    msgspec.json.decode(answer.body, type=AuditResponse)
+    msgspec.json.decode(answer.body, type=IntegrityResponse)
     found: dict[str, Any] = msgspec.json.decode(answer.body)
     return found
 
@@ -45,7 +45,7 @@ async def once_audited_api(books_url: str) -> AsyncIterator[RunningApi]:
     """Its auditor found all clean, and looks no more."""
     await seal_all(books_url)
     async with running_api(books_url) as api:
-        async with hand_auditor(books_url) as auditor:
+        async with hand_monitor(books_url) as auditor:
             await auditor.settle()
         await status_becomes(api, "clean")
         yield api
@@ -70,7 +70,7 @@ async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(b
 
 
 async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(database_url: str) -> None:
-    async with running_api(database_url) as api, hand_auditor(database_url) as auditor:
+    async with running_api(database_url) as api, hand_monitor(database_url) as auditor:
         await status_becomes(api, "starting")
         await auditor.settle()
         found = await status_becomes(api, "clean")
@@ -81,7 +81,7 @@ async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(da
         found = await status_becomes(api, "starting")
         assert {check["status"] for check in found["checks"]} == {"unproved"}
         await auditor.look()
-        assert auditor.is_pass_wanted, "the pass must not wait for its turn"
+        assert auditor.is_full_check_wanted, "the pass must not wait for its turn"
         await process_all(database_url)
         await auditor.settle()
         found = await status_becomes(api, "clean")
@@ -103,14 +103,14 @@ async def test_clean_does_not_say_that_nothing_is_behind_while_something_is(book
         await eventually(partial(is_told, "events to be published"))
         await seal_all(books_url)
         await eventually(partial(is_told, "1 batch to be checked"))
-        async with hand_auditor(books_url) as auditor:
+        async with hand_monitor(books_url) as auditor:
             await auditor.look()
         await eventually(partial(is_told, "1 published event to have their effects"))
 
 
 async def test_a_broken_sum_is_told_as_a_difference_beside_the_one_total(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
@@ -130,7 +130,7 @@ async def test_a_broken_sum_is_told_as_a_difference_beside_the_one_total(books_u
 
 async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
         await auditor.settle()
         found = await status_becomes(api, "clean")
         metrics = await metrics_of(api)
@@ -151,7 +151,7 @@ async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
 
 async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
         await auditor.settle()
@@ -168,7 +168,7 @@ async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics
 
 
 async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> None:
-    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute(
@@ -203,8 +203,8 @@ async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -
         found = await status_becomes(api, "behind")
         assert found["incremental"]["ageSeconds"] >= 95
         assert [warning["name"] for warning in found["warnings"]] == ["auditor", "fullPass"]
-        assert "Nobody has looked for 9" in found["warnings"][0]["detail"]
-        assert "should have gone on 120" in found["warnings"][1]["detail"]
+        assert "The last check was 9" in found["warnings"][0]["detail"]
+        assert "should have continued 120" in found["warnings"][1]["detail"]
 
 
 async def test_a_full_pass_that_is_old_is_told_though_its_next_slice_is_not_overdue(books_url: str) -> None:
@@ -225,16 +225,16 @@ async def test_callers_share_one_read_of_a_silent_database_and_its_failure(
 ) -> None:
     monkeypatch.setattr(audits_module, "CACHED_SECONDS", 0.0)
     async with Proxy.to_server_of(books_url) as proxy, running_api(proxy.url_of(books_url)) as api:
-        assert (await api.get("/audit")).status == 200
+        assert (await api.get("/integrity")).status == 200
         proxy.silence()
         begun = time.monotonic()
-        answers = await asyncio.gather(*(api.get("/audit") for _ in range(10)))
+        answers = await asyncio.gather(*(api.get("/integrity") for _ in range(10)))
         assert {answer.status for answer in answers} == {503}
         assert time.monotonic() - begun < audits_module.READ_SECONDS_MAX + 1
 
 
 async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: str) -> None:
-    async with running_api(books_url) as api, hand_auditor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute(
@@ -256,7 +256,7 @@ async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: 
 
 async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever_asks(books_url: str) -> None:
     async with running_api(books_url) as api:
-        async with hand_auditor(books_url) as auditor:
+        async with hand_monitor(books_url) as auditor:
             await seal_all(books_url)
             await process_all(books_url)
             await auditor.settle()
@@ -293,7 +293,7 @@ async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
         await asyncio.to_thread(own_postgres_server.stop)
 
         async def is_away() -> bool:
-            answer = await api.get("/audit")
+            answer = await api.get("/integrity")
             assert answer.status == 503
             assert answer.json["code"] == "unavailable"
             assert "wallet_integrity_status" not in await metrics_of(api)
@@ -304,5 +304,5 @@ async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
 
 async def test_a_database_of_an_earlier_version_is_a_503_and_metrics_go_on(empty_database_url: str) -> None:
     async with running_api(empty_database_url) as api:
-        assert (await api.get("/audit")).status == 503
+        assert (await api.get("/integrity")).status == 503
         assert "wallet_api_processes" in await metrics_of(api)

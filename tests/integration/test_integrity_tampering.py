@@ -3,12 +3,12 @@
 import pytest
 
 from tests.integration.test_verify import SPOILT, Spoilt
-from tests.support.auditor import hand_auditor
+from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor.state import Head, Start, Sums
+from wallet.integrity.monitor.state import JournalHead, Start, Sums
 
 LOOKED_AT = {
     Check.POSITIONS,
@@ -38,9 +38,9 @@ SEEN_BY_A_LOOK = {name for name, spoilt in SPOILT.items() if spoilt.check in LOO
 async def test_a_look_finds_and_names_what_was_changed_where_it_looks(books_url: str, spoilt: Spoilt) -> None:
     async with as_owner(books_url) as connection:
         await connection.execute(spoilt.sql)
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         # As if nothing had been looked at yet, so that every wallet and batch is new.
-        auditor.state.start = Start(Head(), Sums())
+        auditor.state.start = Start(JournalHead(), Sums())
         await auditor.look()
         fault = auditor.faults[spoilt.check]
     assert fault.table == spoilt.table
@@ -49,7 +49,7 @@ async def test_a_look_finds_and_names_what_was_changed_where_it_looks(books_url:
 
 @pytest.mark.parametrize("spoilt", named(set(SPOILT) - ASKED_LIVE))
 async def test_a_pass_finds_and_names_what_was_changed_anywhere(books_url: str, spoilt: Spoilt) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute(spoilt.sql)
@@ -74,7 +74,7 @@ from journal j where j.position = {LAST_POSITION - 1}
 
 
 async def test_a_tail_cut_off_so_that_everything_agrees_is_red_until_it_is_back(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute(CUT)
@@ -91,7 +91,7 @@ async def test_a_tail_cut_off_so_that_everything_agrees_is_red_until_it_is_back(
 
 
 async def test_money_in_flight_that_no_transfer_accounts_for_is_red_at_the_next_look(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute("update transfers set status = 'debited' where request_id = 't1'")
@@ -102,7 +102,7 @@ async def test_money_in_flight_that_no_transfer_accounts_for_is_red_at_the_next_
 
 
 async def test_a_quiet_wallets_changed_balance_is_red_by_looks_alone(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'bob'")
@@ -111,11 +111,11 @@ async def test_a_quiet_wallets_changed_balance_is_red_by_looks_alone(books_url: 
         fault = auditor.faults[Check.CONSERVATION]
         assert fault.table == "wallets, events"
         assert fault.expected != fault.found
-        assert auditor.is_pass_wanted
+        assert auditor.is_full_check_wanted
 
 
 async def test_a_fault_that_was_mended_is_struck_by_a_whole_pass_and_not_before(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with running_ledger(books_url) as ledger:
             await send(ledger, transfer("alice", "bob", 1, "late"))

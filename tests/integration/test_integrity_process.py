@@ -14,7 +14,7 @@ SOON = 30.0
 
 
 def audit_of(api: WalletProcess) -> dict[str, Any]:
-    answer = httpx.get(f"{api.url}/audit", trust_env=False, timeout=5)
+    answer = httpx.get(f"{api.url}/integrity", trust_env=False, timeout=5)
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
     return found
@@ -43,7 +43,7 @@ async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_ur
     assert await asyncio.to_thread(worker.stop, within=6) == 0
     async with connected(books_url) as connection:
         assert await connection.fetchval("select holder from auditor") is None
-    assert "audit_fault" in worker.logs()
+    assert "integrity_fault" in worker.logs()
 
 
 async def test_a_state_that_was_reset_by_hand_is_begun_anew(books_url: str, processes: Processes) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.auditor import hand_auditor
+from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
 from tests.support.postgres import PostgresServer
@@ -19,11 +19,11 @@ from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.worker import running_worker
 from wallet.integrity.checks import journal as journal_module
-from wallet.integrity.monitor import incremental_check as look_module
-from wallet.integrity.monitor import lease as tenure_module
-from wallet.integrity.monitor import monitor as auditor_module
-from wallet.integrity.monitor.lease import LeaseLost, Tenure
-from wallet.integrity.monitor.monitor import run_auditor
+from wallet.integrity.monitor import incremental_check as incremental_check_module
+from wallet.integrity.monitor import lease as lease_module
+from wallet.integrity.monitor import monitor as monitor_module
+from wallet.integrity.monitor.lease import LeaseLost, MonitorLease
+from wallet.integrity.monitor.monitor import run_monitor
 from wallet.integrity.monitor.state import State, decode_state
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate
@@ -32,20 +32,20 @@ from wallet.postgres.migrations import migrate
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a test would wait for comes soon."""
-    for name, seconds in (("LOOK_SECONDS", 0.05), ("FIRST_LOOK_SECONDS", 0.02), ("STANDBY_SECONDS", 0.05)):
-        monkeypatch.setattr(auditor_module, name, seconds)
-    monkeypatch.setattr(auditor_module, "PASS_SECONDS", 0.1)
-    monkeypatch.setattr(look_module, "WEIGH_SECONDS", 0.0)
-    monkeypatch.setattr(look_module, "WEIGH_REST", 1.0)
-    monkeypatch.setattr(auditor_module, "REST", 0.5)
-    monkeypatch.setattr(auditor_module, "REST_IDLE", 0.5)
+    for name, seconds in (("INCREMENTAL_SECONDS", 0.05), ("FIRST_CHECK_SECONDS", 0.02), ("STANDBY_SECONDS", 0.05)):
+        monkeypatch.setattr(monitor_module, name, seconds)
+    monkeypatch.setattr(monitor_module, "FULL_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(incremental_check_module, "WEIGH_SECONDS", 0.0)
+    monkeypatch.setattr(incremental_check_module, "WEIGH_REST", 1.0)
+    monkeypatch.setattr(monitor_module, "PAUSE_FACTOR", 0.5)
+    monkeypatch.setattr(monitor_module, "PAUSE_FACTOR_IDLE", 0.5)
 
 
 @asynccontextmanager
 async def running_auditor(database_url: str) -> AsyncIterator[asyncio.Event]:
     """An auditor, asked to stop at the end; it must do so at once."""
     stop = asyncio.Event()
-    auditing = asyncio.create_task(run_auditor(database_url, stop))
+    auditing = asyncio.create_task(run_monitor(database_url, stop))
     try:
         yield stop
     finally:
@@ -86,7 +86,7 @@ async def check_no_false_alarm(
     database_url: str, rabbitmq_url: str | None, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "BATCHES_READ", 7)
-    monkeypatch.setattr(look_module, "EVENTS_MAX", 50)
+    monkeypatch.setattr(incremental_check_module, "EVENTS_MAX", 50)
     async with (
         running_ledger(database_url) as whole,
         running_ledger(database_url, is_stepwise=True) as stepwise,
@@ -188,19 +188,19 @@ async def test_an_auditor_that_stands_by_logs_once_who_holds_the_lease(books_url
         await connection.execute("update auditor set holder = 'x', lease_until = now() + interval '2 seconds'")
     with capture_logs() as logs:
         async with running_auditor(books_url):
-            await eventually(lambda: "audit_lease_taken" in [log["event"] for log in logs])
-    assert [log["holder"] for log in logs if log["event"] == "audit_stands_by"] == ["x"]
+            await eventually(lambda: "integrity_lease_taken" in [log["event"] for log in logs])
+    assert [log["holder"] for log in logs if log["event"] == "integrity_stands_by"] == ["x"]
 
 
 async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         connection = await connect(books_url, application_name="test")
-        monkeypatch.setattr(tenure_module, "LEASE", tenure_module.LEASE * 0)
+        monkeypatch.setattr(lease_module, "LEASE", lease_module.LEASE * 0)
         await auditor.look()
-        other = await Tenure.take(connection, "another")
+        other = await MonitorLease.take(connection, "another")
         assert other is not None
         before, _ = await row_of(books_url)
         for step in (auditor.look, auditor.pass_on):
@@ -211,14 +211,14 @@ async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
 
 
 async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
         await auditor.pass_on()
         await auditor.pass_on()
         before = auditor.state
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         assert msgspec.to_builtins(auditor.state) == msgspec.to_builtins(before)
         assert auditor.state.passing is not None
         assert auditor.state.faults
@@ -232,7 +232,7 @@ async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: 
 async def test_a_state_that_nobody_can_read_is_begun_anew(books_url: str) -> None:
     async with connected(books_url) as connection:
         await connection.execute("""update auditor set state = '{"looked": 7}'""")
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         assert auditor.faults == {}
 
@@ -243,9 +243,9 @@ async def test_a_pass_that_cannot_go_on_does_not_hinder_the_looks(
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
-    monkeypatch.setattr(auditor_module, "prove_slice", fail)
+    monkeypatch.setattr(monitor_module, "check_slice", fail)
     before = (await state_of(books_url)).looked
     assert before is not None
     async with running_auditor(books_url):

@@ -5,18 +5,18 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from tests.support.auditor import hand_auditor
 from tests.support.books import fetch_value
+from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor import monitor as auditor_module
+from wallet.integrity.monitor import monitor as monitor_module
 from wallet.integrity.monitor.state import Lag, StoredFault
 
 
 async def test_untouched_books_are_clean_in_every_look_and_pass(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         for _ in range(3):
             await auditor.settle()
             assert auditor.faults == {}
@@ -33,7 +33,7 @@ async def test_untouched_books_are_clean_in_every_look_and_pass(books_url: str) 
 
 
 async def test_an_empty_database_is_clean_too(database_url: str) -> None:
-    async with hand_auditor(database_url) as auditor:
+    async with hand_monitor(database_url) as auditor:
         await auditor.settle()
         await auditor.settle()
         assert auditor.faults == {}
@@ -43,8 +43,8 @@ async def test_an_empty_database_is_clean_too(database_url: str) -> None:
 async def test_books_that_nobody_uses_are_passed_over_at_leisure(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditor_module, "REST", 0.0)
-    async with hand_auditor(books_url) as auditor:
+    monkeypatch.setattr(monitor_module, "PAUSE_FACTOR", 0.0)
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         assert await auditor.pass_on() > 0
         await auditor.pass_over()
@@ -56,9 +56,9 @@ async def test_books_that_nobody_uses_are_passed_over_at_leisure(
 
 
 async def test_a_slow_slice_does_not_put_the_pass_to_sleep(books_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditor_module, "REST", 1e9)
-    async with hand_auditor(books_url) as auditor:
-        assert await auditor.pass_on() == auditor_module.REST_SECONDS_MAX == 60
+    monkeypatch.setattr(monitor_module, "PAUSE_FACTOR", 1e9)
+    async with hand_monitor(books_url) as auditor:
+        assert await auditor.pass_on() == monitor_module.PAUSE_SECONDS_MAX == 60
 
 
 async def test_one_event_without_effect_is_a_lag_of_one_however_much_was_processed_after_it(
@@ -66,7 +66,7 @@ async def test_one_event_without_effect_is_a_lag_of_one_however_much_was_process
 ) -> None:
     # However old the books are: what came later does not show yet that this one is lost.
     monkeypatch.setattr("wallet.integrity.monitor.lag.EFFECT_WITHIN", timedelta(hours=1))
-    async with hand_auditor(books_url) as auditor, as_owner(books_url) as connection:
+    async with hand_monitor(books_url) as auditor, as_owner(books_url) as connection:
         await auditor.settle()
         auditor.state.page_events = 7
         await connection.execute(
@@ -81,7 +81,7 @@ async def test_one_event_without_effect_is_a_lag_of_one_however_much_was_process
 
 
 async def test_what_a_newer_version_left_does_not_wedge_the_pass(books_url: str) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         await auditor.pass_on()
         assert auditor.state.passing is not None
@@ -93,8 +93,8 @@ async def test_what_a_newer_version_left_does_not_wedge_the_pass(books_url: str)
 
 
 async def test_a_warning_shortens_the_rest_on_idle_books(books_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditor_module, "REST", 0.0)
-    async with hand_auditor(books_url) as auditor:
+    monkeypatch.setattr(monitor_module, "PAUSE_FACTOR", 0.0)
+    async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         assert auditor.state.passed is not None
         auditor.state.passed.tallies["DELIVERY"].warnings = ["waits"]
@@ -104,7 +104,7 @@ async def test_a_warning_shortens_the_rest_on_idle_books(books_url: str, monkeyp
 async def test_a_large_slice_of_wallets_shrinks_and_a_quick_one_grows(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.pass_over()
         slices = auditor.state.passed and auditor.state.passed.slices
         assert auditor.state.width == 64
@@ -122,7 +122,7 @@ async def test_a_slice_of_wallets_has_as_many_buckets_as_hold_so_many_events(
     event_count = await fetch_value(books_url, "select count(*) from events")
     assert isinstance(event_count, int)
     monkeypatch.setattr("wallet.integrity.monitor.full_check.EVENTS_READ", event_count // 16)
-    async with hand_auditor(books_url) as auditor:
+    async with hand_monitor(books_url) as auditor:
         await auditor.pass_on()
         assert auditor.state.passing is not None
         assert (auditor.state.passing.stage, auditor.state.width) == (
