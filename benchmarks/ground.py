@@ -27,7 +27,7 @@ from tests.support.reaper import Reaper
 
 POSTGRES_SETTINGS: Final = {
     "shared_buffers": "512MB",
-    "max_wal_size": "4GB",  # Checkpoints come when a measurement begins (`settle`), not in its middle.
+    "max_wal_size": "4GB",  # Checkpoints come when a measurement begins (`checkpoint`), not in its middle.
     "checkpoint_timeout": "30min",
 }
 """Beside the durable ones, which the embedded server sets by itself; the same for the wallet and the yardsticks."""
@@ -182,6 +182,6 @@ def query(url: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
     return asyncio.run(fetch())
 
 
-def settle(url: str) -> None:
+def checkpoint(url: str) -> None:
     """A checkpoint, so that every measurement begins with the same distance to the next one."""
     query(url, "checkpoint")

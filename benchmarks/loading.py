@@ -66,7 +66,7 @@ class Batch:
     event_count: int
     digest: bytes
     at: datetime
-    is_settled: bool
+    is_sealed: bool
 
 
 def load(database_url: str, books: Books, *, reaper: Reaper) -> None:
@@ -89,8 +89,8 @@ def _make_rows(database_url: str, books: Books, reaper: Reaper) -> Iterator[Batc
             said, _ = maker.communicate(timeout=LOAD_SECONDS_MAX)
             if maker.returncode != 0:
                 raise Fault("loading failed; the lines above say why")
-            for batch_id, event_count, digest, at, is_settled in json.loads(said):
-                yield Batch(UUID(batch_id), event_count, bytes.fromhex(digest), datetime.fromisoformat(at), is_settled)
+            for batch_id, event_count, digest, at, is_sealed in json.loads(said):
+                yield Batch(UUID(batch_id), event_count, bytes.fromhex(digest), datetime.fromisoformat(at), is_sealed)
 
 
 def _start_maker(order: str) -> "subprocess.Popen[str]":
@@ -115,13 +115,11 @@ async def _write_journal(database_url: str, batches: Sequence[Batch]) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
-            await _seal(connection, [batch for batch in batches if batch.is_settled])
+            await _seal(connection, [batch for batch in batches if batch.is_sealed])
             await connection.copy_records_to_table(
                 "journal",
                 columns=["batch_id", "event_count", "digest"],
-                records=[
-                    (batch.batch_id, batch.event_count, batch.digest) for batch in batches if not batch.is_settled
-                ],
+                records=[(batch.batch_id, batch.event_count, batch.digest) for batch in batches if not batch.is_sealed],
             )
         await connection.execute("analyze")
         async with connection.transaction():

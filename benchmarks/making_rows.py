@@ -25,11 +25,11 @@ from wallet.ledger.rows import event_row_of
 from wallet.postgres.uuids import uuid7
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
 
-SETTLED_COMMANDS: Final = 1_000
-"""A batch of the settled part: as large as a full one of the ledger, for the sake of loading."""
+SEALED_COMMANDS: Final = 1_000
+"""A batch of the sealed part: as large as a full one of the ledger, for the sake of loading."""
 WAITING_COMMANDS: Final = 30
 """A batch of the waiting part: of the size that some 64 clients make."""
-SETTLED_STEP: Final = timedelta(milliseconds=1)
+SEALED_STEP: Final = timedelta(milliseconds=1)
 WAITING_STEP: Final = timedelta(milliseconds=600)
 """How far apart batches are in event time: a wallet's withdrawals are then seldom three a minute."""
 BATCHES_A_COPY: Final = 20
@@ -76,9 +76,9 @@ class Maker:
         """Write everything but the journal."""
         connection = await asyncpg.connect(self._order["url"])
         try:
-            settled, waiting = self._settled_commands(), self._waiting_commands()
-            await self._write(connection, settled, SETTLED_COMMANDS, SETTLED_STEP, is_settled=True)
-            await self._write(connection, waiting, WAITING_COMMANDS, WAITING_STEP, is_settled=False)
+            sealed, waiting = self._sealed_commands(), self._waiting_commands()
+            await self._write(connection, sealed, SEALED_COMMANDS, SEALED_STEP, is_sealed=True)
+            await self._write(connection, waiting, WAITING_COMMANDS, WAITING_STEP, is_sealed=False)
             self._tables["wallets"] = [
                 (bucket_of(wallet_id), wallet_id, each.currency, each.balance, each.version, each.last_event_at)
                 for wallet_id, each in self._wallets.items()
@@ -87,10 +87,10 @@ class Maker:
         finally:
             await connection.close()
 
-    def _settled_commands(self) -> Iterator[Command]:
+    def _sealed_commands(self) -> Iterator[Command]:
         for number in range(self._order["deposits_per_wallet"]):
             for wallet_id in self._wallet_ids:
-                yield Deposit(amount=DEPOSIT, **self._common(wallet_id, f"settled-{number}"))
+                yield Deposit(amount=DEPOSIT, **self._common(wallet_id, f"sealed-{number}"))
 
     def _waiting_commands(self) -> Iterator[Command]:
         for number in range(self._order["waiting_events"] // MIX_EVENTS // self._order["parts"]):
@@ -117,18 +117,18 @@ class Maker:
         batch_size: int,
         step: timedelta,
         *,
-        is_settled: bool,
+        is_sealed: bool,
     ) -> None:
         while batch := list(islice(commands, batch_size)):
             self._time += step
-            self._add_batch(batch, is_settled=is_settled)
+            self._add_batch(batch, is_sealed=is_sealed)
             # One audit row a batch: it stands for a bulk request.
             self._audit_id = ApiAuditId(uuid7())
             if len(self.batches) % BATCHES_A_COPY == 0:
                 await self._copy(connection)
         await self._copy(connection)
 
-    def _add_batch(self, commands: list[Command], *, is_settled: bool) -> None:
+    def _add_batch(self, commands: list[Command], *, is_sealed: bool) -> None:
         state = BatchState(self._time, self._wallets, {})
         batch_id = uuid7()
         operations = []
@@ -156,7 +156,7 @@ class Maker:
             )
         )
         digest = digest_of(map(spell_event, events), operations).hex()
-        self.batches.append((str(batch_id), len(events), digest, self._time.isoformat(), is_settled))
+        self.batches.append((str(batch_id), len(events), digest, self._time.isoformat(), is_sealed))
 
     def _add_transfer(self, command: Command, outcome: Transferred) -> None:
         terms = outcome.terms

@@ -76,7 +76,7 @@ class Scenario:
     yardstick: Yardstick | None = None
     pressure: Pressure | None = None
     beside: Pressure | None = None
-    """Measured in turns with `pressure`, where a scenario is held against another load of the service itself."""
+    """Measured in turns with `pressure`, where a scenario is compared with another load of the service itself."""
 
 
 class UnknownScenario(ValueError):

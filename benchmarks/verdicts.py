@@ -1,4 +1,4 @@
-"""What a scenario gave, held against what it must reach."""
+"""What a scenario gave, compared with what it must reach."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.faults import Fault
-from benchmarks.ground import YARDSTICKS, Ground, query, settle
+from benchmarks.ground import YARDSTICKS, Ground, checkpoint, query
 from benchmarks.scenarios import Yardstick
 
 CLIENTS: Final = 16
@@ -22,7 +22,7 @@ def run_yardstick(ground: Ground, yardstick: Yardstick) -> list[float]:
     """Operations per second, once per run, on fresh tables."""
     with ground.database(ground.yardstick) as url:
         query(url, "vacuum analyze")
-        settle(url)
+        checkpoint(url)
         _pgbench(url, yardstick, WARM_UP_SECONDS)
         return [_pgbench(url, yardstick, ground.effort.yardstick_seconds) for _ in range(ground.effort.yardstick_runs)]
 

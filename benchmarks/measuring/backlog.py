@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.books import UNPROCESSED, UNPUBLISHED, drain, expect_right_books, now, wait_until
 from benchmarks.figures import figure
-from benchmarks.ground import Ground, Service, query, settle
+from benchmarks.ground import Ground, Service, checkpoint, query
 from benchmarks.measuring.memory import earlier_and_late, sample_memory
 from benchmarks.measuring.turns import Tell, between
 from benchmarks.scenarios import MEMORY_EARLIER, Scenario
@@ -57,7 +57,7 @@ def _measure(
         for number in range(1, ground.effort.backlog_runs + 1):
             with ground.database(ground.waiting) as url:
                 with ground.vhost() as rabbitmq_url, ground.service(url, rabbitmq_url) as service:
-                    settle(url)
+                    checkpoint(url)
                     runs.append(run(service))
                 measured.raw["verify"] = expect_right_books(url, directory=ground.directory)
             tell(f"run {number} of {ground.effort.backlog_runs}: {runs[-1].per_second:,.0f} events/s")
@@ -82,7 +82,7 @@ def _run_relay(service: Service) -> Worked:
 def _run_worker(service: Service) -> Worked:
     url = service.database_url
     _run_relay(service)
-    settle(url)
+    checkpoint(url)
     began = now(url)
     worker = service.start("worker")
     memory = sample_memory(worker, lambda: query(url, UNPROCESSED)[0][0] == 0)

@@ -23,7 +23,7 @@ import uvloop
 from benchmarks.books import drain, expect_right_books, now
 from benchmarks.faults import Fault
 from benchmarks.figures import figure, percentile
-from benchmarks.ground import SEEDED, Ground, query, settle
+from benchmarks.ground import SEEDED, Ground, checkpoint, query
 from benchmarks.measuring.turns import Tell
 from benchmarks.scenarios import WALLETS, Scenario
 from benchmarks.verdicts import Measured
@@ -68,7 +68,7 @@ def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) 
             api = service.start_api()
             service.start("relay")
             service.start("worker")
-            settle(url)
+            checkpoint(url)
             _run(api.url, url, WARM_UP_SECONDS)
             for number in range(1, effort.open_loop_runs + 1):
                 runs.append(_run(api.url, url, effort.open_loop_seconds))

@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.books import UNPUBLISHED, drain, expect_right_books, now, wait_until
 from benchmarks.faults import Fault
 from benchmarks.figures import figure
-from benchmarks.ground import Ground, query, settle
+from benchmarks.ground import Ground, checkpoint, query
 from benchmarks.loading import Books
 from benchmarks.measuring.turns import Tell
 from benchmarks.scenarios import BULK_CONNECTIONS, BULK_SIZE, EMPTY_LOG_DEPOSITS, EMPTY_LOG_PAGE, Pressure, Scenario
@@ -77,7 +77,7 @@ def _feel(ground: Ground, url: str, felt: Felt, wallet_count: int, *, prefix: st
     deposits = Pressure("deposit", BULK_CONNECTIONS, wallet_count, BULK_SIZE)
     with ground.service(url) as service:
         api = service.start_api()
-        settle(url)
+        checkpoint(url)
         read = partial(read_histories, api.url, prefix=prefix, wallet_count=paged, page_size=PAGE_SIZE)
         read(seconds=1)  # Fills the caches.
         pages = read(seconds=effort.history_seconds)
@@ -93,7 +93,7 @@ def _restart_worker(ground: Ground, url: str, tell: Tell) -> list[float]:
         api = service.start_api()
         service.start("relay")
         service.start("worker").stop()
-        settle(url)
+        checkpoint(url)
         for number in range(1, ground.effort.restarts + 1):
             key = f"restart-{secrets.token_hex(4)}"
             _deposit(api.url, key)

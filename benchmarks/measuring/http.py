@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from benchmarks.books import drain, expect_right_books, now
 from benchmarks.figures import figure
-from benchmarks.ground import Ground, query, settle
+from benchmarks.ground import Ground, checkpoint, query
 from benchmarks.measuring.turns import Tell, between
 from benchmarks.scenarios import SPREAD_OUT, Pressure, Scenario
 from benchmarks.verdicts import Measured
@@ -34,7 +34,7 @@ def _measure_api(ground: Ground, scenario: Scenario, url: str, measured: Measure
     beside: list[Pressed] = []
     with ground.service(url) as service:
         api = service.start_api(*workers(pressure))
-        settle(url)
+        checkpoint(url)
         press(api.url, pressure, effort.warm_up_seconds)
         for number in range(1, effort.runs + 1):
             if scenario.beside is not None:
@@ -65,7 +65,7 @@ def _measure_with_pipeline(ground: Ground, pressure: Pressure, url: str, measure
         api = service.start_api(*workers(pressure))
         service.start("relay")
         service.start("worker")
-        settle(url)
+        checkpoint(url)
         press(api.url, pressure, WARM_UP_SECONDS)
         began = now(url)
         run = press(api.url, pressure, ground.effort.pipeline_seconds)

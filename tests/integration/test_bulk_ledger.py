@@ -135,7 +135,7 @@ async def test_a_wallet_that_was_thought_to_exist_is_made_all_the_same(database_
     lane = Lane(database_url, name="test", render=RENDER, known=known)
     command = deposit("ghost", 1)
     request = Request((command,), audit_of(command), float("inf"), asyncio.get_running_loop().create_future())
-    await lane.process([request], mode=MODE, hold_back=lambda _requests, _held: None)
+    await lane.process([request], mode=MODE, defer=lambda _requests, _held: None)
     await lane.close()
     [answer] = (await request.future).answers
     assert answer is not None

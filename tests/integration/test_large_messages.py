@@ -36,7 +36,7 @@ async def open_dead_letters(database_url: str) -> int:
 async def test_a_consumer_keeps_a_bounded_number_of_bytes_and_loses_no_message(
     rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "UNSETTLED_BYTES_MAX", 4 * MIB)
+    monkeypatch.setattr(consumer_module, "UNACKNOWLEDGED_BYTES_MAX", 4 * MIB)
     monkeypatch.setattr(consumer_module, "GROUP_BYTES_MAX", 2 * MIB)
     monkeypatch.setattr(consumer_module, "FULL_PREFETCH_AFTER", 20)
     large = [str(number).encode() * MIB for number in range(10)]
@@ -50,7 +50,7 @@ async def test_a_consumer_keeps_a_bounded_number_of_bytes_and_loses_no_message(
             assert sum(len(delivery.body) for delivery in group) <= 2 * MIB
             session = consumer._session
             assert session is not None
-            assert session._unsettled_bytes <= 4 * MIB
+            assert session._unacknowledged_bytes <= 4 * MIB
             if not seen:
                 await eventually(partial(getattr, session, "is_full"))
             seen.update(delivery.body for delivery in group)

@@ -11,7 +11,7 @@ from tests.support.live_load import load_on
 from tests.support.relay import connected
 from tests.support.waiting import eventually
 from wallet.postgres import migrations
-from wallet.postgres.migrations import Migration, MigrationHeld, migrate, missing_migrations, read_migrations
+from wallet.postgres.migrations import Migration, MigrationBlocked, migrate, missing_migrations, read_migrations
 
 # What a dump, `wallet verify` and a forgotten session hold on a table that they have read.
 READER_LOCK = "begin; select from wallets limit 1"
@@ -42,7 +42,7 @@ async def test_a_migration_that_cannot_have_its_lock_lets_writers_go_on_and_leav
     async with connected(database_url) as reader, connected(database_url) as connection:
         await reader.execute(READER_LOCK)
         async with running_ledger(database_url) as ledger, load_on(ledger, seed=seed):
-            with pytest.raises(MigrationHeld, match=f"{name} did not get its locks in 3 attempts; nothing of it"):
+            with pytest.raises(MigrationBlocked, match=f"{name} did not get its locks in 3 attempts; nothing of it"):
                 await migrate(database_url, told.append)
             await send(ledger, deposit("alice", 1))
         assert await missing_migrations(connection) == [name]

@@ -105,7 +105,7 @@ async def test_a_message_that_no_queue_takes_is_not_published(rabbitmq_url: str)
         async with raw_channel(rabbitmq_url) as channel:
             await channel.call(channel.pika.queue_delete, queue=WORKER_QUEUE)
         window = await publisher.send([message(), message()])
-        assert await publisher.wait_until_settled(window) == {0, 1}
+        assert await publisher.wait_until_confirmed(window) == {0, 1}
         assert window.reason == "returned: 312 NO_ROUTE"
         with pytest.raises(NotPublished, match="NO_ROUTE"):
             await publisher.publish_to_worker_queue(message())
@@ -119,7 +119,7 @@ async def test_a_message_the_queue_refuses_is_not_published(rabbitmq_url: str) -
             await channel.call(channel.pika.queue_bind, queue="full", exchange="wallet.events", routing_key="")
         assert await publisher.publish([message()]) == frozenset()
         window = await publisher.send([message()])
-        assert await publisher.wait_until_settled(window) == {0}
+        assert await publisher.wait_until_confirmed(window) == {0}
         assert window.reason == "refused by the queue"
 
 

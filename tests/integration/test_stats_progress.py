@@ -126,8 +126,8 @@ async def test_an_event_that_waits_as_a_dead_letter_holds_it_back(wire: Wire, tm
             for _ in range(3):
                 checked_at = await connection.fetchval(checks)
                 await until(connection.fetch, f"{checks} where checked_at > $1", checked_at)
-            held_back = await stats_of(api, "alice")
-            assert before <= held_back["asOf"] < cursed_at
+            deferred = await stats_of(api, "alice")
+            assert before <= deferred["asOf"] < cursed_at
             if cure == "rebuilt":
                 await connection.execute(MEND_CURSED)
                 await rebuild(wire.database_url, RULES)

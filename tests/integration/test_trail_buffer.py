@@ -38,7 +38,7 @@ def row(body: str, status: int = 400, *, api_audit_id: ApiAuditId | None = None)
 @asynccontextmanager
 async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[TrailBuffer]:
     async with open_pool(database_url, application_name="test audit", size_max=1) as pool:
-        buffer = TrailBuffer(pool, metrics, held_seconds=0.2)
+        buffer = TrailBuffer(pool, metrics, deferred_seconds=0.2)
         writer = asyncio.create_task(buffer.run())
         try:
             yield buffer
@@ -75,8 +75,8 @@ async def test_a_row_held_back_is_written_later_and_only_if_no_other_came_first(
     metrics = Metrics("api")
     shared = ApiAuditId(uuid7())
     async with writing(database_url, metrics) as buffer:
-        buffer.add_held_back(row("unknown", 503, api_audit_id=shared))
-        buffer.add_held_back(row("unknown too", 503))
+        buffer.add_deferred(row("unknown", 503, api_audit_id=shared))
+        buffer.add_deferred(row("unknown too", 503))
         buffer.add(row("known", 201, api_audit_id=shared))
         await eventually(lambda: has_bodies(database_url, {"known", "unknown too"}))
     assert f"{LOST} 0.0" in metrics.render().decode()
@@ -86,6 +86,6 @@ async def test_what_can_not_be_written_before_the_end_is_counted_as_lost() -> No
     metrics = Metrics("api")
     async with writing("postgresql://nobody@127.0.0.1:1/none", metrics) as buffer:
         buffer.add(row("one"))
-        buffer.add_held_back(row("two"))
+        buffer.add_deferred(row("two"))
     await buffer.flush()
     assert f"{LOST} 2.0" in metrics.render().decode()

@@ -50,7 +50,7 @@ def test_on_a_terminal_there_is_a_table_and_the_same_verdict(
     monkeypatch.setenv("COLUMNS", "150")
     assert verify_on_screen(Path("data"), None) == 0
     shown = capsys.readouterr().out
-    assert "held against" in shown
+    assert "compared with" in shown
     assert "127 events" in shown
     assert "clean: every promise holds" in shown
 

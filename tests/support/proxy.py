@@ -159,14 +159,14 @@ class Proxy:
 
     def _hold_port(self) -> None:
         # Bound but not listening, a port refuses connections and yet can't be given to someone else.
-        held_port = socket.socket()
+        reserved_port = socket.socket()
         try:
-            held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held_port.bind((HOST, self.port))
+            reserved_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved_port.bind((HOST, self.port))
         except OSError:
-            held_port.close()
+            reserved_port.close()
             raise
-        self._held_port = held_port
+        self._held_port = reserved_port
 
 
 def _server_of(parts: SplitResult) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.waiting import eventually
-from wallet.api.edge.server import CannotListen, PortInUse, held_port
+from wallet.api.edge.server import CannotListen, PortInUse, reserved_port
 from wallet.cli import children
 from wallet.cli.children import CannotStart, Child, running
 
@@ -133,9 +133,9 @@ def bind_as_a_server_does(port: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="several processes share a port on Linux only")
 def test_a_held_port_is_for_those_who_share_it_and_for_nobody_else() -> None:
-    with held_port("127.0.0.1", 0) as port:
+    with reserved_port("127.0.0.1", 0) as port:
         for _ in range(2):
-            with pytest.raises(PortInUse, match=str(port)), held_port("127.0.0.1", port):
+            with pytest.raises(PortInUse, match=str(port)), reserved_port("127.0.0.1", port):
                 pass
             with pytest.raises(OSError, match="in use"):
                 bind_as_a_server_does(port)
@@ -145,10 +145,10 @@ def test_a_held_port_is_for_those_who_share_it_and_for_nobody_else() -> None:
             socket.create_connection(("127.0.0.1", port))
     bind_as_a_server_does(port)
     # Connections of before that the kernel still remembers are no hindrance.
-    with held_port("127.0.0.1", port) as again:
+    with reserved_port("127.0.0.1", port) as again:
         assert again == port
 
 
 def test_a_host_that_is_not_ours_is_one_clear_line() -> None:
-    with pytest.raises(CannotListen, match=r"192\.0\.2\.1"), held_port("192.0.2.1", 0):
+    with pytest.raises(CannotListen, match=r"192\.0\.2\.1"), reserved_port("192.0.2.1", 0):
         pass

@@ -9,24 +9,24 @@ def window_of(count: int, first_tag: int = 1) -> Window:
     return Window([Message(b"", f"id-{number}", None) for number in range(count)], first_tag)
 
 
-def test_an_empty_window_is_settled() -> None:
+def test_an_empty_window_is_confirmed() -> None:
     assert window_of(0).is_complete
-    assert window_of(0).settled.is_set()
+    assert window_of(0).confirmed.is_set()
 
 
 def test_one_multiple_ack_settles_all_up_to_it() -> None:
     window = window_of(3, first_tag=11)
-    window.settle(12, multiple=True, is_ack=True)
+    window.confirm(12, multiple=True, is_ack=True)
     assert not window.is_complete
-    window.settle(13, multiple=False, is_ack=True)
-    assert window.settled.is_set()
+    window.confirm(13, multiple=False, is_ack=True)
+    assert window.confirmed.is_set()
     assert window.unpublished == set()
 
 
 def test_a_nack_leaves_its_message_unpublished() -> None:
     window = window_of(3)
-    window.settle(2, multiple=False, is_ack=False)
-    window.settle(3, multiple=True, is_ack=True)
+    window.confirm(2, multiple=False, is_ack=False)
+    window.confirm(3, multiple=True, is_ack=True)
     assert window.is_complete
     assert window.unpublished == {1}
     assert window.reason == "refused by the queue"
@@ -34,16 +34,16 @@ def test_a_nack_leaves_its_message_unpublished() -> None:
 
 def test_a_multiple_nack_leaves_all_it_covers_unpublished() -> None:
     window = window_of(4)
-    window.settle(1, multiple=False, is_ack=True)
-    window.settle(3, multiple=True, is_ack=False)
-    window.settle(4, multiple=True, is_ack=True)
+    window.confirm(1, multiple=False, is_ack=True)
+    window.confirm(3, multiple=True, is_ack=False)
+    window.confirm(4, multiple=True, is_ack=True)
     assert window.unpublished == {1, 2}
 
 
 def test_a_returned_message_is_not_published_although_it_is_confirmed() -> None:
     window = window_of(3)
     window.give_back("id-1", "returned: 312 NO_ROUTE")
-    window.settle(3, multiple=True, is_ack=True)
+    window.confirm(3, multiple=True, is_ack=True)
     assert window.is_complete
     assert window.unpublished == {1}
     assert window.reason == "returned: 312 NO_ROUTE"
@@ -57,14 +57,14 @@ def test_confirms_in_any_order_settle_each_message_once(seed: int) -> None:
         tags = list(range(100, 100 + count))
         shuffled.shuffle(tags)
         nacked: set[int] = set()
-        settled: set[int] = set()
+        confirmed: set[int] = set()
         for tag in tags:
-            if tag in settled:
+            if tag in confirmed:
                 continue
             multiple, is_ack = shuffled.random() < 0.3, shuffled.random() < 0.8
-            covered = {other for other in range(100, tag + 1) if multiple or other == tag} - settled
-            settled |= covered
+            covered = {other for other in range(100, tag + 1) if multiple or other == tag} - confirmed
+            confirmed |= covered
             nacked |= set() if is_ack else {other - 100 for other in covered}
-            window.settle(tag, multiple=multiple, is_ack=is_ack)
-            assert window.is_complete == (len(settled) == count)
+            window.confirm(tag, multiple=multiple, is_ack=is_ack)
+            assert window.is_complete == (len(confirmed) == count)
         assert window.unpublished == nacked

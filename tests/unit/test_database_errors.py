@@ -16,7 +16,7 @@ def error_with(sqlstate: str) -> BaseException:
     ("sqlstates", "failure"),
     [
         (["40001", "40P01"], Failure.RETRY),
-        (["55P03"], Failure.HELD),
+        (["55P03"], Failure.LOCKED),
         (
             ["08000", "08006", "25P03", "25P04", "25006", "57P01", "57P02", "57P03", "53300", "58000", "58030"],
             Failure.RECONNECT,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from wallet.api.edge.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
-from wallet.api.edge.server import held_port, is_listened_on
+from wallet.api.edge.server import is_listened_on, reserved_port
 from wallet.cli.children import CannotStart, Child, is_set_within, running
 from wallet.cli.errands import EXIT_WRONG_CALL
 from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
@@ -41,7 +41,7 @@ async def run_api_processes(*, host: str, port: int, count: int, quiet: bool, st
             "--workers needs Linux: elsewhere one of the processes would get every connection.", EXIT_WRONG_CALL
         )
     with (
-        held_port(host, port) as held,
+        reserved_port(host, port) as held,
         tempfile.TemporaryDirectory(prefix="wallet-api-", ignore_cleanup_errors=True) as metrics,
     ):
         arguments = ["--host", host, "--port", str(held), *(["--quiet"] if quiet else [])]

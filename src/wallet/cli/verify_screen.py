@@ -91,7 +91,7 @@ class Bars(Observer):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("", "", "", "promise"):
             table.add_column(heading, overflow="fold")
-        table.add_column("held against", justify="right", no_wrap=True)
+        table.add_column("compared with", justify="right", no_wrap=True)
         table.add_column("seconds", justify="right", no_wrap=True)
         shown = set[int]()
         for finding, reading in _in_order(proof):

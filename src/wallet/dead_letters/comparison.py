@@ -1,4 +1,4 @@
-"""What a message says, held against what the event log says: field by field, as the text of each value.
+"""What a message says, compared with what the event log says: field by field, as the text of each value.
 
 The message may be anything, so nothing is decoded into a type of ours; numbers keep the digits they were sent with.
 """

@@ -77,7 +77,7 @@ class Credited(Value, frozen=True):
 
 
 class Concluded(Value, frozen=True):
-    """A stepwise transfer ended just now: its key's outcome is settled."""
+    """A stepwise transfer ended just now: its key has its outcome."""
 
     outcome: FinalOutcome
 

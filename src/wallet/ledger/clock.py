@@ -1,4 +1,4 @@
-"""The check of PostgreSQL's clock: no batch is executed at a time that this process holds to be wrong.
+"""The check of PostgreSQL's clock: no batch is executed at a time that this process considers wrong.
 
 Events keep their time for ever, and a wallet's next event is never earlier. One commit by a clock that is years ahead
 would leave a wallet whose events all have nearly the same time from then on, which the fraud rules take for haste.

@@ -17,10 +17,10 @@ from wallet.domain.batch import (
 from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep, key_of
 from wallet.domain.outcomes import KeyReused
 from wallet.ledger.answers import Answer, Render
-from wallet.ledger.requests import Kind, Request, Settled
+from wallet.ledger.requests import Completed, Kind, Request
 
 
-class Deciding:
+class BatchDecider:
     """One batch's decisions: folds `state` forward and remembers the answers that later commands may replay."""
 
     def __init__(self, state: BatchState, stored: dict[OperationKey, Answer], render: Render) -> None:
@@ -28,14 +28,14 @@ class Deciding:
         self._stored = stored
         self._render = render
 
-    def settle(self, request: Request) -> Settled:
-        """What comes of this request, after all that were settled before it."""
+    def complete(self, request: Request) -> Completed:
+        """What comes of this request, after all that were completed before it."""
         if request.kind is Kind.ATOMIC:
-            return self._settle_atomic(request)
+            return self._complete_atomic(request)
         decisions = decide_batch(request.commands, self._state)
-        return Settled(tuple(decisions), tuple(map(self._answer, request.commands, decisions)))
+        return Completed(tuple(decisions), tuple(map(self._answer, request.commands, decisions)))
 
-    def _settle_atomic(self, request: Request) -> Settled:
+    def _complete_atomic(self, request: Request) -> Completed:
         commands = [
             command for command in request.commands if not isinstance(command, CreditTransfer | ConcludeTransfer)
         ]
@@ -46,14 +46,14 @@ class Deciding:
         first = answers[0]
         # A refusal is stored under all keys of its request, so any of them tells it.
         refusal = first if first is not None and not first.success else None
-        return Settled(tuple(decided), answers, refusal)
+        return Completed(tuple(decided), answers, refusal)
 
-    def _refuse(self, commands: list[Command], refusal: AtomicRefusal) -> Settled:
+    def _refuse(self, commands: list[Command], refusal: AtomicRefusal) -> Completed:
         answer = self._render.atomic_refusal(key_of(commands[refusal.index]), refusal.index, refusal.outcome)
         if isinstance(refusal.outcome, KeyReused):
-            return Settled((refusal.outcome,) * len(commands), (None,) * len(commands), answer)
+            return Completed((refusal.outcome,) * len(commands), (None,) * len(commands), answer)
         self._stored.update((key_of(command), answer) for command in commands)
-        return Settled((Decided(refusal.outcome),) * len(commands), (answer,) * len(commands), answer)
+        return Completed((Decided(refusal.outcome),) * len(commands), (answer,) * len(commands), answer)
 
     def _answer(self, command: Command | SagaStep, decision: Decision) -> Answer | None:
         """The answer of a decision; a replay may need the answer of an earlier command of this batch."""

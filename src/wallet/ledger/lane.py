@@ -39,8 +39,8 @@ RETRY_SECONDS_MAX: Final = 0.05
 RECONNECT_SECONDS_FIRST: Final = 0.05
 RECONNECT_SECONDS_MAX: Final = 1.0
 
-HoldBack = Callable[[list[Request], set[WalletId]], None]
-"""Takes the requests that can't go on now, and the wallets that someone outside holds."""
+Defer = Callable[[list[Request], set[WalletId]], None]
+"""Takes the requests that must wait, and the wallets that another session has locked."""
 
 log = structlog.get_logger()
 
@@ -56,8 +56,8 @@ class Lane:
         self._lock_ms = lock_ms
         self._connection: Connection | None = None
 
-    async def process(self, batch: list[Request], *, mode: BatchMode, hold_back: HoldBack) -> None:
-        """Bring every request of the batch to an end, or hand it to `hold_back`. Raises nothing of the world's."""
+    async def process(self, batch: list[Request], *, mode: BatchMode, defer: Defer) -> None:
+        """Bring every request of the batch to an end, or hand it to `defer`. Never raises infrastructure errors."""
         attempt = 0
         while waiting := _still_waiting(batch):
             try:
@@ -72,7 +72,7 @@ class Lane:
                 attempt += 1
                 await self._clean_up(failure)
                 _note(failure, error, attempt, len(waiting))
-                if failure is Failure.HELD and not mode.skip_locked:
+                if failure is Failure.LOCKED and not mode.skip_locked:
                     mode = replace(mode, skip_locked=True, may_insert_wallets=False)
                 elif failure is Failure.RECONNECT:
                     await sleep(_reconnect_seconds(attempt))
@@ -80,20 +80,20 @@ class Lane:
                     await sleep(random.uniform(0, RETRY_SECONDS_MAX))
                 else:
                     why = str(error) if isinstance(error, ClockDiffers) else "The database is overloaded."
-                    return await self._divide(waiting, failure, why, mode=mode, hold_back=hold_back)
+                    return await self._divide(waiting, failure, why, mode=mode, defer=defer)
             else:
                 ms = round((time.monotonic() - started) * 1000, 1)
-                commands = sum(len(request.commands) for request, _ in result.settled)
-                log.info("batch_committed", lane=self._name, requests=len(result.settled), commands=commands, ms=ms)
-                for request, settled in result.settled:
-                    request.settle(settled)
-                if result.held_back:
-                    hold_back(result.held_back, result.held)
+                commands = sum(len(request.commands) for request, _ in result.completed)
+                log.info("batch_committed", lane=self._name, requests=len(result.completed), commands=commands, ms=ms)
+                for request, completed in result.completed:
+                    request.complete(completed)
+                if result.deferred:
+                    defer(result.deferred, result.locked_elsewhere)
                 return None
         return None
 
     async def _divide(
-        self, waiting: list[Request], failure: Failure, why: str, *, mode: BatchMode, hold_back: HoldBack
+        self, waiting: list[Request], failure: Failure, why: str, *, mode: BatchMode, defer: Defer
     ) -> None:
         """The batch can't go through as it is: halve it, or end the one request that is left."""
         if failure in (Failure.OVERLOADED, Failure.RETRY):
@@ -101,10 +101,10 @@ class Lane:
                 request.refuse(why)
         elif len(waiting) > 1:
             middle = len(waiting) // 2
-            await self.process(waiting[:middle], mode=mode, hold_back=hold_back)
-            await self.process(waiting[middle:], mode=mode, hold_back=hold_back)
-        elif failure is Failure.HELD:
-            hold_back(waiting, set(waiting[0].wallet_ids))
+            await self.process(waiting[:middle], mode=mode, defer=defer)
+            await self.process(waiting[middle:], mode=mode, defer=defer)
+        elif failure is Failure.LOCKED:
+            defer(waiting, set(waiting[0].wallet_ids))
         else:
             request = waiting[0]
             is_unknown = request.phase is Phase.UNKNOWN

@@ -18,7 +18,7 @@ from wallet.ledger.gathering import Gathering
 from wallet.ledger.known_wallets import KnownWallets
 from wallet.ledger.lane import Lane
 from wallet.ledger.recovery import Recovery
-from wallet.ledger.requests import Kind, Phase, Request, Settled
+from wallet.ledger.requests import Completed, Kind, Phase, Request
 from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
@@ -90,9 +90,9 @@ class Ledger:
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         with self._attempts.attempt((key_of(command),)) as attempt:
-            settled = await self._submit(command, record, deadline)
-            answer = await self._finish(command, settled.decisions[0], settled.answers[0], deadline)
-            attempt.decisions = settled.decisions
+            completed = await self._submit(command, record, deadline)
+            answer = await self._finish(command, completed.decisions[0], completed.answers[0], deadline)
+            attempt.decisions = completed.decisions
         return answer
 
     async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
@@ -108,9 +108,9 @@ class Ledger:
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
         with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
             async with self._bulk_turns.turn(record.client_ip, deadline, len(commands)):
-                settled = await self._enqueue(tuple(commands), record, deadline, kind)
-                answer = await self._finish_bulk(commands, settled, deadline)
-            attempt.decisions = settled.decisions
+                completed = await self._enqueue(tuple(commands), record, deadline, kind)
+                answer = await self._finish_bulk(commands, completed, deadline)
+            attempt.decisions = completed.decisions
         return answer
 
     def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
@@ -120,18 +120,18 @@ class Ledger:
         """
         return self._attempts.may_concern(wallet_id, request_id)
 
-    async def _finish_bulk(self, commands: Sequence[Command], settled: Settled, deadline: float) -> BulkAnswer:
-        if settled.refusal is not None:
-            return BulkAnswer((), settled.refusal)
+    async def _finish_bulk(self, commands: Sequence[Command], completed: Completed, deadline: float) -> BulkAnswer:
+        if completed.refusal is not None:
+            return BulkAnswer((), completed.refusal)
         finishing = asyncio.Semaphore(SAGAS_PER_REQUEST_MAX)
 
         async def finish(command: Command, decision: Decision, answer: Answer | None) -> Answer:
             async with finishing:
                 return await self._finish(command, decision, answer, deadline)
 
-        if None not in settled.answers:
-            return BulkAnswer(tuple(filter(None, settled.answers)))
-        ends = map(finish, commands, settled.decisions, settled.answers)
+        if None not in completed.answers:
+            return BulkAnswer(tuple(filter(None, completed.answers)))
+        ends = map(finish, commands, completed.decisions, completed.answers)
         return BulkAnswer(tuple(await asyncio.gather(*ends)))
 
     async def _finish(self, command: Command, decision: Decision, answer: Answer | None, deadline: float) -> Answer:
@@ -163,10 +163,10 @@ class Ledger:
         self._stopping = True
         self._recovery.stop()
 
-    async def _submit(self, command: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Settled:
+    async def _submit(self, command: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Completed:
         return await self._enqueue((command,), record, deadline, Kind.SINGLE)
 
-    async def _submit_step(self, step: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Settled:
+    async def _submit_step(self, step: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Completed:
         """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
         keys = (key_of(step),)
         self._attempts.begin(keys)
@@ -180,12 +180,12 @@ class Ledger:
 
     async def _enqueue(
         self, commands: tuple[Command | SagaStep, ...], record: TrailRecord | None, deadline: float, kind: Kind
-    ) -> Settled:
+    ) -> Completed:
         loop = asyncio.get_running_loop()
         request = Request(commands, record, deadline, loop.create_future(), kind)
         if self._stopping and record is not None:
             raise NotExecuted("The service is stopping.")
-        if self._side_lane.holds(request):
+        if self._side_lane.must_take(request):
             self._side_lane.add([request], set())
         else:
             refusal = self._gathering.refusal_for(request)
@@ -221,7 +221,7 @@ class Ledger:
                 batch = self._gathering.take(is_bulk=is_bulk)
                 if batch:
                     began_at_seconds, singles = loop.time(), self._single_count
-                    await lane.process(batch, mode=self._mode, hold_back=self._hold_back)
+                    await lane.process(batch, mode=self._mode, defer=self._defer)
                     self._gathering.release(batch)
                     self._wake()
                     if not is_bulk:
@@ -248,9 +248,9 @@ class Ledger:
         finally:
             await lane.close()
 
-    def _hold_back(self, requests: list[Request], held: set[WalletId]) -> None:
-        """Move requests on wallets that someone outside holds, and all that waits behind them, to the side lane."""
-        self._side_lane.add([*requests, *self._gathering.take_waiting(held)], held)
+    def _defer(self, requests: list[Request], locked_elsewhere: set[WalletId]) -> None:
+        """Move requests on wallets that another session has locked, and all behind them, to the side lane."""
+        self._side_lane.add([*requests, *self._gathering.take_waiting(locked_elsewhere)], locked_elsewhere)
 
 
 def _expire(request: Request) -> None:

@@ -81,7 +81,7 @@ from unnest(
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id
 )
 
--- name: settle_operations
+-- name: complete_operations
 update operations o
 set state = 'final', success = k.success, status = k.status, refusal = k.refusal, response = k.response,
     batch_id = $8

@@ -31,7 +31,7 @@ class Phase(Enum):
     UNKNOWN = "a COMMIT was sent whose answer never came"
 
 
-class Settled(Value, frozen=True):
+class Completed(Value, frozen=True):
     """What came of a request: for each command its decision, and its answer where the decision has one.
 
     `refusal` is the answer to an atomic request of which nothing took effect.
@@ -53,7 +53,7 @@ class Request:
     commands: tuple[Command | SagaStep, ...]
     record: TrailRecord | None
     deadline: float
-    future: asyncio.Future[Settled]
+    future: asyncio.Future[Completed]
     kind: Kind = Kind.SINGLE
     phase: Phase = Phase.WAITING
     wallet_ids: tuple[WalletId, ...] = field(init=False)
@@ -88,10 +88,10 @@ class Request:
         """End it because it can't go on, while it does not run. A COMMIT that was sent for it may have succeeded."""
         self.fail(OutcomeUnknown(why) if self.phase is Phase.UNKNOWN else NotExecuted(why))
 
-    def settle(self, settled: Settled) -> None:
+    def complete(self, completed: Completed) -> None:
         """Answer the client, unless it has been told something already."""
         if not self.future.done():
-            self.future.set_result(settled)
+            self.future.set_result(completed)
 
     def fail(self, error: Exception) -> None:
         """Tell the client what went wrong, unless it has been told something already."""

@@ -19,7 +19,7 @@ from wallet.domain.rejections import Rejected
 from wallet.domain.transfer import CreditAccepted, CreditOutcome
 from wallet.domain.values import Value
 from wallet.ledger.answers import Answer
-from wallet.ledger.requests import Request, Settled
+from wallet.ledger.requests import Completed, Request
 from wallet.postgres.uuids import uuid7
 from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload
 
@@ -61,14 +61,14 @@ class BatchRows:
     """Everything a batch stores besides events, audit rows and wallet states, each sorted by its primary key."""
 
     operations: list[OperationRow] = field(default_factory=list)
-    settled: list[OperationRow] = field(default_factory=list)
+    completed: list[OperationRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
     ended: list[TransferRow] = field(default_factory=list)
     credits: list[CreditRow] = field(default_factory=list)
 
     def outcomes(self) -> Iterator[DigestedOperation]:
         """The operations that got their final outcome, as the digest covers them."""
-        return filter(None, map(_digested, (*self.operations, *self.settled)))
+        return filter(None, map(_digested, (*self.operations, *self.completed)))
 
 
 def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
@@ -89,20 +89,20 @@ def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
     )
 
 
-def rows_of(settled: Iterable[tuple[Request, Settled]], state: BatchState) -> BatchRows:
+def rows_of(completed: Iterable[tuple[Request, Completed]], state: BatchState) -> BatchRows:
     """Turn what was decided into rows."""
     rows = BatchRows()
-    for request, result in settled:
+    for request, result in completed:
         _add_request(rows, request, result, state)
     rows.operations.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
-    rows.settled.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
+    rows.completed.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
     rows.transfers.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
     rows.ended.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
     rows.credits.sort(key=lambda row: (row.bucket, row.terms.to_wallet_id, row.terms.transfer_id))
     return rows
 
 
-def _add_request(rows: BatchRows, request: Request, result: Settled, state: BatchState) -> None:
+def _add_request(rows: BatchRows, request: Request, result: Completed, state: BatchState) -> None:
     for command, decision, answer in zip(request.commands, result.decisions, result.answers, strict=True):
         match decision:
             case Decided():
@@ -141,7 +141,7 @@ def _add_concluded(
     state: BatchState,
 ) -> None:
     terms, stored = command.terms, state.operations[key_of(command)]
-    rows.settled.append(
+    rows.completed.append(
         OperationRow(
             bucket_of(terms.from_wallet_id),
             terms.from_wallet_id,

@@ -12,14 +12,14 @@ from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, Op
 from wallet.domain.events import TransferTerms
 from wallet.domain.identifiers import ApiAuditId, RequestId, bucket_of
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.ledger.requests import Settled
+from wallet.ledger.requests import Completed
 from wallet.ledger.statements import SQL
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.runtime.failpoints import FailpointRaised, failpoint
 from wallet.trail.records import TrailRecord
 
-Submit = Callable[[Command | SagaStep, TrailRecord | None, float], Awaitable[Settled]]
+Submit = Callable[[Command | SagaStep, TrailRecord | None, float], Awaitable[Completed]]
 
 
 class Saga:

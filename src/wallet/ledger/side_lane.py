@@ -1,7 +1,7 @@
-"""The side lane: requests on wallets that someone outside holds wait here, so that nobody else has to.
+"""The side lane: requests on wallets that another session has locked wait here, so that no other request has to.
 
-One connection, first in first out for each wallet, until the request's deadline. New requests on a held wallet come
-straight here until none is left.
+One connection, first in first out for each wallet, until the request's deadline. New requests on a locked wallet go
+directly here until none is left.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ SIDE_LOCK_MS: Final = 50
 
 
 class SideLane:
-    """Tries its waiting requests again and again, stepping over the wallets that are still held."""
+    """Retries its waiting requests, and skips the wallets that are still locked."""
 
     def __init__(self, dsn: str, *, render: Render, mode: BatchMode, known: KnownWallets) -> None:
         self._lane = Lane(dsn, name="side lane", render=render, known=known, lock_ms=SIDE_LOCK_MS)
         self._mode = replace(mode, skip_locked=True)
         self._waiting: list[Request] = []
-        self._held: set[WalletId] = set()
+        self._locked_elsewhere: set[WalletId] = set()
         self._count_per_wallet: Counter[WalletId] = Counter()
         self._changed = asyncio.Event()
         self._stopping = False
@@ -39,13 +39,13 @@ class SideLane:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def holds(self, request: Request) -> bool:
-        """Whether the request must wait here, behind others on a held wallet."""
-        return not self._held.isdisjoint(request.wallet_ids)
+    def must_take(self, request: Request) -> bool:
+        """Whether the request must wait here, behind others on a locked wallet."""
+        return not self._locked_elsewhere.isdisjoint(request.wallet_ids)
 
-    def add(self, requests: list[Request], held: set[WalletId]) -> None:
+    def add(self, requests: list[Request], locked_elsewhere: set[WalletId]) -> None:
         """Let requests wait here, at the end; one wallet can't take all the room."""
-        self._held |= held
+        self._locked_elsewhere |= locked_elsewhere
         for request in requests:
             if self._is_full_for(request):
                 request.refuse("The wallet is locked by another transaction, and too many requests wait for it.")
@@ -82,18 +82,18 @@ class SideLane:
     async def _try_all(self) -> bool:
         """One round over the oldest requests; whether any of them came to its end."""
         batch = first_batch_of(self._waiting)
-        held_back: list[Request] = []
-        held: set[WalletId] = set()
+        deferred: list[Request] = []
+        locked_elsewhere: set[WalletId] = set()
 
-        def hold_back(requests: list[Request], wallet_ids: set[WalletId]) -> None:
-            held_back.extend(requests)
-            held.update(wallet_ids)
+        def defer(requests: list[Request], wallet_ids: set[WalletId]) -> None:
+            deferred.extend(requests)
+            locked_elsewhere.update(wallet_ids)
 
         if batch:
-            await self._lane.process(batch, mode=self._mode, hold_back=hold_back)
+            await self._lane.process(batch, mode=self._mode, defer=defer)
         tried = set(map(id, batch))
         self._waiting = [request for request in self._waiting if not request.is_over]
         untried = [request.wallet_ids for request in self._waiting if id(request) not in tried]
-        self._held = held | self._held.intersection(chain.from_iterable(untried))
+        self._locked_elsewhere = locked_elsewhere | self._locked_elsewhere.intersection(chain.from_iterable(untried))
         self._count_per_wallet = Counter(wallet_id for request in self._waiting for wallet_id in request.wallet_ids)
-        return len(held_back) < len(batch)
+        return len(deferred) < len(batch)

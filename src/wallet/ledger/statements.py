@@ -164,8 +164,8 @@ async def write_rows(writing: Writing, rows: BatchRows, batch_id: BatchId, now: 
     """Operations, transfers and credits; a count that is not what was sent will be a WriteConflict."""
     if rows.operations:
         await _insert_operations(writing, rows.operations, batch_id)
-    if rows.settled:
-        await _settle_operations(writing, rows.settled, batch_id)
+    if rows.completed:
+        await _complete_operations(writing, rows.completed, batch_id)
     if rows.transfers:
         await _insert_transfers(writing, rows.transfers, now)
     if rows.ended:
@@ -193,11 +193,11 @@ async def _insert_operations(writing: Writing, rows: list[OperationRow], batch_i
     )
 
 
-async def _settle_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
+async def _complete_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
     answers = [row.answer for row in rows if row.answer is not None]
     assert len(answers) == len(rows)
     await writing.execute(
-        SQL.settle_operations,
+        SQL.complete_operations,
         array_of([row.bucket for row in rows]),
         array_of_texts([row.wallet_id for row in rows]),
         array_of_texts([row.request_id for row in rows]),

@@ -36,9 +36,9 @@ from wallet.domain.wallet import Wallet
 from wallet.ledger import statements
 from wallet.ledger.answers import BULK_STATUS, Answer, Render
 from wallet.ledger.clock import check_clock
-from wallet.ledger.deciding import Deciding
+from wallet.ledger.deciding import BatchDecider
 from wallet.ledger.known_wallets import KnownWallets
-from wallet.ledger.requests import Kind, Phase, Request, Settled, commands_of
+from wallet.ledger.requests import Completed, Kind, Phase, Request, commands_of
 from wallet.ledger.rows import rows_of
 from wallet.postgres.connections import Connection
 from wallet.postgres.uuids import uuid7
@@ -59,12 +59,12 @@ OVERLAP_EVENTS_MIN: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a committed batch gave: a result for each request but those on wallets that others hold."""
+    """The result of a committed batch: one for each request, except those on wallets that others have locked."""
 
-    settled: list[tuple[Request, Settled]]
+    completed: list[tuple[Request, Completed]]
     existing: list[WalletId]
-    held_back: list[Request]
-    held: set[WalletId]
+    deferred: list[Request]
+    locked_elsewhere: set[WalletId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ async def run_batch(
     except BaseException:
         _roll_back(requests)
         raise
-    _roll_back(result.held_back)
-    await _commit(connection, [request for request, _ in result.settled])
+    _roll_back(result.deferred)
+    await _commit(connection, [request for request, _ in result.completed])
     known.remember(result.existing)
     return result
 
@@ -116,26 +116,30 @@ async def _commit(connection: Connection, requests: list[Request]) -> None:
 async def _run_in_transaction(
     connection: Connection, requests: list[Request], render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
-    inserted, locked, held = await _lock(connection, requests, mode, known)
+    inserted, locked, locked_elsewhere = await _lock(connection, requests, mode, known)
     await failpoint("ledger.after_lock")
-    held_back = [request for request in requests if held.intersection(request.wallet_ids)] if held else []
-    if held_back:
-        requests = [request for request in requests if not held.intersection(request.wallet_ids)]
+    deferred = (
+        [request for request in requests if locked_elsewhere.intersection(request.wallet_ids)]
+        if locked_elsewhere
+        else []
+    )
+    if deferred:
+        requests = [request for request in requests if not locked_elsewhere.intersection(request.wallet_ids)]
     state, answers = await _load(connection, list(commands_of(requests)), dict(locked), mode)
-    deciding = Deciding(state, answers, render)
-    settled = [(request, deciding.settle(request)) for request in requests]
-    await _write(connection, settled, state, locked)
+    deciding = BatchDecider(state, answers, render)
+    completed = [(request, deciding.complete(request)) for request in requests]
+    await _write(connection, completed, state, locked)
     unmade = [wallet_id for wallet_id in inserted if not state.wallet(wallet_id).exists]
     if unmade:
         await statements.delete_unmade_wallets(connection, unmade)
     existing = [wallet_id for wallet_id, wallet in state.wallets.items() if wallet.exists]
-    return BatchResult(settled, existing, held_back, held)
+    return BatchResult(completed, existing, deferred, locked_elsewhere)
 
 
 async def _lock(
     connection: Connection, requests: list[Request], mode: BatchMode, known: KnownWallets
 ) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
-    """The wallets inserted now, those locked, and with skip_locked those that others hold or are just making."""
+    """The wallets inserted now, those locked, and with skip_locked those that others have locked or are inserting."""
     wallet_ids = {wallet_id for command in commands_of(requests) for wallet_id in _locked_by(command, mode)}
     creditable = {wallet_id for command in commands_of(requests) for wallet_id in _credited_by(command, mode)}
     inserted: list[WalletId] = []
@@ -149,10 +153,10 @@ async def _lock(
             known.forget(missing)
             raise WriteConflict
         return inserted, locked, set()
-    held = missing & creditable
-    if missing - held:
-        held |= await statements.existing_wallets(connection, missing - held)
-    return inserted, locked, held
+    locked_elsewhere = missing & creditable
+    if missing - locked_elsewhere:
+        locked_elsewhere |= await statements.existing_wallets(connection, missing - locked_elsewhere)
+    return inserted, locked, locked_elsewhere
 
 
 def _locked_by(command: Command | SagaStep, mode: BatchMode) -> tuple[WalletId, ...]:
@@ -207,25 +211,25 @@ async def _load(
 
 async def _write(
     connection: Connection,
-    settled: list[tuple[Request, Settled]],
+    completed: list[tuple[Request, Completed]],
     state: BatchState,
     locked: dict[WalletId, Wallet],
 ) -> None:
     """Rows are built while PostgreSQL works on those before them, so what costs it most comes first."""
     batch_id = BatchId(uuid7())
     async with Writing(connection, overlaps=len(state.events) >= OVERLAP_EVENTS_MIN) as writing:
-        rows = rows_of(settled, state)
+        rows = rows_of(completed, state)
         await statements.write_rows(writing, rows, batch_id, state.now)
         events = await statements.insert_events(writing, state.events, batch_id)
-        await _write_audit_rows(writing, settled, state.now)
+        await _write_audit_rows(writing, completed, state.now)
         changed = [wallet for wallet_id, wallet in state.wallets.items() if wallet is not locked[wallet_id]]
         if changed:
             await statements.update_wallets(writing, locked, changed)
-        if events or rows.operations or rows.settled:
+        if events or rows.operations or rows.completed:
             await statements.insert_journal_row(writing, batch_id, len(events), digest_of(events, rows.outcomes()))
 
 
-async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settled]], now: datetime) -> None:
+async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Completed]], now: datetime) -> None:
     """One row per POST with its answer's status; those of a stepwise transfer get it when the transfer ends.
 
     A request whose COMMIT has an unknown outcome may have its row already, without a status: it found its transfer
@@ -234,7 +238,7 @@ async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settl
     rows: list[TrailRow] = []
     decided: list[tuple[WalletId, ApiAuditId, int]] = []
     ended: list[EndedTransfer] = []
-    for request, result in settled:
+    for request, result in completed:
         if request.record is not None:
             status = _status_of(request, result)
             rows.append(TrailRow(request.record, status))
@@ -251,7 +255,7 @@ async def _write_audit_rows(writing: Writing, settled: list[tuple[Request, Settl
         await complete_rows_of_transfers(writing, ended)
 
 
-def _status_of(request: Request, result: Settled) -> int | None:
+def _status_of(request: Request, result: Completed) -> int | None:
     """What the request as a whole is answered with; None while that hangs on a transfer that has not ended."""
     if request.kind is Kind.SINGLE:
         answer = result.answers[0]

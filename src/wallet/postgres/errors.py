@@ -22,7 +22,7 @@ class Failure(Enum):
     """What to do about a failed transaction."""
 
     RETRY = "deadlock or serialization: the same batch again"
-    HELD = "a lock time-out: someone outside holds a wallet"
+    LOCKED = "a lock time-out: another session has locked a wallet"
     RECONNECT = "the connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one"
     OVERLOADED = "the server has no room or gave up: not executed"
     CULPRIT = "a statement is at fault: find the command that causes it"
@@ -47,7 +47,7 @@ def _failure_of_sqlstate(sqlstate: str) -> Failure:
     if sqlstate in ("40001", "40P01"):
         return Failure.RETRY
     if sqlstate == "55P03":
-        return Failure.HELD
+        return Failure.LOCKED
     if sqlstate in _RECONNECT_CODES or sqlstate[:2] in ("08", "58") or sqlstate.startswith("57P0"):
         return Failure.RECONNECT
     if sqlstate.startswith("53") or sqlstate == "57014":

@@ -13,14 +13,14 @@ How the worker uses it:
 
 - `open` connects to nothing yet: a worker may start before its broker. Each `next_group` makes at most one attempt
   to connect (after a back-off that grows while attempts fail), declares the topology again and consumes.
-- A lost connection raises BrokerUnavailable once, from `next_group`. Messages not settled go back to the queue and
-  come again, `redelivered`, with new tags. Settling a delivery of a lost connection does nothing: it is dropped.
-- `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never settles a
+- A lost connection raises BrokerUnavailable once, from `next_group`. Messages not acknowledged go back to the queue and
+  come again, `redelivered`, with new tags. Acknowledging a delivery of a lost connection does nothing: it is dropped.
+- `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never acknowledges a
   message that the caller did not name. So the order of `reject` and `ack` cannot lose a message.
-- Memory is bounded in bytes. A body is kept up to BODY_STORED_BYTES_MAX, with its length and digest. When the unsettled
-  bodies reach UNSETTLED_BYTES_MAX, the consumer cancels itself, keeps nothing of what still arrives, and connects
-  again when the messages in hand are settled: the others come again then. As the broker's prefetch counts messages,
-  not bytes, the next connection asks for fewer at a time.
+- Memory is bounded in bytes. A body is kept up to BODY_STORED_BYTES_MAX, with its length and digest. When the bodies of
+  unacknowledged messages reach UNACKNOWLEDGED_BYTES_MAX, the consumer cancels itself, keeps nothing of what still
+  arrives, and connects again when the messages in hand are acknowledged: the others are delivered again then. As the
+  broker's prefetch counts messages, not bytes, the next connection asks for fewer at a time.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """A group's bodies may all have to be stored as dead letters, within the time limit of a transaction."""
-UNSETTLED_BYTES_MAX: Final = 32 * 1024 * 1024
+UNACKNOWLEDGED_BYTES_MAX: Final = 32 * 1024 * 1024
 FULL_PREFETCH_AFTER: Final = 10_000
 """After this many messages of a connection with a smaller prefetch, the full one is tried again."""
 # The group in hand and the next one: while one is committed the other arrives.
@@ -98,7 +98,7 @@ class Consumer:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, topology: Topology, *, group_size_max: int = GROUP_SIZE_MAX) -> AsyncIterator[Self]:
-        """A consumer that connects at its first `next_group`; at the end unsettled messages go back to the queue."""
+        """Connects at the first `next_group`. Unacknowledged messages return to the queue at the end."""
         consumer = cls(url, topology, group_size_max=group_size_max)
         try:
             yield consumer
@@ -108,7 +108,7 @@ class Consumer:
     async def next_group(self, size_max: int | None = None) -> list[Delivery]:
         """The next 1 to `size_max` messages, in the order they came. Waits for the first; may be cancelled.
 
-        Settle the group before the next call. Raises BrokerUnavailable (call again: it connects again) or
+        Acknowledge the group before the next call. Raises BrokerUnavailable (call again: it connects again) or
         TopologyMismatch (needs an operator; calling again tries again). While paused it waits for `resume`.
         """
         size_max = min(size_max or self._group_size_max, self._group_size_max)
@@ -126,7 +126,7 @@ class Consumer:
         return session.take(size_max)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle messages whose effects are committed. Never raises for a lost connection: they will come again."""
+        """Acknowledge messages whose effects are committed. Never raises for a lost connection: they come again."""
         if self._session is not None:
             self._session.ack({delivery.tag for delivery in deliveries if delivery.session == self._session.number})
 
@@ -136,7 +136,7 @@ class Consumer:
             self._session.reject(delivery.tag)
 
     async def pause(self) -> None:
-        """Stop consuming: every unsettled message goes back to the queue at once. Harmless when paused."""
+        """Stop consuming: every unacknowledged message goes back to the queue at once. Harmless when paused."""
         self._resumed.clear()
         await self._end_session()
 
@@ -175,7 +175,7 @@ class Consumer:
     async def _change_prefetch(self, session: "_Session") -> None:
         """End a connection whose prefetch does not fit the size of its messages."""
         if session.is_full:
-            self._prefetch = min(self._prefetch_max, max(1, UNSETTLED_BYTES_MAX // session.largest_bytes))
+            self._prefetch = min(self._prefetch_max, max(1, UNACKNOWLEDGED_BYTES_MAX // session.largest_bytes))
             log.warning("prefetch_reduced", prefetch=self._prefetch, largest_bytes=session.largest_bytes)
         else:
             self._prefetch = self._prefetch_max
@@ -196,7 +196,7 @@ class Consumer:
 
 
 class _Session:
-    """One connection's consumer: what has arrived, and what is not settled yet."""
+    """One connection's consumer: what has arrived, and what is not acknowledged yet."""
 
     def __init__(
         self,
@@ -220,13 +220,13 @@ class _Session:
         self._is_prefetch_reduced = is_prefetch_reduced
         self._has_group = asyncio.Event()
         self._bytes_by_tag: dict[int, int] = {}
-        self._unsettled_bytes = 0
+        self._unacknowledged_bytes = 0
         self._message_count = 0
         self._is_cancelled = False
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can still arrive and be settled."""
+        """Whether messages can still arrive and be acknowledged."""
         return self.channel.pika.is_open and not self._is_cancelled
 
     @property
@@ -269,41 +269,41 @@ class _Session:
         return group
 
     def ack(self, tags: set[int]) -> None:
-        """Settle these tags, and no other: by one multiple ack where every older one is settled or among them."""
+        """Acknowledge these tags only: by one multiple ack where every older one is acknowledged or among them."""
         asked = sorted(tags & self._bytes_by_tag.keys())
         if not asked:
             return
         older = list(takewhile(lambda tag: tag <= asked[-1], self._bytes_by_tag))
         if len(older) == len(asked):
-            self._settle(self.channel.pika.basic_ack, asked, delivery_tag=asked[-1], multiple=True)
+            self._acknowledge(self.channel.pika.basic_ack, asked, delivery_tag=asked[-1], multiple=True)
             return
         for tag in asked:
-            self._settle(self.channel.pika.basic_ack, [tag], delivery_tag=tag)
+            self._acknowledge(self.channel.pika.basic_ack, [tag], delivery_tag=tag)
 
     def reject(self, tag: int) -> None:
         """Dead-letter one message."""
         if tag in self._bytes_by_tag:
-            self._settle(self.channel.pika.basic_nack, [tag], delivery_tag=tag, requeue=False)
+            self._acknowledge(self.channel.pika.basic_nack, [tag], delivery_tag=tag, requeue=False)
 
-    def _settle(self, method: Callable[..., object], tags: Sequence[int], **arguments: Any) -> None:
+    def _acknowledge(self, method: Callable[..., object], tags: Sequence[int], **arguments: Any) -> None:
         for tag in tags:
-            self._unsettled_bytes -= self._bytes_by_tag.pop(tag)
+            self._unacknowledged_bytes -= self._bytes_by_tag.pop(tag)
         try:
             self.channel.send(method, **arguments)
         except BrokerUnavailable:
-            log.debug("settling_dropped", session=self.number, count=len(tags))
+            log.debug("acknowledgement_dropped", session=self.number, count=len(tags))
 
     def _on_message(self, _channel: object, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag
         assert tag is not None
         kept = body if len(body) <= BODY_STORED_BYTES_MAX else body[:BODY_STORED_BYTES_MAX]
-        if self.is_full or (self._bytes_by_tag and self._unsettled_bytes + len(kept) > UNSETTLED_BYTES_MAX):
+        if self.is_full or (self._bytes_by_tag and self._unacknowledged_bytes + len(kept) > UNACKNOWLEDGED_BYTES_MAX):
             self._stop_consuming()
             return
         self._message_count += 1
         self.largest_bytes = max(self.largest_bytes, len(kept))
         self._bytes_by_tag[tag] = len(kept)
-        self._unsettled_bytes += len(kept)
+        self._unacknowledged_bytes += len(kept)
         self.waiting.append(
             Delivery(
                 kept,
@@ -321,7 +321,7 @@ class _Session:
             self._has_group.set()
 
     def _stop_consuming(self) -> None:
-        """Keep nothing more: what is not kept stays unsettled, and goes back to the queue with this connection."""
+        """Keep nothing more: what is not kept stays unacknowledged, and goes back to the queue with this connection."""
         if not self.is_full:
             self.is_full = True
             self._has_group.set()

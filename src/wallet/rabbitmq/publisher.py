@@ -48,25 +48,25 @@ class Window:
 
     def __init__(self, messages: Sequence[Message], first_tag: int) -> None:
         self.reason = ""
-        self.settled = asyncio.Event()
+        self.confirmed = asyncio.Event()
         self._messages = messages
         self._first_tag = first_tag
         self._is_pending = bytearray(b"\x01" * len(messages))
         self._pending_count = len(messages)
-        self._settled_below = 0
+        self._confirmed_below = 0
         self.unpublished: set[int] = set()
         if not messages:
-            self.settled.set()
+            self.confirmed.set()
 
     @property
     def is_complete(self) -> bool:
         """Whether the broker gave its answer for every message."""
         return self._pending_count == 0
 
-    def settle(self, tag: int, *, multiple: bool, is_ack: bool) -> None:
+    def confirm(self, tag: int, *, multiple: bool, is_ack: bool) -> None:
         """Take a confirm: of one message, or of all up to it."""
         last = tag - self._first_tag
-        for index in range(self._settled_below, last + 1) if multiple else (last,):
+        for index in range(self._confirmed_below, last + 1) if multiple else (last,):
             if self._is_pending[index]:
                 self._is_pending[index] = 0
                 self._pending_count -= 1
@@ -74,9 +74,9 @@ class Window:
                     self.reason = "refused by the queue"
                     self.unpublished.add(index)
         if multiple:
-            self._settled_below = last + 1
+            self._confirmed_below = last + 1
         if self.is_complete:
-            self.settled.set()
+            self.confirmed.set()
 
     def give_back(self, message_id: str | None, reason: str) -> None:
         """Take a return, which comes before the same message's confirm and overrules it."""
@@ -115,12 +115,12 @@ class Publisher:
 
     async def publish(self, messages: Sequence[Message]) -> frozenset[int]:
         """Publish to the exchange; the indexes of the messages that were not published. Raises BrokerUnavailable."""
-        return await self.wait_until_settled(await self.send(messages))
+        return await self.wait_until_confirmed(await self.send(messages))
 
     async def publish_to_worker_queue(self, message: Message) -> None:
         """Publish to the worker's queue alone, past the exchange; raises NotPublished or BrokerUnavailable."""
         window = await self._send((message,), exchange="", routing_key=WORKER_QUEUE)
-        if await self.wait_until_settled(window):
+        if await self.wait_until_confirmed(window):
             raise NotPublished(f"The message was not published to {WORKER_QUEUE}: {window.reason}.")
 
     async def send(self, messages: Sequence[Message]) -> Window:
@@ -130,14 +130,14 @@ class Publisher:
         """
         return await self._send(messages, exchange=self._exchange, routing_key=None)
 
-    async def wait_until_settled(self, window: Window) -> frozenset[int]:
+    async def wait_until_confirmed(self, window: Window) -> frozenset[int]:
         """Wait for the confirms of a window; the indexes of the messages that were not published."""
-        self._channel.watch(window.settled)
+        self._channel.watch(window.confirmed)
         while not window.is_complete:
             await self._connection.wait_until_unblocked()
             try:
                 async with asyncio.timeout(CONFIRM_SECONDS):
-                    await window.settled.wait()
+                    await window.confirmed.wait()
             except TimeoutError:
                 if not self._connection.is_blocked:
                     address = self._connection.address
@@ -146,7 +146,7 @@ class Publisher:
         return frozenset(window.unpublished)
 
     async def _send(self, messages: Sequence[Message], *, exchange: str, routing_key: str | None) -> Window:
-        assert self._window.is_complete, "the window before was not settled"
+        assert self._window.is_complete, "the window before was not confirmed"
         await self._connection.wait_until_unblocked()
         window = self._window = Window(messages, self._next_tag)
         self._next_tag += len(messages)
@@ -175,7 +175,7 @@ class Publisher:
 
     def _on_confirm(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
         confirm = frame.method
-        self._window.settle(confirm.delivery_tag, multiple=confirm.multiple, is_ack=isinstance(confirm, Basic.Ack))
+        self._window.confirm(confirm.delivery_tag, multiple=confirm.multiple, is_ack=isinstance(confirm, Basic.Ack))
 
     def _on_return(self, _channel: object, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         self._window.give_back(properties.message_id, f"returned: {method.reply_code} {method.reply_text}")

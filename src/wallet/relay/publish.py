@@ -98,7 +98,7 @@ class BatchPublisher:
             sent = messages[start : start + WINDOW_SIZE]
             window = await self._publisher.send(sent)
             await failpoint("relay.after_publish")
-            refused = await self._publisher.wait_until_settled(window)
+            refused = await self._publisher.wait_until_confirmed(window)
             if refused:
                 unsent = messages[start + len(sent) :]
                 return {sent[index].message_id for index in refused} | {m.message_id for m in unsent}, window.reason

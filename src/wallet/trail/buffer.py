@@ -8,7 +8,7 @@ crash loses what waits, which no answer ever promised.
 Rows of refused POSTs have a budget of their own, as anyone can send such requests at any rate. See RefusedRows.
 
 Ordering: where the outcome is unknown the ledger's transaction may still commit, with a row of the same id and
-the true status. Such a row is held back until that can no longer happen; the row that came first stays.
+the true status. Such a row is deferred until that can no longer happen; the row that came first stays.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ WRITE_SECONDS_MAX: Final = 10.0
 FLUSH_SECONDS_MAX: Final = 3.0
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 5.0
-HELD_SECONDS: Final = 60.0
-"""How long a row of an unknown outcome is held back; no batch is tried for that long."""
+DEFERRED_SECONDS: Final = 60.0
+"""How long a row of an unknown outcome is deferred; no batch is tried for that long."""
 LOST_ROWS: Final = Counter(
     "wallet_trail_rows_lost",
     "Rows of the audit trail that could not be written, of POSTs that moved nothing.",
@@ -124,13 +124,13 @@ class RefusedRows:
 class TrailBuffer:
     """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
 
-    def __init__(self, pool: Pool, metrics: Metrics, *, held_seconds: float = HELD_SECONDS) -> None:
+    def __init__(self, pool: Pool, metrics: Metrics, *, deferred_seconds: float = DEFERRED_SECONDS) -> None:
         self._pool = pool
         self._metrics = metrics
-        self._held_seconds = held_seconds
+        self._deferred_seconds = deferred_seconds
         self._waiting: deque[TrailRow] = deque()
         self._refused = RefusedRows()
-        self._held: deque[TrailRow] = deque()
+        self._deferred: deque[TrailRow] = deque()
         self._in_hand: deque[TrailRow] = deque()
         self._has_rows = asyncio.Event()
 
@@ -147,11 +147,11 @@ class TrailBuffer:
             self._metrics.add(LOST_ROWS, lost)
         self._has_rows.set()
 
-    def add_held_back(self, row: TrailRow) -> None:
+    def add_deferred(self, row: TrailRow) -> None:
         """Keep a row to be written when no transaction can carry one of the same id any more."""
         if self._has_room():
-            self._held.append(row)
-            asyncio.get_running_loop().call_later(self._held_seconds, self._release_oldest)
+            self._deferred.append(row)
+            asyncio.get_running_loop().call_later(self._deferred_seconds, self._release_oldest)
 
     async def run(self) -> None:
         """Write rows until cancelled."""
@@ -165,8 +165,8 @@ class TrailBuffer:
 
     async def flush(self) -> None:
         """Write what still waits, within its limit; the rest is counted as lost."""
-        self._waiting.extend(self._held)
-        self._held.clear()
+        self._waiting.extend(self._deferred)
+        self._deferred.clear()
         try:
             async with asyncio.timeout(FLUSH_SECONDS_MAX):
                 while self._row_count and await self._write_batch():
@@ -184,14 +184,14 @@ class TrailBuffer:
         return len(self._in_hand) + len(self._waiting) + len(self._refused)
 
     def _has_room(self) -> bool:
-        has_room = len(self._waiting) + len(self._held) < BUFFER_ROWS_MAX
+        has_room = len(self._waiting) + len(self._deferred) < BUFFER_ROWS_MAX
         if not has_room:
             self._metrics.add(LOST_ROWS, 1)
         return has_room
 
     def _release_oldest(self) -> None:
-        if self._held:
-            self._waiting.append(self._held.popleft())
+        if self._deferred:
+            self._waiting.append(self._deferred.popleft())
             self._has_rows.set()
 
     async def _write_batch(self) -> bool:

@@ -75,7 +75,7 @@ async def in_transaction(
             async with connection.transaction(isolation=isolation):
                 return await work()
         except DATABASE_ERRORS as error:
-            if attempts_left == 0 or failure_of(error) not in (Failure.RETRY, Failure.HELD):
+            if attempts_left == 0 or failure_of(error) not in (Failure.RETRY, Failure.LOCKED):
                 raise
         await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS_MAX))
     raise AssertionError("the last attempt returns or raises")

@@ -1,10 +1,10 @@
-"""The transport over RabbitMQ: groups from the worker's queue, settled after their effects are committed.
+"""The transport over RabbitMQ: groups from the worker's queue, acknowledged after their effects are committed.
 
 - Ack comes after COMMIT, reject after the commit of the dead letter. A crash before them brings the messages again,
   and the inbox knows them.
-- While the database is away nothing is taken: the consumer is paused, so that its unsettled messages go back to the
-  queue for a worker that can handle them. No message is rejected for it.
-- Asked to stop, it finishes and settles the group in hand; what was only prefetched goes back.
+- While the database is away nothing is taken: the consumer is paused, so that its unacknowledged messages return to
+  the queue for a worker that can handle them. No message is rejected for it.
+- Asked to stop, it finishes and acknowledges the group in hand; what was only prefetched goes back.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class FromQueue:
         self._group_size = GroupSize(GROUP_SIZE_MAX)
 
     async def take_turn(self) -> None:
-        """Handle and settle one group."""
+        """Handle and acknowledge one group."""
         # The database comes first: while it is away no message is taken.
         await self._database.connection()
         await self._consumer.resume()
@@ -57,7 +57,7 @@ class FromQueue:
             self._group_size.note_success()
 
     async def stand_down(self) -> None:
-        """Let the unsettled messages go back to the queue."""
+        """Let the unacknowledged messages go back to the queue."""
         await self._consumer.pause()
 
     async def _handle(self, group: list[Delivery]) -> None:

@@ -1,6 +1,6 @@
 """Gives a group of messages their effects, whatever is among them.
 
-1. Check: decode, and hold each message against the log. One that has no event there becomes a dead letter.
+1. Check: decode, and compare each message with the log. One that has no event there becomes a dead letter.
 2. Effects: one transaction for all others: see effects.
 3. If that fails by the messages' own fault, each is run alone, up to three times with a back-off in place between
    the rounds; one that still fails becomes a dead letter, the others have taken effect. The rounds share their

@@ -28,7 +28,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Handle events until `stop` is set: from RabbitMQ if RABBITMQ_URL is given, and from the journal.
 
     Database and broker may be away, at the start and at any time: it waits for them. Any number of workers may run.
-    Set `stop` and await the end: the group in hand is finished and settled first. Raises nothing but
+    Set `stop` and await the end: the group in hand is finished and acknowledged first. Raises nothing but
     InvalidBrokerAddress.
     """
     following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")

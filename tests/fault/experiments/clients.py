@@ -21,7 +21,7 @@ AT_ONCE = "vanished-at-once"
 WAITED = "vanished-while-waiting"
 VANISHING = {AT_ONCE: 150, WAITED: 50}
 """How many requests whose client vanishes, by their wallet: before anybody read them, perhaps, or after."""
-HELD_SECONDS = 1.0
+DEFERRED_SECONDS = 1.0
 PATIENT = "90"
 """A disk that stalls for longer than a request may wait is another fault: it would have been refused, rightly."""
 HALF_OPEN = 100
@@ -85,7 +85,7 @@ async def _vanish_while_waiting(lab: Laboratory, api: WalletProcess) -> None:
             await lab.have_been_read(len(gone), api)
             for connection in gone:
                 _vanish(connection, is_reset=bool(lab.draw.randrange(2)))
-        await last(HELD_SECONDS)
+        await last(DEFERRED_SECONDS)
 
     async def have_taken_effect() -> bool:
         found = await _effects(lab, WAITED)

@@ -21,7 +21,7 @@ NEVER_READ = {
 }
 HELD = "/wallet/held/deposit"
 UNDER_WAY = 20
-HELD_SECONDS = 1.0
+DEFERRED_SECONDS = 1.0
 DECIDED = "select wallet_id, request_id, count(*) from api_audit where method = 'POST' group by 1, 2"
 
 
@@ -66,7 +66,7 @@ async def _stop_with_requests_under_way(lab: Laboratory) -> None:
             ]
             await lab.have_been_read(UNDER_WAY, api)
             stopping = asyncio.create_task(lab.stop(api))
-            await last(HELD_SECONDS)
+            await last(DEFERRED_SECONDS)
             early = [task for task in asked if task.done()]
         replies = await asyncio.gather(*asked, return_exceptions=True)
         await stopping

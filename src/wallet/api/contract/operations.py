@@ -1,4 +1,4 @@
-"""What each route takes and gives, for the OpenAPI document; a test holds it against the routes served."""
+"""What each route takes and gives, for the OpenAPI document; a test compares it with the routes served."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -30,7 +30,7 @@ def read_transfer(exchange: Exchange, path_id: str) -> Transfer:
     """The transfer that this request asks for."""
     wallet_id = read_wallet_id(exchange, path_id)
     body = read_transfer_body(json_body(exchange))
-    request_id = _settle_key(exchange, body)
+    request_id = _resolve_key(exchange, body)
     if body.to_wallet_id == wallet_id:
         body.errors.append(SAME_WALLET)
     if body.errors or body.amount is None or body.to_wallet_id is None:
@@ -56,7 +56,7 @@ def read_wallet_id(exchange: Exchange, path_id: str) -> WalletId:
 def _read_move(exchange: Exchange, path_id: str) -> tuple[WalletId, RequestId, Decimal]:
     wallet_id = read_wallet_id(exchange, path_id)
     body = read_move_body(json_body(exchange))
-    request_id = _settle_key(exchange, body)
+    request_id = _resolve_key(exchange, body)
     if body.errors or body.amount is None:
         raise refusal_of(body.errors)
     return wallet_id, request_id, body.amount
@@ -74,7 +74,7 @@ def json_body(exchange: Exchange) -> bytes:
     return exchange.body
 
 
-def _settle_key(exchange: Exchange, body: Body) -> RequestId:
+def _resolve_key(exchange: Exchange, body: Body) -> RequestId:
     """The one key of the request: the body's, the header's, or a new one; noted in the exchange."""
     given = exchange.headers.get("idempotency-key")
     if given is not None:

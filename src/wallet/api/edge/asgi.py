@@ -149,7 +149,7 @@ class Edge:
         if reply.status < 500:
             self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), reply.status))
         elif reply.code is Code.OUTCOME_UNKNOWN:
-            self._trail_buffer.add_held_back(TrailRow(trail_record_of(exchange), reply.status))
+            self._trail_buffer.add_deferred(TrailRow(trail_record_of(exchange), reply.status))
         else:
             self._trail_buffer.add(TrailRow(trail_record_of(exchange), reply.status))
 

@@ -6,7 +6,7 @@ HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; C
 where the system allows fewer open files, and ACCEPTED_FACTOR times as many until connection_guard.py has closed what is
 too many, of one client or of all; more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
 
-Several processes may share a port (`held_port`, `shares_port`): each listens for itself, and the kernel spreads new
+Several processes may share a port (`reserved_port`, `shares_port`): each listens for itself, and the kernel spreads new
 connections over them by their addresses. What is promised at a stop is the same for each of them: requests that were
 read. A connection that still waits in the kernel's queue of a listener that closes is reset, though another process
 listens beside it; nothing of it was read, so a client sends again.
@@ -78,7 +78,7 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set; `on_ready` gets the address, such as http://127.0.0.1:3000, once it answers.
 
-    Port 0 takes any free port. A port that it shares is one that a `held_port` of this user keeps; there a process
+    Port 0 takes any free port. A port that it shares is one that a `reserved_port` of this user keeps; there a process
     beside it may be the one that answers first. Raises PortInUse, CannotListen or ServerEnded.
     """
     limits = limits or ServerLimits()
@@ -106,7 +106,7 @@ async def serve(
 
 
 @contextmanager
-def held_port(host: str, port: int) -> Iterator[int]:
+def reserved_port(host: str, port: int) -> Iterator[int]:
     """Keep a port for processes of ours that share it, whether any of them runs or not; yields its number.
 
     Meanwhile only this user's sockets that share on purpose can have it. Raises PortInUse or CannotListen.

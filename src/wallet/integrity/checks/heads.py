@@ -1,4 +1,4 @@
-"""I9: the heads that the relay exported, held against the journal: the only way to see that a tail was cut off, or
+"""I9: the heads that the relay exported, compared with the journal: the only way to see that a tail was cut off, or
 that history was rewritten with a chain that fits.
 
 The file is read only as far as it went before the snapshot was taken: every head in that part was committed earlier,

@@ -83,7 +83,7 @@ class JournalWalk:
 
 
 class Chain:
-    """Sealed rows in order, each held against the one before."""
+    """Sealed rows in order, each compared with the one before."""
 
     def __init__(self, position: int, chain: bytes) -> None:
         self.finding = Finding(Check.POSITIONS, "position")
@@ -91,7 +91,7 @@ class Chain:
         self.value = chain
 
     def follow(self, batch: Record) -> None:
-        """The next sealed row; a wrong one is one fault, as the next is held against what it says."""
+        """The next sealed row; a wrong one is one fault, as the next is compared with what it says."""
         self.finding.looked_at += 1
         position, chain = batch["position"], batch["chain"]
         if position != self.position + 1:

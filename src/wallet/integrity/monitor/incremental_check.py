@@ -172,7 +172,7 @@ class IncrementalCheck:
         self._walk.go_to(rows[0], version=before, balance=balance or ZERO, occurred_at=occurred_at)
         self._walk.take(rows_after)
         if around["last_version"] > events[-1]["version"]:
-            # Later events wait for a later look; the wallet's row is held against the last of them now.
+            # Later events wait for a later look; the wallet's row is compared with the last of them now.
             self._walk.go_to(
                 rows[-1],
                 version=around["last_version"],
@@ -268,7 +268,7 @@ async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Findi
 
 
 def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
-    """The event as a row of `histories`. Its payload is held against the columns elsewhere."""
+    """The event as a row of `histories`. Its payload is compared with the columns elsewhere."""
     payload = read_payload(event["payload"]) if event["type"] == "WalletCreated" else None
     return (
         event["bucket"],

@@ -42,7 +42,7 @@ class MigrationError(Exception):
     """The database's migrations are not this version's; the message says which and what to do."""
 
 
-class MigrationHeld(MigrationError):
+class MigrationBlocked(MigrationError):
     """A migration did not get its locks in all the time that it had."""
 
 
@@ -77,7 +77,7 @@ async def migrate(dsn: str, tell: Callable[[str], None] = lambda line: None) -> 
     """Bring the database to this version; returns the names of the migrations applied now.
 
     Safe when several processes do it at once: they queue for the same table lock. Each migration is one
-    transaction. Raises MigrationError where an applied one differs from its file, or MigrationHeld where others hold
+    transaction. Raises MigrationError where an applied one differs from its file, or MigrationBlocked where others hold
     what it must lock; `tell` hears that it waits for that.
     """
     connection = await connect(
@@ -111,7 +111,7 @@ async def _apply_when_free(connection: AnyConnection, migration: Migration, tell
             return await _apply(connection, migration)
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             if attempts_left == 0:
-                raise MigrationHeld(
+                raise MigrationBlocked(
                     f"Migration {migration.full_name} did not get its locks in {LOCK_ATTEMPTS_MAX} attempts; nothing "
                     "of it was applied. A dump, `wallet verify` or a forgotten session holds them: pg_stat_activity "
                     "names it. Run this again when it has ended."
