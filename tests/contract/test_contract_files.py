@@ -12,7 +12,7 @@ import jsonschema_rs
 import pytest
 
 from wallet.cli.contracts import contract_files, write_contracts
-from wallet.domain.events import SCHEMA_VERSION, SIGNS
+from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.money import format_money
 from wallet.wire.envelope import decode_envelope
 from wallet.wire.schemas import event_schemas
@@ -102,10 +102,10 @@ def test_a_golden_example_fits_the_schema_of_its_version(name: str) -> None:
 
 
 def test_every_event_type_has_a_golden_example_of_todays_version() -> None:
-    assert {f"{event_type}.v{SCHEMA_VERSION}.json" for event_type in SIGNS} <= GOLDEN.keys()
+    assert {f"{event_type}.v{SCHEMA_VERSION}.json" for event_type in EVENT_TYPES} <= GOLDEN.keys()
 
 
-@pytest.mark.parametrize("event_type", SIGNS)
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
 def test_a_schema_is_itself_valid_and_says_what_each_field_means(event_type: str) -> None:
     schema = event_schemas()[event_type]
     jsonschema_rs.meta.validate(schema)

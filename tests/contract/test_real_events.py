@@ -13,7 +13,7 @@ from tests.support.ledger import deposit, running_ledger, send, transfer, withdr
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.waiting import eventually
 from wallet.api.contract.openapi import document
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
 from wallet.ledger.ledger import Ledger
 from wallet.rabbitmq.topology import WORKER_QUEUE
@@ -39,7 +39,7 @@ async def test_every_type_of_event_is_published_as_its_schema_says(
 
         await eventually(everything_is_published, within=30)
     bodies = [body for _, body in await take_all(rabbitmq_url, WORKER_QUEUE)]
-    assert {json.loads(body)["type"] for body in bodies} == set(SIGNS)
+    assert {json.loads(body)["type"] for body in bodies} == set(EVENT_TYPES)
     for body in bodies:
         assert_fits_its_schema(body)
 
@@ -56,7 +56,7 @@ async def test_every_type_of_event_is_shown_in_the_history_as_the_document_says(
     items = [item for history in histories for item in history]
     validator = history_validator(whole)
     assert [error.message for item in items for error in validator.iter_errors(item)] == []
-    assert {item["type"] for item in items} == set(SIGNS)
+    assert {item["type"] for item in items} == set(EVENT_TYPES)
 
 
 def test_the_document_refuses_a_history_item_with_the_payload_of_another_type() -> None:

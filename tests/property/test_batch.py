@@ -25,7 +25,6 @@ from wallet.domain.events import (
     TransferCredited,
     TransferDebited,
     TransferTerms,
-    amount_of,
 )
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.domain.money import AMOUNT_MAX, ZERO
@@ -160,9 +159,9 @@ def money_in_flight(state: BatchState) -> Decimal:
     for recorded in state.events:
         match recorded.event:
             case TransferDebited():
-                flow += amount_of(recorded.event)
+                flow += recorded.event.amount
             case TransferCredited() | TransferCompensated():
-                flow -= amount_of(recorded.event)
+                flow -= recorded.event.amount
             case _:
                 pass
     return flow

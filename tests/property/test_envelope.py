@@ -23,7 +23,6 @@ from wallet.domain.events import (
     TransferInitiated,
     TransferTerms,
     WalletCreated,
-    amount_of,
     payload_of,
     type_of,
 )
@@ -85,7 +84,7 @@ def test_what_is_recorded_is_what_is_read(recorded: RecordedEvent, position: int
     assert (envelope.type, envelope.schema_version) == (stored.type, SCHEMA_VERSION)
     assert (envelope.occurred_at, envelope.wallet_id) == (recorded.occurred_at, recorded.wallet_id)
     assert (envelope.version, envelope.position) == (recorded.version, position)
-    assert envelope.payload["amount"] == amount_of(recorded.event)
+    assert envelope.payload["amount"] == recorded.event.amount
     assert envelope.payload["newBalance"] == recorded.balance_after
     assert {name: str(value) for name, value in envelope.payload.items()} == payload
 

@@ -2,8 +2,9 @@
 
 import asyncpg
 
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 
+SIGNS = [kind.effect.balance for kind in EVENT_TYPES.values()]
 CONSERVATION = """
 select (select coalesce(sum(balance), 0) from wallets)
     + coalesce(sum(amount) filter (where type = 'TransferDebited'), 0)
@@ -73,7 +74,13 @@ async def assert_books_are_right(database_url: str) -> None:
     try:
         assert await connection.fetchval(CONSERVATION) == 0, "I1 conservation"
         await _finds_nothing(connection, BALANCES, promise="I2 balance")
-        await _finds_nothing(connection, VERSIONS, list(SIGNS), list(SIGNS.values()), promise="I3 versions")
+        await _finds_nothing(
+            connection,
+            VERSIONS,
+            list(EVENT_TYPES),
+            SIGNS,
+            promise="I3 versions",
+        )
         assert await connection.fetchval("select count(*) from wallets where balance < 0 or version = 0") == 0, "I4"
         await _finds_nothing(connection, OPERATIONS, promise="I5 once")
         assert await connection.fetchval("select count(*) from transfers where status = 'debited'") == 0, "I7"

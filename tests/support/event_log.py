@@ -23,9 +23,7 @@ from wallet.domain.events import (
     FundsWithdrawn,
     RecordedEvent,
     TransferTerms,
-    amount_of,
     payload_of,
-    transfer_id_of,
     type_of,
 )
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, TransferId, WalletId, bucket_of
@@ -80,7 +78,7 @@ class Row:
             EventId(self.event_id),
             recorded.wallet_id,
             type_of(recorded.event),
-            amount_of(recorded.event),
+            recorded.event.amount,
             recorded.occurred_at,
             terms.to_wallet_id if terms is not None else None,
         )
@@ -206,10 +204,10 @@ def _columns(row: Row, batch_id: UUID, ordinal: int) -> tuple[object, ...]:
         row.event_id,
         stored.type,
         stored.schema_version,
-        amount_of(recorded.event),
+        recorded.event.amount,
         recorded.balance_after,
         stored.payload_json,
-        transfer_id_of(recorded.event),
+        recorded.event.transfer_id,
         batch_id,
         ordinal,
         recorded.api_audit_id,

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from wallet.domain.analytics import LoggedEvent, WalletTotals, fold, merge, totals_of
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.domain.money import ZERO
 
@@ -45,7 +45,7 @@ def test_each_type_of_event_adds_this(event_type: str, added: dict[WalletId, Wal
 
 
 def test_no_type_of_event_is_forgotten() -> None:
-    assert all(totals_of(event(event_type)) for event_type in SIGNS)
+    assert all(totals_of(event(event_type)) for event_type in EVENT_TYPES)
 
 
 def test_an_unknown_type_is_refused_and_not_counted_as_nothing() -> None:

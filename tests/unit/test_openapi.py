@@ -12,7 +12,7 @@ from wallet.api.app import create_app
 from wallet.api.contract.openapi import document
 from wallet.api.contract.problems import KINDS, Code
 from wallet.api.routes.health import Health
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import TrailBuffer
@@ -110,7 +110,7 @@ def test_a_history_item_is_one_of_the_event_types_told_apart_by_its_type() -> No
     components = document()["components"]["schemas"]
     item = components["HistoryItem"]
     assert item["discriminator"]["propertyName"] == "type"
-    assert item["discriminator"]["mapping"].keys() == SIGNS.keys()
+    assert item["discriminator"]["mapping"].keys() == EVENT_TYPES.keys()
     assert [choice["$ref"] for choice in item["oneOf"]] == list(item["discriminator"]["mapping"].values())
     for event_type, reference in item["discriminator"]["mapping"].items():
         properties = components[reference.rpartition("/")[2]]["properties"]

@@ -3,18 +3,18 @@
 Sums commute and the greatest time does too, so any order, any grouping and a rebuild give the same totals,
 provided that each event is counted once.
 
-An event is activity of the wallet in whose sequence it lies. TransferCompleted, which lies in the sender's,
-is what counts a transfer for both wallets, so it is activity of the receiver too. Nothing else is looked at:
-the totals of an event follow from the event alone.
+An event is activity of the wallet in whose sequence it is. An event that counts as a transfer, which
+is in the sender's sequence, is activity of the receiver too. The totals of an event follow from the event alone.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
+from wallet.domain.events import EVENT_TYPES, Counted
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.domain.money import ZERO, add
 
@@ -59,28 +59,24 @@ class WalletTotals:
 def totals_of(event: LoggedEvent) -> tuple[tuple[WalletId, WalletTotals], ...]:
     """What one event adds, for each wallet it concerns."""
     time, amount = event.occurred_at, event.amount
-    match event.type:
-        case "FundsDeposited":
+    kind = EVENT_TYPES.get(event.type)
+    if kind is None:
+        raise ValueError(f"{event.type} is not an event type that analytics knows.")
+    match kind.counted:
+        case Counted.DEPOSIT:
             return ((event.wallet_id, WalletTotals(amount, ZERO, ZERO, ZERO, time)),)
-        case "FundsWithdrawn":
+        case Counted.WITHDRAWAL:
             return ((event.wallet_id, WalletTotals(ZERO, amount, ZERO, ZERO, time)),)
-        case "TransferCompleted":
-            assert event.to_wallet_id is not None, f"TransferCompleted {event.event_id} without its receiver"
+        case Counted.TRANSFER:
+            assert event.to_wallet_id is not None, f"{event.type} {event.event_id} without its receiver"
             return (
                 (event.wallet_id, WalletTotals(ZERO, ZERO, amount, ZERO, time)),
                 (event.to_wallet_id, WalletTotals(ZERO, ZERO, ZERO, amount, time)),
             )
-        case (
-            "WalletCreated"
-            | "TransferInitiated"
-            | "TransferDebited"
-            | "TransferCredited"
-            | "TransferCompensated"
-            | "TransferFailed"
-        ):
+        case Counted.ACTIVITY:
             return ((event.wallet_id, WalletTotals(ZERO, ZERO, ZERO, ZERO, time)),)
-        case _:
-            raise ValueError(f"{event.type} is not an event type that analytics knows.")
+        case other:
+            assert_never(other)
 
 
 def totals_of_activity(activity: Activity) -> WalletTotals:

@@ -1,17 +1,46 @@
 """The events: facts in the past tense, each in exactly one wallet's sequence.
 
-The class names are stored and published as event types, so they never change their meaning.
+Each class declares everything that the rest of the program needs to know of its kind: the fields of its payload, its
+effect on money, and what it counts as in the statistics. The class names are stored and published as event types, so
+they never change their meaning. A payload may get new optional fields; existing fields never change.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, assert_never
+from enum import Enum, unique
+from typing import Any, ClassVar, Final, NamedTuple, Self, get_args
+from uuid import UUID
 
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
 from wallet.domain.money import ZERO, format_money
 from wallet.domain.values import Value
 
 SCHEMA_VERSION: Final = 1
+
+
+class Effect(NamedTuple):
+    """What an event does with its amount, as a multiple of it.
+
+    `balance` and `held` are those of the wallet in whose sequence the event is. `in_flight` is money between two
+    wallets, `outside` money beyond the service. Money is conserved: balance + in_flight + outside is 0 for each event.
+    """
+
+    balance: int = 0
+    held: int = 0
+    in_flight: int = 0
+    outside: int = 0
+
+
+@unique
+class Counted(Enum):
+    """What an event counts as in the statistics. Every event is activity of its wallet."""
+
+    ACTIVITY = "activity"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    TRANSFER = "transfer"
+    """Of both wallets: the sender, in whose sequence it is, and the receiver."""
 
 
 class TransferTerms(Value, frozen=True):
@@ -27,57 +56,145 @@ class TransferTerms(Value, frozen=True):
 class WalletCreated(Value, frozen=True):
     """A first credit created the wallet."""
 
+    effect: ClassVar = Effect()
+    counted: ClassVar = Counted.ACTIVITY
+    fields: ClassVar = ("currency",)
+    amount: ClassVar = ZERO
+    transfer_id: ClassVar = None
+
     currency: str
 
+    def details(self) -> dict[str, str]:
+        """The fields of the payload beyond those that every event has."""
+        return {"currency": self.currency}
 
-class FundsDeposited(Value, frozen=True):
+    @classmethod
+    def decode(cls, payload: Mapping[str, Any]) -> Self:
+        """The event of a stored payload, in which money is Decimal."""
+        return cls(payload["currency"])
+
+
+class _Funds(Value, frozen=True):
+    """An amount that came from outside, or went there."""
+
+    counted: ClassVar[Counted]
+    effect: ClassVar[Effect]
+    fields: ClassVar[tuple[str, ...]] = ()
+    transfer_id: ClassVar = None
+
+    amount: Decimal
+
+    def details(self) -> dict[str, str]:
+        """The fields of the payload beyond those that every event has."""
+        return {}
+
+    @classmethod
+    def decode(cls, payload: Mapping[str, Any]) -> Self:
+        """The event of a stored payload, in which money is Decimal."""
+        return cls(payload["amount"])
+
+
+class FundsDeposited(_Funds, frozen=True):
     """An amount came in from outside."""
 
-    amount: Decimal
+    effect: ClassVar = Effect(balance=1, outside=-1)
+    counted: ClassVar = Counted.DEPOSIT
 
 
-class FundsWithdrawn(Value, frozen=True):
+class FundsWithdrawn(_Funds, frozen=True):
     """An amount went out to the outside."""
 
-    amount: Decimal
+    effect: ClassVar = Effect(balance=-1, outside=1)
+    counted: ClassVar = Counted.WITHDRAWAL
 
 
-class TransferInitiated(Value, frozen=True):
+class _OfTransfer(Value, frozen=True):
+    """An event of a transfer."""
+
+    effect: ClassVar[Effect]
+    counted: ClassVar[Counted] = Counted.ACTIVITY
+    fields: ClassVar[tuple[str, ...]] = ("transferId", "fromWalletId", "toWalletId", "currency")
+
+    terms: TransferTerms
+
+    @property
+    def amount(self) -> Decimal:
+        """The amount of the transfer."""
+        return self.terms.amount
+
+    @property
+    def transfer_id(self) -> TransferId:
+        """The transfer."""
+        return self.terms.transfer_id
+
+    def details(self) -> dict[str, str]:
+        """The fields of the payload beyond those that every event has."""
+        terms = self.terms
+        return {
+            "transferId": str(terms.transfer_id),
+            "fromWalletId": terms.from_wallet_id,
+            "toWalletId": terms.to_wallet_id,
+            "currency": terms.currency,
+        }
+
+    @classmethod
+    def decode(cls, payload: Mapping[str, Any]) -> Self:
+        """The event of a stored payload, in which money is Decimal."""
+        return cls(_terms_of(payload))
+
+
+class _OfRefusedTransfer(_OfTransfer, frozen=True):
+    """An event of a transfer that the receiver refused."""
+
+    fields: ClassVar[tuple[str, ...]] = (*_OfTransfer.fields, "reason")
+
+    reason: str
+
+    def details(self) -> dict[str, str]:
+        """The fields of the payload beyond those that every event has."""
+        return {**_OfTransfer.details(self), "reason": self.reason}
+
+    @classmethod
+    def decode(cls, payload: Mapping[str, Any]) -> Self:
+        """The event of a stored payload, in which money is Decimal."""
+        return cls(_terms_of(payload), payload["reason"])
+
+
+class TransferInitiated(_OfTransfer, frozen=True):
     """The sender's transfer was accepted."""
 
-    terms: TransferTerms
+    effect: ClassVar = Effect()
 
 
-class TransferDebited(Value, frozen=True):
+class TransferDebited(_OfTransfer, frozen=True):
     """The amount left the sender."""
 
-    terms: TransferTerms
+    effect: ClassVar = Effect(balance=-1, in_flight=1)
 
 
-class TransferCredited(Value, frozen=True):
+class TransferCredited(_OfTransfer, frozen=True):
     """The amount reached the receiver; in the receiver's sequence."""
 
-    terms: TransferTerms
+    effect: ClassVar = Effect(balance=1, in_flight=-1)
 
 
-class TransferCompleted(Value, frozen=True):
+class TransferCompleted(_OfTransfer, frozen=True):
     """The sender knows that the receiver was credited."""
 
-    terms: TransferTerms
+    effect: ClassVar = Effect()
+    counted: ClassVar = Counted.TRANSFER
 
 
-class TransferCompensated(Value, frozen=True):
+class TransferCompensated(_OfRefusedTransfer, frozen=True):
     """The amount came back to the sender, because the receiver refused it."""
 
-    terms: TransferTerms
-    reason: str
+    effect: ClassVar = Effect(balance=1, in_flight=-1)
 
 
-class TransferFailed(Value, frozen=True):
+class TransferFailed(_OfRefusedTransfer, frozen=True):
     """The transfer ended without effect."""
 
-    terms: TransferTerms
-    reason: str
+    effect: ClassVar = Effect()
 
 
 Event = (
@@ -92,18 +209,10 @@ Event = (
     | TransferFailed
 )
 
-SIGNS: Final[dict[str, int]] = {
-    "WalletCreated": 0,
-    "FundsDeposited": 1,
-    "FundsWithdrawn": -1,
-    "TransferInitiated": 0,
-    "TransferDebited": -1,
-    "TransferCredited": 1,
-    "TransferCompleted": 0,
-    "TransferCompensated": 1,
-    "TransferFailed": 0,
-}
-"""Event type → the sign of its amount on the balance."""
+EVENT_TYPES: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(Event)}
+"""Event type, as stored and published → its class."""
+COMMON_FIELDS: Final = ("walletId", "amount", "newBalance", "requestId")
+"""The fields of every payload, in this order, before those that the class declares."""
 
 
 class RecordedEvent(Value, frozen=True):
@@ -123,54 +232,31 @@ def type_of(event: Event) -> str:
     return type(event).__name__
 
 
-def amount_of(event: Event) -> Decimal:
-    """The amount the event speaks of; 0 for WalletCreated."""
-    match event:
-        case WalletCreated():
-            return ZERO
-        case FundsDeposited() | FundsWithdrawn():
-            return event.amount
-        case _:
-            return event.terms.amount
-
-
-def transfer_id_of(event: Event) -> TransferId | None:
-    """The transfer the event belongs to, if any."""
-    match event:
-        case WalletCreated() | FundsDeposited() | FundsWithdrawn():
-            return None
-        case _:
-            return event.terms.transfer_id
-
-
-def payload_of(recorded: RecordedEvent) -> dict[str, Any]:
+def payload_of(recorded: RecordedEvent) -> dict[str, str]:
     """The event's payload as stored, published and shown: JSON-ready, money as decimal strings."""
     event = recorded.event
-    payload: dict[str, Any] = {
+    return {
         "walletId": recorded.wallet_id,
-        "amount": format_money(amount_of(event)),
+        "amount": format_money(event.amount),
         "newBalance": format_money(recorded.balance_after),
         "requestId": recorded.request_id,
+        **event.details(),
     }
-    match event:
-        case WalletCreated():
-            payload["currency"] = event.currency
-        case FundsDeposited() | FundsWithdrawn():
-            pass
-        case TransferInitiated() | TransferDebited() | TransferCredited() | TransferCompleted():
-            payload |= _transfer_payload(event.terms)
-        case TransferCompensated() | TransferFailed():
-            payload |= _transfer_payload(event.terms)
-            payload["reason"] = event.reason
-        case _:
-            assert_never(event)
-    return payload
 
 
-def _transfer_payload(terms: TransferTerms) -> dict[str, Any]:
-    return {
-        "transferId": str(terms.transfer_id),
-        "fromWalletId": terms.from_wallet_id,
-        "toWalletId": terms.to_wallet_id,
-        "currency": terms.currency,
-    }
+def decode_event(event_type: str, payload: Mapping[str, Any]) -> Event:
+    """The event of a stored type and payload. Raises KeyError for an unknown type or a missing field.
+
+    In the payload `amount` is a Decimal, the rest is text.
+    """
+    return EVENT_TYPES[event_type].decode(payload)
+
+
+def _terms_of(payload: Mapping[str, Any]) -> TransferTerms:
+    return TransferTerms(
+        TransferId(UUID(payload["transferId"])),
+        WalletId(payload["fromWalletId"]),
+        WalletId(payload["toWalletId"]),
+        payload["amount"],
+        payload["currency"],
+    )

@@ -72,6 +72,11 @@ def subtract(left: Decimal, right: Decimal) -> Decimal:
     return _EXACT.subtract(left, right)
 
 
+def times(amount: Decimal, factor: int) -> Decimal:
+    """A multiple of an amount, exactly."""
+    return _EXACT.multiply(amount, factor)
+
+
 def format_money(value: Decimal) -> str:
     """Money as it leaves the service: a plain decimal string with 4 decimals, such as "100.0000"."""
     # Nearly all money has its four decimals already, and is then spelled so by `str`, five times as fast.

@@ -5,13 +5,12 @@ from decimal import Decimal
 from typing import Final
 
 from wallet.domain.events import (
-    SIGNS,
+    EVENT_TYPES,
     Event,
     FundsDeposited,
     FundsWithdrawn,
     RecordedEvent,
     WalletCreated,
-    amount_of,
     type_of,
 )
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
@@ -91,17 +90,22 @@ def refuse_credit(wallet: Wallet, amount: Decimal, *, refundable: Decimal) -> Re
 def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
     """The state after one more event."""
     currency = event.currency if isinstance(event, WalletCreated) else wallet.currency
-    balance = evolve_balance(wallet.balance, type_of(event), amount_of(event))
+    balance = evolve_balance(wallet.balance, type_of(event), event.amount)
     assert ZERO <= balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {balance}"
     return Wallet(wallet.wallet_id, currency, balance, wallet.version + 1, occurred_at)
 
 
 def evolve_balance(balance: Decimal, event_type: str, amount: Decimal) -> Decimal:
     """The balance after one more event; shared by the write path and by the proof of what it wrote."""
-    sign = SIGNS[event_type]
-    if sign > 0:
-        return add(balance, amount)
-    return subtract(balance, amount) if sign < 0 else balance
+    match EVENT_TYPES[event_type].effect.balance:
+        case 1:
+            return add(balance, amount)
+        case -1:
+            return subtract(balance, amount)
+        case 0:
+            return balance
+        case other:
+            raise AssertionError(f"{event_type} moves {other} times its amount")
 
 
 def record(

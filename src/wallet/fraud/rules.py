@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import StrEnum, unique
 
 from wallet.domain.analytics import LoggedEvent
+from wallet.domain.events import FundsWithdrawn
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.domain.money import format_money
 
@@ -47,7 +48,7 @@ class Alert:
 
 def is_watched(event: LoggedEvent) -> bool:
     """Whether the rules look at the event at all."""
-    return event.type == "FundsWithdrawn"
+    return event.type == FundsWithdrawn.__name__
 
 
 def judge(withdrawal: LoggedEvent, nth_latest_at: datetime | None, rules: FraudRules) -> list[Alert]:

@@ -12,7 +12,7 @@ from wallet.domain.commands import (
     key_of,
     kind_of,
 )
-from wallet.domain.events import RecordedEvent, TransferTerms, payload_of, transfer_id_of, type_of
+from wallet.domain.events import RecordedEvent, TransferTerms, payload_of, type_of
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, WalletId, bucket_of
 from wallet.domain.outcomes import FinalOutcome, Transferred
 from wallet.domain.rejections import Rejected
@@ -83,7 +83,7 @@ def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
         recorded.occurred_at,
         payload["amount"],
         payload["newBalance"],
-        transfer_id_of(event),
+        event.transfer_id,
         recorded.api_audit_id,
         encode_payload(payload),
     )

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.domain.identifiers import BUCKET_COUNT
 from wallet.domain.values import Value
 
@@ -39,7 +39,7 @@ _EVENT: Final = _field(b"event")
 _EMPTY: Final = _field(b"")
 _UUID_LENGTH: Final = _LENGTHS[16]
 _BUCKETS: Final = [_field(b"%d" % bucket) for bucket in range(BUCKET_COUNT)]
-_TYPES: Final = {event_type: _field(event_type.encode()) for event_type in SIGNS}
+_TYPES: Final = {event_type: _field(event_type.encode()) for event_type in EVENT_TYPES}
 
 encode_payload: Final = msgspec.json.Encoder(order="sorted").encode
 """A payload as sorted compact JSON: the bytes that the digest covers, and that are stored."""

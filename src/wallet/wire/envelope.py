@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from wallet.domain.events import SCHEMA_VERSION, SIGNS
+from wallet.domain.events import COMMON_FIELDS, EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.identifiers import EventId, WalletId, is_id
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
 
@@ -21,22 +21,7 @@ BODY_BYTES_MAX: Final = 256 * 1024
 BODY_STORED_BYTES_MAX: Final = 1024 * 1024
 """More than a hundred times the largest event we write; a longer body is refused before it is parsed."""
 
-COMMON_FIELDS: Final = ("walletId", "amount", "newBalance", "requestId")
 _ID_FIELDS: Final = frozenset({"walletId", "requestId", "fromWalletId", "toWalletId"})
-_TRANSFER_FIELDS: Final = ("transferId", "fromWalletId", "toWalletId", "currency")
-PAYLOAD_FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "WalletCreated": ("currency",),
-    "FundsDeposited": (),
-    "FundsWithdrawn": (),
-    "TransferInitiated": _TRANSFER_FIELDS,
-    "TransferDebited": _TRANSFER_FIELDS,
-    "TransferCredited": _TRANSFER_FIELDS,
-    "TransferCompleted": _TRANSFER_FIELDS,
-    "TransferCompensated": (*_TRANSFER_FIELDS, "reason"),
-    "TransferFailed": (*_TRANSFER_FIELDS, "reason"),
-}
-"""Event type → what its payload holds beyond walletId, amount, newBalance and requestId."""
-assert PAYLOAD_FIELDS.keys() == SIGNS.keys()
 
 # The amount rule of domain.money, with 0 allowed and one more digit, which a balance may have.
 _MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?", re.ASCII)
@@ -168,16 +153,16 @@ def _expect_known(header: _Header) -> None:
             f"schemaVersion is {header.schema_version}; this program knows {SCHEMA_VERSION}. "
             "Replay the message with a newer program."
         )
-    if header.type not in SIGNS:
+    if header.type not in EVENT_TYPES:
         raise UnknownEventType(
-            f"type is {header.type[:200]!r}; this program knows {', '.join(SIGNS)}. "
+            f"type is {header.type[:200]!r}; this program knows {', '.join(EVENT_TYPES)}. "
             "Replay the message with a newer program."
         )
 
 
 def _payload(event_type: str, wallet_id: str, payload: dict[str, Any]) -> dict[str, Any]:
     """The payload with its fields checked and typed; fields that a newer program added stay as they are."""
-    names = (*COMMON_FIELDS, *PAYLOAD_FIELDS[event_type])
+    names = (*COMMON_FIELDS, *EVENT_TYPES[event_type].fields)
     for name in names:
         if not isinstance(payload.get(name), str):
             raise UndecodableMessage(f"payload.{name} of {event_type} is missing or not a string.")

@@ -1,18 +1,17 @@
 """The JSON Schema of each event's wire message: what another team may rely on when it reads the exchange.
 
-Made from the same table that decoding reads. A field may be added to a schema version, so readers must ignore those
-they do not know; a field that goes or changes its meaning takes a new schema version.
+Derived from the declarations of the events, which decoding reads too. A field may be added to a schema version, so
+readers must ignore those they do not know; a field that is removed or changes its meaning takes a new schema version.
 """
 
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from wallet.domain.events import SCHEMA_VERSION, SIGNS, Event
+from wallet.domain.events import COMMON_FIELDS, EVENT_TYPES, SCHEMA_VERSION, WalletCreated
 from wallet.domain.identifiers import ID_PATTERN
-from wallet.wire.envelope import COMMON_FIELDS, PAYLOAD_FIELDS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-MEANINGS: Final = {kind.__name__: str(kind.__doc__) for kind in get_args(Event)}
+MEANINGS: Final = {name: str(kind.__doc__) for name, kind in EVENT_TYPES.items()}
 """Event type → the sentence that says what happened."""
 
 _BIGINT_MAX: Final = 2**63 - 1
@@ -63,7 +62,7 @@ _PAYLOAD: Final[dict[str, dict[str, Any]]] = {
 
 def event_schemas() -> dict[str, dict[str, Any]]:
     """Event type → the JSON Schema of its message at today's schema version."""
-    return {event_type: _message(event_type, MEANINGS[event_type]) for event_type in SIGNS}
+    return {event_type: _message(event_type, MEANINGS[event_type]) for event_type in EVENT_TYPES}
 
 
 def _message(event_type: str, meaning: str) -> dict[str, Any]:
@@ -84,8 +83,9 @@ def _message(event_type: str, meaning: str) -> dict[str, Any]:
 
 def payload_schema(event_type: str) -> dict[str, Any]:
     """Returns the JSON Schema of the payload of an event type."""
-    names = (*COMMON_FIELDS, *PAYLOAD_FIELDS[event_type])
+    kind = EVENT_TYPES[event_type]
+    names = (*COMMON_FIELDS, *kind.fields)
     properties = {name: dict(_PAYLOAD[name]) for name in names}
-    if event_type == "WalletCreated":
+    if kind is WalletCreated:
         properties["amount"] = {"const": _NO_MONEY, "description": "No money moves when a wallet is created."}
     return {"type": "object", "required": list(names), "properties": properties}

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, Final
 
 from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, merge, totals_of_activity
-from wallet.domain.events import SCHEMA_VERSION, SIGNS
+from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.identifiers import WalletId
 from wallet.fraud.rules import Alert, FraudRules, Watch
 from wallet.postgres.connections import Connection, connect
@@ -90,7 +90,7 @@ async def _rebuild(connection: Connection, rules: FraudRules) -> Rebuilt:
 
 
 async def _expect_known_events(connection: Connection) -> None:
-    row = await connection.fetchrow(_SQL.find_unknown_event, SCHEMA_VERSION, list(SIGNS))
+    row = await connection.fetchrow(_SQL.find_unknown_event, SCHEMA_VERSION, list(EVENT_TYPES))
     if row is not None:
         raise UnknownEvents(
             f"Version {row['version']} of wallet {row['wallet_id']} is {row['type']} with schemaVersion "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.wire.schemas import MEANINGS, payload_schema
 
 
@@ -13,7 +13,7 @@ def history_schemas(item: Mapping[str, Any], reference: str) -> dict[str, Any]:
     `reference` is the template of a reference to a component.
     """
     components: dict[str, Any] = {}
-    for event_type in SIGNS:
+    for event_type in EVENT_TYPES:
         payload = payload_schema(event_type)
         components[_payload_name(event_type)] = payload
         components[_item_name(event_type)] = {
@@ -27,7 +27,7 @@ def history_schemas(item: Mapping[str, Any], reference: str) -> dict[str, Any]:
                 "payload": {"$ref": reference.format(name=_payload_name(event_type))},
             },
         }
-    references = {event_type: reference.format(name=_item_name(event_type)) for event_type in SIGNS}
+    references = {event_type: reference.format(name=_item_name(event_type)) for event_type in EVENT_TYPES}
     components["HistoryItem"] = {
         "title": item["title"],
         "description": item["description"],

@@ -51,7 +51,7 @@ class IntegrityCheck(msgspec.Struct, frozen=True, rename="camel"):
     status: Annotated[
         Literal["clean", "broken", "unproved"], Meta(description="unproved: no full pass has looked at it yet")
     ]
-    looked_at: Annotated[int, Meta(description="How much the last full pass compared with it.", ge=0)]
+    looked_at: Annotated[int, Meta(description="How many rows the last full check read for it.", ge=0)]
     faults: Annotated[int, Meta(ge=0)]
 
 

@@ -1,9 +1,11 @@
 """I1: no money is made or lost; also counts the events, so that the longer readings know how long they will be."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from wallet.domain.money import ZERO, add, format_money, subtract
+from wallet.domain.events import EVENT_TYPES, Effect
+from wallet.domain.money import ZERO, add, format_money, times
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.integrity.snapshot import SQL, Snapshot
 
@@ -26,12 +28,9 @@ class Totals:
         """Whether they agree."""
         finding = Finding(Check.CONSERVATION, "event", looked_at=self.event_count)
 
-        def total(event_type: str) -> Decimal:
-            return self.amounts.get(event_type, ZERO)
-
-        in_flight = subtract(total("TransferDebited"), add(total("TransferCredited"), total("TransferCompensated")))
-        came_in = subtract(total("FundsDeposited"), total("FundsWithdrawn"))
-        difference = subtract(add(self.balances, in_flight), came_in)
+        in_flight = self._total(lambda effect: effect.in_flight)
+        outside = self._total(lambda effect: effect.outside)
+        difference = add(add(self.balances, in_flight), outside)
         if difference:
             finding.add_fault(
                 "wallets, events",
@@ -40,6 +39,14 @@ class Totals:
                 found=f"balances + money in flight are {too_much_or_little(difference)}",
             )
         return finding
+
+    def _total(self, part: Callable[[Effect], int]) -> Decimal:
+        """The sum over all events of one part of their effects."""
+        total = ZERO
+        for event_type, amount in self.amounts.items():
+            if event_type in EVENT_TYPES:
+                total = add(total, times(amount, part(EVENT_TYPES[event_type].effect)))
+        return total
 
 
 def too_much_or_little(difference: Decimal) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES, WalletCreated
 from wallet.domain.money import ZERO, format_money
 from wallet.domain.wallet import evolve_balance
 from wallet.integrity.findings import Check, Finding, Observer
@@ -74,7 +74,7 @@ class HistoryWalk:
 
     def _take_event(self, version: int, event_type: str, amount: Decimal, balance_after: Decimal) -> None:
         self.versions.looked_at += 1
-        if event_type not in SIGNS or (event_type == "WalletCreated") != (version == 1):
+        if event_type not in EVENT_TYPES or (EVENT_TYPES[event_type] is WalletCreated) != (version == 1):
             expected = "WalletCreated" if version == 1 else "an event type after the first that is known"
             self._add_event_fault(version, expected=expected, found=event_type)
         elif version != self._version + 1:
@@ -144,4 +144,4 @@ class HistoryWalk:
 
 
 def _sign(event_type: str) -> str:
-    return {1: "+", 0: "+ 0 ×", -1: "−"}[SIGNS[event_type]]
+    return {1: "+", 0: "+ 0 ×", -1: "−"}[EVENT_TYPES[event_type].effect.balance]

@@ -7,7 +7,7 @@ to a processed event, and a wallet's reason must be that of its earliest alert.
 from typing import Any
 
 from wallet.domain.analytics import Activity, WalletTotals, merge, totals_of_activity
-from wallet.domain.events import SIGNS
+from wallet.domain.events import EVENT_TYPES
 from wallet.domain.money import format_money
 from wallet.integrity.findings import Check, Finding, Observer
 from wallet.integrity.snapshot import SQL, Snapshot
@@ -46,7 +46,7 @@ class _Proof:
             self._totals = None
         self._row = row
         # Types that this program does not know are a fault of the versions (I3), not of the statistics.
-        if row["type"] in SIGNS:
+        if row["type"] in EVENT_TYPES:
             activity = Activity(row["wallet_id"], row["type"], row["is_receiver"], row["amount"], row["occurred_at"])
             added = totals_of_activity(activity)
             self._totals = added if self._totals is None else merge(self._totals, added)

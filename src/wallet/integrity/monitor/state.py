@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from wallet.domain.events import EVENT_TYPES, Effect
 from wallet.domain.money import ZERO, add, subtract
 from wallet.wire.digest import GENESIS
 
@@ -52,18 +53,23 @@ class Sums(msgspec.Struct, frozen=True):
         return Sums(*map(subtract, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
 
-SUMMED: Final = {
-    "FundsDeposited": "deposits",
-    "FundsWithdrawn": "withdrawals",
-    "TransferDebited": "debits",
-    "TransferCredited": "credits",
-    "TransferCompensated": "compensations",
+_FIELD_OF_EFFECT: Final = {
+    Effect(balance=1, outside=-1): "deposits",
+    Effect(balance=-1, outside=1): "withdrawals",
+    Effect(balance=-1, in_flight=1): "debits",
+    # `compensations` has the sums of earlier versions, which counted them apart.
+    Effect(balance=1, in_flight=-1): "credits",
 }
+SUMMED: Final = {name: _FIELD_OF_EFFECT[kind.effect] for name, kind in EVENT_TYPES.items() if any(kind.effect)}
+"""Event type → the sum that its amounts are added to."""
 
 
 def sums_of(amounts: dict[str, Decimal]) -> Sums:
     """Returns the sums for amounts by event type."""
-    return Sums(**{field: amounts.get(event_type, ZERO) for event_type, field in SUMMED.items()})
+    sums: dict[str, Decimal] = {}
+    for event_type, field in SUMMED.items():
+        sums[field] = add(sums.get(field, ZERO), amounts.get(event_type, ZERO))
+    return Sums(**sums)
 
 
 class Start(msgspec.Struct, frozen=True):
