@@ -16,7 +16,7 @@ import uvloop
 
 from wallet.api.contract.answers import render
 from wallet.domain.batch import BatchState, Decided, decide_batch
-from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of, key_of, kind_of
+from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.outcomes import Transferred
@@ -179,14 +179,14 @@ def _event_record(row: DigestedEvent, batch_id: UUID, ordinal: int) -> tuple[Any
 
 
 def _operation(command: Command, decision: Decided) -> DigestedOperation:
-    answer = render(key_of(command), decision.outcome)
+    answer = render(command.key, decision.outcome)
     assert answer.success, answer.body
     return DigestedOperation(
         bucket_of(command.wallet_id),
         command.wallet_id,
         command.request_id,
-        kind_of(command),
-        fingerprint_of(command),
+        command.kind,
+        command.fingerprint,
         True,
         answer.status,
         None,

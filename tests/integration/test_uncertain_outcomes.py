@@ -15,7 +15,7 @@ from tests.support.postgres_proxy import PostgresProxy
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
 from wallet.api.edge.incoming import BodyLimits
-from wallet.domain.commands import Command, key_of
+from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX
 from wallet.ledger.ledger import Ledger
@@ -164,12 +164,12 @@ async def test_an_unknown_outcome_stays_unknown_until_the_key_has_its_answer(dat
         configure_failpoints(f"{place}=raise@1")
         with pytest.raises(OutcomeUnknown):
             await send(ledger, command)
-        assert ledger.may_concern(*key_of(command))
+        assert ledger.may_concern(*command.key)
         # An answer that the key belongs to another request says nothing about how that one ended.
         assert (await send(ledger, transfer("alice", "bob", 6, "t"))).status == 422
-        assert ledger.may_concern(*key_of(command))
+        assert ledger.may_concern(*command.key)
         assert (await send(ledger, command)).status == 201
-        assert not ledger.may_concern(*key_of(command))
+        assert not ledger.may_concern(*command.key)
         configure_failpoints(f"{place}=raise@1")
         with pytest.raises(OutcomeUnknown):
             await send(ledger, transfer("alice", "bob", 5, "last"))

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from tests.property.test_batch import commands, fresh_state
 from wallet.domain.atomic import AtomicRefusal, atomic_fingerprints, decide_atomic
 from wallet.domain.batch import BatchState, Decided, Replayed, decide_batch
-from wallet.domain.commands import Command, key_of
-from wallet.domain.outcomes import KeyReused
-from wallet.domain.rejections import Rejected
+from wallet.domain.commands import Command
+from wallet.domain.outcomes import KeyReused, Rejected
 
 
 def with_different_keys(batch: Sequence[Command]) -> list[Command]:
-    return list({key_of(command): command for command in batch}.values())
+    return list({command.key: command for command in batch}.values())
 
 
 requests = commands().map(with_different_keys)
@@ -46,8 +45,8 @@ def test_the_same_request_again_is_a_replay_and_any_other_with_its_keys_is_refus
     state = fresh_state()
     decide_atomic(request, state)
     wallets, event_count = dict(state.wallets), len(state.events)
-    assert decide_atomic(request, state) == [Replayed(key_of(command), is_own=True) for command in request]
-    part = data.draw(st.lists(st.sampled_from(request), min_size=1, unique_by=key_of))
+    assert decide_atomic(request, state) == [Replayed(command.key, is_own=True) for command in request]
+    part = data.draw(st.lists(st.sampled_from(request), min_size=1, unique_by=lambda command: command.key))
     if part != request:
         refusal = decide_atomic(part, state)
         assert isinstance(refusal, AtomicRefusal)
@@ -81,7 +80,7 @@ def test_fingerprints_are_the_same_only_for_the_same_request(one: list[Command],
 
 def state_after(before: list[Command], request: list[Command]) -> BatchState:
     """A state in which other requests have had their outcomes, none of them under a key of this one."""
-    keys = set(map(key_of, request))
+    keys = {command.key for command in request}
     state = fresh_state()
-    decide_batch([command for command in before if key_of(command) not in keys], state)
+    decide_batch([command for command in before if command.key not in keys], state)
     return state

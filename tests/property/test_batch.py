@@ -8,16 +8,8 @@ from uuid import UUID, uuid5
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.domain.batch import BatchState, Begun, Credited, Decision, StillPending, decide_batch
-from wallet.domain.commands import (
-    Command,
-    ConcludeTransfer,
-    CreditTransfer,
-    Deposit,
-    SagaStep,
-    Transfer,
-    Withdraw,
-)
+from wallet.domain.batch import BatchState, Begun, Credited, Decision, Executable, StillPending, decide_batch
+from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, Deposit, Transfer, Withdraw
 from wallet.domain.events import (
     FundsDeposited,
     FundsWithdrawn,
@@ -146,11 +138,11 @@ def test_every_saga_ends_in_any_order_of_its_steps_and_with_any_number_of_driver
     assert not any(isinstance(decision, StillPending | Begun) for decision in again)
 
 
-def step_two(terms: TransferTerms, key: RequestId) -> SagaStep:
+def step_two(terms: TransferTerms, key: RequestId) -> Executable:
     return CreditTransfer(terms=terms, request_id=key, api_audit_id=ApiAuditId(NAMESPACE))
 
 
-def step_three(terms: TransferTerms, key: RequestId, credit: CreditOutcome) -> SagaStep:
+def step_three(terms: TransferTerms, key: RequestId, credit: CreditOutcome) -> Executable:
     return ConcludeTransfer(terms=terms, request_id=key, api_audit_id=ApiAuditId(NAMESPACE), credit=credit)
 
 

@@ -8,13 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.test_batch import NAMES, NAMESPACE, NOW, step_three, step_two
-from wallet.domain.batch import BatchState, Begun, Credited, Decided, Decision, StoredOperation, decide_batch
-from wallet.domain.commands import Command, Deposit, OperationKey, SagaStep, Transfer, Withdraw
+from wallet.domain.batch import (
+    BatchState,
+    Begun,
+    Credited,
+    Decided,
+    Decision,
+    Executable,
+    StoredOperation,
+    decide_batch,
+)
+from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.events import TransferTerms
-from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
+from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO
-from wallet.domain.outcomes import Transferred
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.outcomes import Rejected, Rejection, Transferred
 from wallet.domain.transfer import CreditOutcome
 from wallet.domain.wallet import Wallet
 
@@ -40,7 +48,7 @@ class Books:
     credits: dict[TransferId, CreditOutcome] = field(default_factory=dict)
     outcomes: list[object] = field(default_factory=list)
 
-    def run(self, command: Command | SagaStep, *, stepwise: bool = True) -> Decision:
+    def run(self, command: Executable, *, stepwise: bool = True) -> Decision:
         refundable: dict[WalletId, Decimal] = {}
         for terms, _ in self.debited:
             refundable[terms.from_wallet_id] = refundable.get(terms.from_wallet_id, ZERO) + terms.amount

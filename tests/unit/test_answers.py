@@ -5,11 +5,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from wallet.api.contract.answers import render
-from wallet.domain.commands import OperationKey, Transfer, fingerprint_of
+from wallet.domain.commands import Transfer
 from wallet.domain.events import TransferTerms
-from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
-from wallet.domain.outcomes import KeyReused, Moved, Transferred
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId
+from wallet.domain.outcomes import KeyReused, Moved, Rejected, Rejection, Transferred
 
 SOME_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ALICE, BOB = WalletId("alice"), WalletId("bob")
@@ -54,7 +53,7 @@ def test_a_failed_transfer_is_a_conflict() -> None:
 
 
 def test_a_reused_key_says_what_it_was_used_for() -> None:
-    answer = render(KEY, KeyReused(fingerprint_of(TRANSFER)))
+    answer = render(KEY, KeyReused(TRANSFER.fingerprint))
     problem = json.loads(answer.body)
     assert answer.status == 422
     assert problem["code"] == "idempotency_key_reused"

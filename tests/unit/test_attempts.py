@@ -3,10 +3,8 @@
 import pytest
 
 from wallet.domain.batch import Decided, Decision, Replayed
-from wallet.domain.commands import OperationKey
-from wallet.domain.identifiers import RequestId, WalletId
-from wallet.domain.outcomes import KeyReused
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.identifiers import OperationKey, RequestId, WalletId
+from wallet.domain.outcomes import KeyReused, Rejected, Rejection
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.attempts import Attempts
 

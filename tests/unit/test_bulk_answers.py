@@ -6,11 +6,9 @@ import pytest
 
 from wallet.api.contract.answers import render, render_atomic_refusal
 from wallet.api.routes.bulk import joined
-from wallet.domain.commands import OperationKey
-from wallet.domain.identifiers import RequestId, WalletId
+from wallet.domain.identifiers import OperationKey, RequestId, WalletId
 from wallet.domain.money import ZERO
-from wallet.domain.outcomes import KeyReused, Moved, Outcome
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.outcomes import KeyReused, Moved, Outcome, Rejected, Rejection
 from wallet.ledger.answers import Answer
 
 KEY = OperationKey(WalletId("alice"), RequestId("key"))

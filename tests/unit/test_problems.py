@@ -19,7 +19,7 @@ from wallet.api.contract.problems import (
     type_of,
 )
 from wallet.domain.identifiers import RequestId
-from wallet.domain.rejections import Rejection
+from wallet.domain.outcomes import Rejection
 
 RAISED_BY_THE_FRAMEWORK = {
     falcon.HTTPRouteNotFound: Code.ROUTE_NOT_FOUND,

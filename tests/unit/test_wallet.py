@@ -9,7 +9,7 @@ import pytest
 from wallet.domain.events import FundsDeposited, FundsWithdrawn, WalletCreated, payload_of
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
 from wallet.domain.money import BALANCE_MAX
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.outcomes import Rejected, Rejection
 from wallet.domain.wallet import Wallet, decide_deposit, decide_withdraw, initial, record
 
 ALICE = WalletId("alice")

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from wallet.domain.batch import BatchState, Decided, Decision, Replayed, StoredOperation, decide_batch
-from wallet.domain.commands import Command, OperationKey, fingerprint_of, key_of
-from wallet.domain.outcomes import KeyReused
-from wallet.domain.rejections import Rejected
+from wallet.domain.batch import BatchState, Decided, Decision, Executable, Replayed, StoredOperation, decide_batch
+from wallet.domain.identifiers import OperationKey
+from wallet.domain.outcomes import KeyReused, Rejected
 from wallet.domain.values import Value
 
 ATOMIC: Final = "atomic"
@@ -27,21 +26,21 @@ class AtomicRefusal(Value, frozen=True):
     outcome: Rejected | KeyReused
 
 
-def atomic_fingerprints(commands: Sequence[Command]) -> list[str]:
+def atomic_fingerprints(commands: Sequence[Executable]) -> list[str]:
     """The fingerprint of each key: `atomic:<sha256 of all operations with their keys, in order>:<index>`."""
     # A newline is in no id and in no fingerprint, so two different requests never look alike.
-    spelled = "\n".join(f"{each.wallet_id}\n{each.request_id}\n{fingerprint_of(each)}" for each in commands)
+    spelled = "\n".join(f"{each.key.wallet_id}\n{each.request_id}\n{each.fingerprint}" for each in commands)
     digest = sha256(spelled.encode()).hexdigest()
     return [f"{ATOMIC}:{digest}:{index}" for index in range(len(commands))]
 
 
-def decide_atomic(commands: Sequence[Command], state: BatchState) -> list[Decision] | AtomicRefusal:
+def decide_atomic(commands: Sequence[Executable], state: BatchState) -> list[Decision] | AtomicRefusal:
     """The decisions of a request with its keys all different, in order, or the refusal of the whole.
 
     Folds `state` forward as `decide_batch` does; a refusal leaves no trace but its keys' stored operations.
     """
     assert not state.stepwise, "the steps of a transfer are transactions of their own"
-    keys, fingerprints = [key_of(command) for command in commands], atomic_fingerprints(commands)
+    keys, fingerprints = [command.key for command in commands], atomic_fingerprints(commands)
     if any(key in state.operations for key in keys):
         return _replay(commands, keys, fingerprints, state)
     wallets, event_count = dict(state.wallets), len(state.events)
@@ -61,7 +60,7 @@ def decide_atomic(commands: Sequence[Command], state: BatchState) -> list[Decisi
 
 
 def _replay(
-    commands: Sequence[Command], keys: list[OperationKey], fingerprints: list[str], state: BatchState
+    commands: Sequence[Executable], keys: list[OperationKey], fingerprints: list[str], state: BatchState
 ) -> list[Decision] | AtomicRefusal:
     replayed: list[Decision] = []
     for index, (command, key, fingerprint) in enumerate(zip(commands, keys, fingerprints, strict=True)):

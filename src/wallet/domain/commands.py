@@ -1,108 +1,313 @@
-"""The commands: what a client asks for, frozen at the edge with every id it will ever need.
+"""The commands: what a client asks for, frozen at the edge with every id it will ever need, and how each is decided.
 
-A command that is run a second time (after a deadlock, or a COMMIT whose answer was lost) is the same
-command: its key, audit id and transfer id were made before its first run.
+A command that is run a second time (after a deadlock, or a COMMIT whose answer was lost) is the same command: its key,
+the id of its trail row and its transfer id were created before its first run. The ledger knows no kind of command: it
+executes whatever has the methods of wallet.domain.batch.Executable.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
-from typing import NamedTuple, assert_never
+from functools import partial
+from typing import ClassVar, assert_never
 
-from wallet.domain.events import TransferTerms
-from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
-from wallet.domain.money import format_money
-from wallet.domain.transfer import CreditOutcome
+from wallet.domain.batch import (
+    BatchState,
+    Begun,
+    Concluded,
+    Credited,
+    Decided,
+    Decision,
+    Executable,
+    Replayed,
+    StillPending,
+    StoredOperation,
+)
+from wallet.domain.events import Event, TransferTerms
+from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId
+from wallet.domain.money import add, format_money, subtract
+from wallet.domain.outcomes import FinalOutcome, KeyReused, Moved, Rejected, Rejection, Transferred
+from wallet.domain.transfer import (
+    CreditAccepted,
+    CreditOutcome,
+    CreditRefused,
+    TransferStatus,
+    begin,
+    conclude,
+    receive,
+)
 from wallet.domain.values import Value
+from wallet.domain.wallet import decide_deposit, decide_withdraw
 
 
-class OperationKey(NamedTuple):
-    """The scope of an idempotency key: the wallet of the path and the client's key."""
+class _Keyed(Value, frozen=True, kw_only=True):
+    """A command of a client: a key at a wallet, and an amount."""
 
-    wallet_id: WalletId
-    request_id: RequestId
-
-
-class Deposit(Value, frozen=True, kw_only=True):
-    """Add an amount to a wallet, which is made if it does not exist."""
+    kind: ClassVar[str]
+    receives: ClassVar = None
+    concludes: ClassVar = None
 
     wallet_id: WalletId
     request_id: RequestId
     api_audit_id: ApiAuditId
     amount: Decimal
 
+    @property
+    def key(self) -> OperationKey:
+        """See Executable."""
+        # The class's own constructor would double the cost of what is asked for most often.
+        return tuple.__new__(OperationKey, (self.wallet_id, self.request_id))
 
-class Withdraw(Value, frozen=True, kw_only=True):
+    @property
+    def fingerprint(self) -> str:
+        """What makes two requests the same one: operation, parsed amount, counterparty.
+
+        Readable on purpose, so that an auditor can compare it by eye. The counterparty comes last, hence the colons
+        that an id may contain cannot make two different requests look alike.
+        """
+        return f"{self.kind}:{format_money(self.amount)}:"
+
+    @property
+    def wallet_ids(self) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.wallet_id,)
+
+    def locked(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.wallet_id,)
+
+
+class Deposit(_Keyed, frozen=True, kw_only=True):
+    """Add an amount to a wallet, which is created if it does not exist."""
+
+    kind: ClassVar = "deposit"
+
+    def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.wallet_id,)
+
+    def decide(self, state: BatchState) -> Decision:
+        """See Executable."""
+        return _decide_once(self, state, self._execute)
+
+    def _execute(self, state: BatchState) -> Decided:
+        refundable = state.refundable_to(self.wallet_id)
+        decided = decide_deposit(state.wallet(self.wallet_id), self.amount, refundable=refundable)
+        return Decided(_move(self, decided, state))
+
+
+class Withdraw(_Keyed, frozen=True, kw_only=True):
     """Take an amount from a wallet."""
 
-    wallet_id: WalletId
-    request_id: RequestId
-    api_audit_id: ApiAuditId
-    amount: Decimal
+    kind: ClassVar = "withdraw"
+
+    def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return ()
+
+    def decide(self, state: BatchState) -> Decision:
+        """See Executable."""
+        return _decide_once(self, state, self._execute)
+
+    def _execute(self, state: BatchState) -> Decided:
+        return Decided(_move(self, decide_withdraw(state.wallet(self.wallet_id), self.amount), state))
 
 
-class Transfer(Value, frozen=True, kw_only=True):
-    """Move an amount from a wallet (wallet_id) to another, which is made if it does not exist."""
+class Transfer(_Keyed, frozen=True, kw_only=True):
+    """Move an amount from a wallet (wallet_id) to another, which is created if it does not exist."""
 
-    wallet_id: WalletId
-    request_id: RequestId
-    api_audit_id: ApiAuditId
-    amount: Decimal
+    kind: ClassVar = "transfer"
+
     to_wallet_id: WalletId
     transfer_id: TransferId
 
+    @property
+    def fingerprint(self) -> str:
+        """See _Keyed."""
+        return f"{self.kind}:{format_money(self.amount)}:{self.to_wallet_id}"
+
+    @property
+    def wallet_ids(self) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.wallet_id, self.to_wallet_id)
+
+    def locked(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.wallet_id,) if stepwise else (self.wallet_id, self.to_wallet_id)
+
+    def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return () if stepwise else (self.to_wallet_id,)
+
+    def decide(self, state: BatchState) -> Decision:
+        """See Executable."""
+        return _decide_once(self, state, self._begin if state.stepwise else self._execute)
+
+    def _terms(self, state: BatchState) -> TransferTerms:
+        currency = state.wallet(self.wallet_id).currency
+        return TransferTerms(self.transfer_id, self.wallet_id, self.to_wallet_id, self.amount, currency)
+
+    def _execute(self, state: BatchState) -> Decided:
+        """All three steps in one transaction: a credit that is impossible refuses the whole before any money moves."""
+        terms = self._terms(state)
+        begun = begin(state.wallet(terms.from_wallet_id), terms)
+        if isinstance(begun, Rejected):
+            return Decided(begun)
+        received = _received(terms, state)
+        if isinstance(received, Rejected):
+            return Decided(received)
+        append = partial(state.append, request_id=self.request_id, api_audit_id=self.api_audit_id)
+        append(terms.from_wallet_id, begun)
+        receiver = append(terms.to_wallet_id, received)
+        credit = CreditAccepted(receiver.balance, receiver.version)
+        sender = append(terms.from_wallet_id, conclude(terms, credit))
+        return Decided(Transferred(terms, sender.balance, receiver.balance))
+
+    def _begin(self, state: BatchState) -> Decided | Begun:
+        terms = self._terms(state)
+        begun = begin(state.wallet(terms.from_wallet_id), terms)
+        if isinstance(begun, Rejected):
+            return Decided(begun)
+        state.append(terms.from_wallet_id, begun, request_id=self.request_id, api_audit_id=self.api_audit_id)
+        state.unfinished.add(terms.transfer_id)
+        state.refundable[terms.from_wallet_id] = add(state.refundable_to(terms.from_wallet_id), terms.amount)
+        return Begun(terms)
+
 
 Command = Deposit | Withdraw | Transfer
+"""What clients send. A new kind is a class and a member here."""
 
 
-class CreditTransfer(Value, frozen=True, kw_only=True):
+class _Step(Value, frozen=True, kw_only=True):
+    """A step of a stepwise transfer, which the process that drives the transfer submits."""
+
+    kind: ClassVar = Transfer.kind
+    fingerprint: ClassVar = ""
+
+    terms: TransferTerms
+    request_id: RequestId
+    api_audit_id: ApiAuditId
+
+    @property
+    def key(self) -> OperationKey:
+        """See Executable."""
+        return OperationKey(self.terms.from_wallet_id, self.request_id)
+
+
+class CreditTransfer(_Step, frozen=True, kw_only=True):
     """Step 2 of a stepwise transfer, at the receiver."""
 
-    terms: TransferTerms
-    request_id: RequestId
-    api_audit_id: ApiAuditId
+    concludes: ClassVar = None
+
+    @property
+    def receives(self) -> TransferTerms:
+        """See Executable."""
+        return self.terms
+
+    @property
+    def wallet_ids(self) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.terms.to_wallet_id,)
+
+    def locked(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.terms.to_wallet_id,)
+
+    def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.terms.to_wallet_id,)
+
+    def decide(self, state: BatchState) -> Credited:
+        """The first decision stands: two processes that drive one transfer cannot disagree."""
+        terms = self.terms
+        known = state.credits.get(terms.transfer_id)
+        if known is not None:
+            return Credited(terms, known, is_new=False)
+        received = _received(terms, state)
+        outcome: CreditOutcome
+        if isinstance(received, Rejected):
+            outcome = CreditRefused(received.detail)
+        else:
+            after = state.append(
+                terms.to_wallet_id, received, request_id=self.request_id, api_audit_id=self.api_audit_id
+            )
+            outcome = CreditAccepted(after.balance, after.version)
+        state.credits[terms.transfer_id] = outcome
+        return Credited(terms, outcome, is_new=True)
 
 
-class ConcludeTransfer(Value, frozen=True, kw_only=True):
-    """Step 3 of a stepwise transfer, at the sender, after the receiver's final word."""
+class ConcludeTransfer(_Step, frozen=True, kw_only=True):
+    """Step 3 of a stepwise transfer, at the sender, after the receiver's final decision."""
 
-    terms: TransferTerms
-    request_id: RequestId
-    api_audit_id: ApiAuditId
+    receives: ClassVar = None
+
     credit: CreditOutcome
 
+    @property
+    def concludes(self) -> TransferTerms:
+        """See Executable."""
+        return self.terms
 
-SagaStep = CreditTransfer | ConcludeTransfer
+    @property
+    def wallet_ids(self) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.terms.from_wallet_id,)
+
+    def locked(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return (self.terms.from_wallet_id,)
+
+    def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
+        """See Executable."""
+        return ()
+
+    def decide(self, state: BatchState) -> Concluded | Replayed:
+        """See Executable."""
+        terms, key = self.terms, self.key
+        if terms.transfer_id not in state.unfinished:
+            return Replayed(key, is_own=False)
+        sender = state.append(
+            terms.from_wallet_id,
+            conclude(terms, self.credit),
+            request_id=self.request_id,
+            api_audit_id=self.api_audit_id,
+        )
+        state.unfinished.discard(terms.transfer_id)
+        state.refundable[terms.from_wallet_id] = subtract(state.refundable_to(terms.from_wallet_id), terms.amount)
+        stored = state.operations[key]
+        state.operations[key] = StoredOperation(stored.fingerprint, stored.api_audit_id, is_final=True)
+        match self.credit:
+            case CreditAccepted():
+                transferred = Transferred(terms, sender.balance, self.credit.balance_after)
+                return Concluded(terms, transferred, TransferStatus.COMPLETED, None)
+            case CreditRefused(reason):
+                detail = f"The transfer was taken back and the money returned. {reason}"
+                return Concluded(terms, Rejected(Rejection.TRANSFER_FAILED, detail), TransferStatus.FAILED, reason)
+            case _:
+                assert_never(self.credit)
 
 
-def key_of(command: Command | SagaStep) -> OperationKey:
-    """The key under which the outcome of this command (or of the transfer it is a step of) is stored."""
-    # The class's own constructor would double the cost of the function that each command calls most often.
-    match command:
-        case Deposit() | Withdraw() | Transfer():
-            return tuple.__new__(OperationKey, (command.wallet_id, command.request_id))
-        case CreditTransfer() | ConcludeTransfer():
-            return tuple.__new__(OperationKey, (command.terms.from_wallet_id, command.request_id))
-        case _:
-            assert_never(command)
+def _decide_once(command: Executable, state: BatchState, execute: Callable[[BatchState], Decided | Begun]) -> Decision:
+    """Execute a command whose key is new; otherwise return what is stored for the key."""
+    key, fingerprint = command.key, command.fingerprint
+    stored = state.operations.get(key)
+    if stored is not None:
+        if stored.fingerprint != fingerprint:
+            return KeyReused(stored.fingerprint)
+        is_own = stored.api_audit_id == command.api_audit_id
+        return Replayed(key, is_own) if stored.is_final else StillPending(key, is_own)
+    decision = execute(state)
+    state.operations[key] = StoredOperation(fingerprint, command.api_audit_id, isinstance(decision, Decided))
+    return decision
 
 
-def kind_of(command: Command) -> str:
-    """The operation's name: deposit, withdraw or transfer."""
-    match command:
-        case Deposit():
-            return "deposit"
-        case Withdraw():
-            return "withdraw"
-        case Transfer():
-            return "transfer"
-        case _:
-            assert_never(command)
+def _move(command: Deposit | Withdraw, decided: tuple[Event, ...] | Rejected, state: BatchState) -> FinalOutcome:
+    if isinstance(decided, Rejected):
+        return decided
+    existed = state.wallet(command.wallet_id).exists
+    after = state.append(command.wallet_id, decided, request_id=command.request_id, api_audit_id=command.api_audit_id)
+    return Moved(after.balance, not existed)
 
 
-def fingerprint_of(command: Command) -> str:
-    """What makes two requests the same one: operation, parsed amount, counterparty.
-
-    Readable on purpose, so that an auditor can compare it by eye. The counterparty comes last, hence the
-    colons that an id may contain cannot make two different requests look alike.
-    """
-    counterparty = command.to_wallet_id if isinstance(command, Transfer) else ""
-    return f"{kind_of(command)}:{format_money(command.amount)}:{counterparty}"
+def _received(terms: TransferTerms, state: BatchState) -> tuple[Event, ...] | Rejected:
+    refundable = state.refundable_to(terms.to_wallet_id)
+    return receive(state.wallet(terms.to_wallet_id), terms, refundable=refundable)

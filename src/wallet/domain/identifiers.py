@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 from uuid import UUID
 
 WalletId = NewType("WalletId", str)
@@ -15,7 +15,7 @@ ApiAuditId = NewType("ApiAuditId", UUID)
 
 BUCKET_COUNT: Final = 64
 NO_WALLET_BUCKET: Final = 0
-"""Where rows that belong to no wallet lie, such as the audit row of a malformed request."""
+"""The bucket of rows that belong to no wallet, such as the trail row of a malformed request."""
 
 ID_LENGTH_MAX: Final = 128
 ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
@@ -31,3 +31,10 @@ def is_id(text: str) -> bool:
 def bucket_of(wallet_id: WalletId) -> int:
     """The stable bucket (0-63) of a wallet; the SQL function wallet_bucket(text) gives the same."""
     return sha256(wallet_id.encode()).digest()[0] & (BUCKET_COUNT - 1)
+
+
+class OperationKey(NamedTuple):
+    """The scope of an idempotency key: the wallet of the path and the client's key."""
+
+    wallet_id: WalletId
+    request_id: RequestId

@@ -1,14 +1,34 @@
-"""The outcomes: what a command got. The edge turns each into the bytes that are stored and replayed."""
+"""The outcomes of commands, refusals included; a refusal is a value, never an exception.
+
+The edge turns each into the bytes that are stored and replayed.
+"""
 
 from decimal import Decimal
+from enum import StrEnum, unique
 
 from wallet.domain.events import TransferTerms
-from wallet.domain.rejections import Rejected
 from wallet.domain.values import Value
 
 
+@unique
+class Rejection(StrEnum):
+    """Why a command got no effect. The value is the stable code that clients see."""
+
+    WALLET_NOT_FOUND = "wallet_not_found"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    BALANCE_LIMIT_EXCEEDED = "balance_limit_exceeded"
+    TRANSFER_FAILED = "transfer_failed"
+
+
+class Rejected(Value, frozen=True):
+    """The outcome of a refused command: the reason and a sentence with the exact numbers."""
+
+    reason: Rejection
+    detail: str
+
+
 class Moved(Value, frozen=True):
-    """A deposit or withdrawal took effect; `created` if it made the wallet."""
+    """A deposit or withdrawal took effect; `created` if it created the wallet."""
 
     balance: Decimal
     created: bool

@@ -5,6 +5,7 @@ same steps run in the same order; a step that has been taken is never judged aga
 """
 
 from decimal import Decimal
+from enum import StrEnum, unique
 
 from wallet.domain.events import (
     Event,
@@ -17,9 +18,18 @@ from wallet.domain.events import (
     TransferTerms,
 )
 from wallet.domain.money import ZERO
-from wallet.domain.rejections import Rejected
+from wallet.domain.outcomes import Rejected
 from wallet.domain.values import Value
 from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_debit
+
+
+@unique
+class TransferStatus(StrEnum):
+    """How far a stored transfer has come."""
+
+    DEBITED = "debited"
+    COMPLETED = "completed"
+    FAILED = "failed"
 
 
 class CreditAccepted(Value, frozen=True):
@@ -44,7 +54,7 @@ def begin(sender: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
 
 
 def receive(receiver: Wallet, terms: TransferTerms, *, refundable: Decimal = ZERO) -> tuple[Event, ...] | Rejected:
-    """Step 2, at the receiver: put the amount in, or say why not. Its answer alone decides the saga.
+    """Step 2, at the receiver: put the amount in, or say why not. Its decision alone decides the saga.
 
     `refundable` is what the receiver itself has sent and may get back (see `refuse_credit`).
     """

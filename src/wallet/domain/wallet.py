@@ -15,7 +15,7 @@ from wallet.domain.events import (
 )
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
 from wallet.domain.money import BALANCE_MAX, ZERO, add, format_money, subtract
-from wallet.domain.rejections import Rejected, Rejection
+from wallet.domain.outcomes import Rejected, Rejection
 from wallet.domain.values import Value
 
 DEFAULT_CURRENCY: Final = "USD"

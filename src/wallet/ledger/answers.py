@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from wallet.domain.commands import OperationKey
+from wallet.domain.identifiers import OperationKey
 from wallet.domain.outcomes import Outcome
 from wallet.domain.values import Value
 

@@ -24,8 +24,7 @@ from typing import Final, Self
 import structlog
 
 from wallet.domain.batch import Decision
-from wallet.domain.commands import OperationKey
-from wallet.domain.identifiers import RequestId, WalletId
+from wallet.domain.identifiers import OperationKey, RequestId, WalletId
 from wallet.domain.outcomes import KeyReused
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 

@@ -1,5 +1,6 @@
 """Decides the requests of a batch, one after the other, and renders what each is answered."""
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from wallet.domain.atomic import AtomicRefusal, decide_atomic
@@ -10,11 +11,12 @@ from wallet.domain.batch import (
     Credited,
     Decided,
     Decision,
+    Executable,
     Replayed,
     StillPending,
     decide_batch,
 )
-from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep, key_of
+from wallet.domain.identifiers import OperationKey
 from wallet.domain.outcomes import KeyReused
 from wallet.ledger.answers import Answer, Render
 from wallet.ledger.requests import Completed, Kind, Request
@@ -36,9 +38,7 @@ class BatchDecider:
         return Completed(tuple(decisions), tuple(map(self._answer, request.commands, decisions)))
 
     def _complete_atomic(self, request: Request) -> Completed:
-        commands = [
-            command for command in request.commands if not isinstance(command, CreditTransfer | ConcludeTransfer)
-        ]
+        commands = request.commands
         decided = decide_atomic(commands, self._state)
         if isinstance(decided, AtomicRefusal):
             return self._refuse(commands, decided)
@@ -48,22 +48,22 @@ class BatchDecider:
         refusal = first if first is not None and not first.success else None
         return Completed(tuple(decided), answers, refusal)
 
-    def _refuse(self, commands: list[Command], refusal: AtomicRefusal) -> Completed:
-        answer = self._render.atomic_refusal(key_of(commands[refusal.index]), refusal.index, refusal.outcome)
+    def _refuse(self, commands: Sequence[Executable], refusal: AtomicRefusal) -> Completed:
+        answer = self._render.atomic_refusal(commands[refusal.index].key, refusal.index, refusal.outcome)
         if isinstance(refusal.outcome, KeyReused):
             return Completed((refusal.outcome,) * len(commands), (None,) * len(commands), answer)
-        self._stored.update((key_of(command), answer) for command in commands)
+        self._stored.update((command.key, answer) for command in commands)
         return Completed((Decided(refusal.outcome),) * len(commands), (answer,) * len(commands), answer)
 
-    def _answer(self, command: Command | SagaStep, decision: Decision) -> Answer | None:
+    def _answer(self, command: Executable, decision: Decision) -> Answer | None:
         """The answer of a decision; a replay may need the answer of an earlier command of this batch."""
         match decision:
-            case Decided(outcome) | Concluded(outcome):
-                key = key_of(command)
+            case Decided(outcome) | Concluded(outcome=outcome):
+                key = command.key
                 answer = self._stored[key] = self._render.one(key, outcome)
                 return answer
             case KeyReused():
-                return self._render.one(key_of(command), decision)
+                return self._render.one(command.key, decision)
             case Replayed(key, is_own):
                 stored = self._stored[key]
                 return Answer(stored.status, stored.body, replayed=not is_own)

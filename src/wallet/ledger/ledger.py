@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from wallet.domain.batch import Begun, Decision, StillPending
-from wallet.domain.commands import Command, SagaStep, key_of
+from wallet.domain.batch import Begun, Decision, Executable, StillPending
+from wallet.domain.commands import Command
 from wallet.domain.identifiers import RequestId, WalletId
 from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.attempts import Attempts
@@ -89,7 +89,7 @@ class Ledger:
         key to learn), or CommandFailed (a bug of ours; rolled back).
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        with self._attempts.attempt((key_of(command),)) as attempt:
+        with self._attempts.attempt((command.key,)) as attempt:
             completed = await self._submit(command, record, deadline)
             answer = await self._finish(command, completed.decisions[0], completed.answers[0], deadline)
             attempt.decisions = completed.decisions
@@ -106,7 +106,7 @@ class Ledger:
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
-        with self._attempts.attempt(tuple(map(key_of, commands))) as attempt:
+        with self._attempts.attempt(tuple(command.key for command in commands)) as attempt:
             async with self._bulk_turns.turn(record.client_ip, deadline, len(commands)):
                 completed = await self._enqueue(tuple(commands), record, deadline, kind)
                 answer = await self._finish_bulk(commands, completed, deadline)
@@ -163,12 +163,12 @@ class Ledger:
         self._stopping = True
         self._recovery.stop()
 
-    async def _submit(self, command: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Completed:
+    async def _submit(self, command: Executable, record: TrailRecord | None, deadline: float) -> Completed:
         return await self._enqueue((command,), record, deadline, Kind.SINGLE)
 
-    async def _submit_step(self, step: Command | SagaStep, record: TrailRecord | None, deadline: float) -> Completed:
+    async def _submit_step(self, step: Executable, record: TrailRecord | None, deadline: float) -> Completed:
         """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
-        keys = (key_of(step),)
+        keys = (step.key,)
         self._attempts.begin(keys)
         try:
             return await self._submit(step, record, deadline)
@@ -179,7 +179,7 @@ class Ledger:
             self._attempts.end(keys)
 
     async def _enqueue(
-        self, commands: tuple[Command | SagaStep, ...], record: TrailRecord | None, deadline: float, kind: Kind
+        self, commands: tuple[Executable, ...], record: TrailRecord | None, deadline: float, kind: Kind
     ) -> Completed:
         loop = asyncio.get_running_loop()
         request = Request(commands, record, deadline, loop.create_future(), kind)

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, unique
 
-from wallet.domain.batch import Decision
-from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, SagaStep
+from wallet.domain.batch import Decision, Executable
 from wallet.domain.identifiers import WalletId
 from wallet.domain.values import Value
 from wallet.ledger.answers import Answer, NotExecuted, OutcomeUnknown
@@ -50,7 +49,7 @@ class Request:
     the event loop's clock, seconds. `place` (its order of arrival) and `blockers` belong to the Gathering.
     """
 
-    commands: tuple[Command | SagaStep, ...]
+    commands: tuple[Executable, ...]
     record: TrailRecord | None
     deadline: float
     future: asyncio.Future[Completed]
@@ -63,9 +62,9 @@ class Request:
     def __post_init__(self) -> None:
         """Work out the wallets once: they are asked for on every hand-over."""
         if self.kind is Kind.SINGLE:
-            self.wallet_ids = wallets_of(self.commands[0])
+            self.wallet_ids = self.commands[0].wallet_ids
         else:
-            self.wallet_ids = tuple(dict.fromkeys(each for command in self.commands for each in wallets_of(command)))
+            self.wallet_ids = tuple(dict.fromkeys(each for command in self.commands for each in command.wallet_ids))
 
     @property
     def is_bulk(self) -> bool:
@@ -99,18 +98,6 @@ class Request:
             self.future.set_exception(error)
 
 
-def commands_of(requests: list[Request]) -> Iterator[Command | SagaStep]:
+def commands_of(requests: list[Request]) -> Iterator[Executable]:
     """All commands of these requests, in order."""
     return (command for request in requests for command in request.commands)
-
-
-def wallets_of(command: Command | SagaStep) -> tuple[WalletId, ...]:
-    """The wallets whose order this command must keep: every one whose row it may lock."""
-    match command:
-        case CreditTransfer():
-            return (command.terms.to_wallet_id,)
-        case ConcludeTransfer():
-            return (command.terms.from_wallet_id,)
-        case _:
-            to_wallet_id = getattr(command, "to_wallet_id", None)
-            return (command.wallet_id,) if to_wallet_id is None else (command.wallet_id, to_wallet_id)

@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
-from wallet.domain.batch import BatchState, Begun, Concluded, Credited, Decided
-from wallet.domain.commands import (
-    Command,
-    ConcludeTransfer,
-    CreditTransfer,
-    SagaStep,
-    key_of,
-    kind_of,
+from wallet.domain.batch import (
+    BatchState,
+    Begun,
+    Concluded,
+    Credited,
+    Decided,
+    Executable,
+    Replayed,
+    StillPending,
 )
 from wallet.domain.events import RecordedEvent, TransferTerms, payload_of, type_of
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, WalletId, bucket_of
-from wallet.domain.outcomes import FinalOutcome, Transferred
-from wallet.domain.rejections import Rejected
-from wallet.domain.transfer import CreditAccepted, CreditOutcome
+from wallet.domain.outcomes import FinalOutcome, KeyReused, Rejected, Transferred
+from wallet.domain.transfer import CreditOutcome, TransferStatus
 from wallet.domain.values import Value
 from wallet.ledger.answers import Answer
 from wallet.ledger.requests import Completed, Request
@@ -42,14 +43,14 @@ class TransferRow(Value, frozen=True):
 
     bucket: int
     terms: TransferTerms
-    status: str
+    status: TransferStatus
     last_error: str | None
     request_id: RequestId
     api_audit_id: ApiAuditId
 
 
 class CreditRow(Value, frozen=True):
-    """A row of transfer_credits: the receiver's word."""
+    """A row of transfer_credits: the receiver's decision."""
 
     bucket: int
     terms: TransferTerms
@@ -105,78 +106,44 @@ def rows_of(completed: Iterable[tuple[Request, Completed]], state: BatchState) -
 def _add_request(rows: BatchRows, request: Request, result: Completed, state: BatchState) -> None:
     for command, decision, answer in zip(request.commands, result.decisions, result.answers, strict=True):
         match decision:
-            case Decided():
-                _add_decided(rows, command, decision.outcome, answer, state)
-            case Begun():
-                _add_begun(rows, command, decision.terms, state)
-            case Credited(is_new=True):
-                assert isinstance(command, CreditTransfer)
-                bucket = bucket_of(command.terms.to_wallet_id)
-                rows.credits.append(CreditRow(bucket, command.terms, decision.outcome))
-            case Concluded():
-                assert isinstance(command, ConcludeTransfer)
-                _add_concluded(rows, command, decision.outcome, answer, state)
-            case _:
+            case Decided(outcome):
+                rows.operations.append(_operation_row(command, state, answer, outcome))
+                if isinstance(outcome, Transferred):
+                    rows.transfers.append(_transfer_row(command, outcome.terms, TransferStatus.COMPLETED))
+            case Begun(terms):
+                rows.operations.append(_operation_row(command, state))
+                rows.transfers.append(_transfer_row(command, terms, TransferStatus.DEBITED))
+            case Credited(terms, outcome, is_new):
+                if is_new:
+                    rows.credits.append(CreditRow(bucket_of(terms.to_wallet_id), terms, outcome))
+            case Concluded(terms, outcome, status, last_error):
+                rows.completed.append(_operation_row(command, state, answer, outcome))
+                rows.ended.append(_transfer_row(command, terms, status, last_error))
+            case Replayed() | StillPending() | KeyReused():
                 pass
-
-
-def _add_decided(
-    rows: BatchRows, command: Command | SagaStep, outcome: FinalOutcome, answer: Answer | None, state: BatchState
-) -> None:
-    rows.operations.append(_operation_row(command, answer, outcome, state))
-    if isinstance(outcome, Transferred):
-        rows.transfers.append(_transfer_row(command, outcome.terms, "completed", None))
-
-
-def _add_begun(rows: BatchRows, command: Command | SagaStep, terms: TransferTerms, state: BatchState) -> None:
-    rows.operations.append(_operation_row(command, None, None, state))
-    rows.transfers.append(_transfer_row(command, terms, "debited", None))
-
-
-def _add_concluded(
-    rows: BatchRows,
-    command: ConcludeTransfer,
-    outcome: FinalOutcome,
-    answer: Answer | None,
-    state: BatchState,
-) -> None:
-    terms, stored = command.terms, state.operations[key_of(command)]
-    rows.completed.append(
-        OperationRow(
-            bucket_of(terms.from_wallet_id),
-            terms.from_wallet_id,
-            command.request_id,
-            "transfer",
-            stored.fingerprint,
-            stored.api_audit_id,
-            answer,
-            _refusal_of(outcome),
-        )
-    )
-    if isinstance(command.credit, CreditAccepted):
-        rows.ended.append(_transfer_row(command, terms, "completed", None))
-    else:
-        rows.ended.append(_transfer_row(command, terms, "failed", command.credit.reason))
+            case _:
+                assert_never(decision)
 
 
 def _operation_row(
-    command: Command | SagaStep, answer: Answer | None, outcome: FinalOutcome | None, state: BatchState
+    command: Executable, state: BatchState, answer: Answer | None = None, outcome: FinalOutcome | None = None
 ) -> OperationRow:
-    assert not isinstance(command, CreditTransfer | ConcludeTransfer)
+    key = command.key
+    stored = state.operations[key]
     return OperationRow(
-        bucket_of(command.wallet_id),
-        command.wallet_id,
-        command.request_id,
-        kind_of(command),
-        state.operations[key_of(command)].fingerprint,
-        command.api_audit_id,
+        bucket_of(key.wallet_id),
+        key.wallet_id,
+        key.request_id,
+        command.kind,
+        stored.fingerprint,
+        stored.api_audit_id,
         answer,
         _refusal_of(outcome),
     )
 
 
 def _transfer_row(
-    command: Command | SagaStep, terms: TransferTerms, status: str, last_error: str | None
+    command: Executable, terms: TransferTerms, status: TransferStatus, last_error: str | None = None
 ) -> TransferRow:
     bucket = bucket_of(terms.from_wallet_id)
     return TransferRow(bucket, terms, status, last_error, command.request_id, command.api_audit_id)

@@ -7,10 +7,10 @@ number of drivers of one transfer agree; nobody compensates on a time-out, an er
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wallet.domain.batch import Credited
-from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer, OperationKey, SagaStep
+from wallet.domain.batch import Credited, Executable
+from wallet.domain.commands import Command, ConcludeTransfer, CreditTransfer
 from wallet.domain.events import TransferTerms
-from wallet.domain.identifiers import ApiAuditId, RequestId, bucket_of
+from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, bucket_of
 from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.requests import Completed
 from wallet.ledger.statements import SQL
@@ -19,7 +19,7 @@ from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.runtime.failpoints import FailpointRaised, failpoint
 from wallet.trail.records import TrailRecord
 
-Submit = Callable[[Command | SagaStep, TrailRecord | None, float], Awaitable[Completed]]
+Submit = Callable[[Executable, TrailRecord | None, float], Awaitable[Completed]]
 
 
 class Saga:

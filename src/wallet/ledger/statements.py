@@ -7,9 +7,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from wallet.domain.batch import StoredOperation
-from wallet.domain.commands import OperationKey
 from wallet.domain.events import SCHEMA_VERSION, RecordedEvent, TransferTerms
-from wallet.domain.identifiers import BatchId, TransferId, WalletId, bucket_of
+from wallet.domain.identifiers import BatchId, OperationKey, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet
 from wallet.ledger.answers import Answer

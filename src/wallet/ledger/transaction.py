@@ -20,18 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from wallet.domain.batch import BatchState
-from wallet.domain.commands import (
-    Command,
-    ConcludeTransfer,
-    CreditTransfer,
-    Deposit,
-    OperationKey,
-    SagaStep,
-    Transfer,
-    key_of,
-)
-from wallet.domain.identifiers import ApiAuditId, BatchId, WalletId
+from wallet.domain.batch import BatchState, Executable
+from wallet.domain.identifiers import ApiAuditId, BatchId, OperationKey, WalletId
 from wallet.domain.wallet import Wallet
 from wallet.ledger import statements
 from wallet.ledger.answers import BULK_STATUS, Answer, Render
@@ -140,8 +130,9 @@ async def _lock(
     connection: Connection, requests: list[Request], mode: BatchMode, known: KnownWallets
 ) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
     """The wallets inserted now, those locked, and with skip_locked those that others have locked or are inserting."""
-    wallet_ids = {wallet_id for command in commands_of(requests) for wallet_id in _locked_by(command, mode)}
-    creditable = {wallet_id for command in commands_of(requests) for wallet_id in _credited_by(command, mode)}
+    stepwise = mode.stepwise
+    wallet_ids = {each for command in commands_of(requests) for each in command.locked(stepwise=stepwise)}
+    creditable = {each for command in commands_of(requests) for each in command.credited(stepwise=stepwise)}
     inserted: list[WalletId] = []
     unknown = known.unknown(creditable) if mode.may_insert_wallets else set()
     if unknown:
@@ -159,38 +150,14 @@ async def _lock(
     return inserted, locked, locked_elsewhere
 
 
-def _locked_by(command: Command | SagaStep, mode: BatchMode) -> tuple[WalletId, ...]:
-    match command:
-        case CreditTransfer():
-            return (command.terms.to_wallet_id,)
-        case ConcludeTransfer():
-            return (command.terms.from_wallet_id,)
-        case Transfer() if not mode.stepwise:
-            return (command.wallet_id, command.to_wallet_id)
-        case _:
-            return (command.wallet_id,)
-
-
-def _credited_by(command: Command | SagaStep, mode: BatchMode) -> tuple[WalletId, ...]:
-    match command:
-        case Deposit():
-            return (command.wallet_id,)
-        case CreditTransfer():
-            return (command.terms.to_wallet_id,)
-        case Transfer() if not mode.stepwise:
-            return (command.to_wallet_id,)
-        case _:
-            return ()
-
-
 async def _load(
     connection: Connection,
-    commands: list[Command | SagaStep],
+    commands: list[Executable],
     wallets: dict[WalletId, Wallet],
     mode: BatchMode,
 ) -> tuple[BatchState, dict[OperationKey, Answer]]:
     asked_at_seconds = time.time()
-    loaded = await statements.load_operations(connection, map(key_of, commands))
+    loaded = await statements.load_operations(connection, [command.key for command in commands])
     check_clock(
         loaded.now,
         asked_at_seconds=asked_at_seconds,
@@ -200,10 +167,10 @@ async def _load(
     state = BatchState(loaded.now, wallets, loaded.operations, stepwise=mode.stepwise)
     if loaded.has_debited and wallets:
         state.refundable = await statements.load_refundable(connection, wallets)
-    credit_terms = [command.terms for command in commands if isinstance(command, CreditTransfer)]
+    credit_terms = [terms for command in commands if (terms := command.receives) is not None]
     if credit_terms:
         state.credits = await statements.load_credits(connection, credit_terms)
-    conclude_terms = [command.terms for command in commands if isinstance(command, ConcludeTransfer)]
+    conclude_terms = [terms for command in commands if (terms := command.concludes) is not None]
     if conclude_terms:
         state.unfinished = await statements.load_unfinished(connection, conclude_terms)
     return state, loaded.answers
@@ -245,8 +212,8 @@ async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Com
             if request.phase is Phase.UNKNOWN and request.kind is Kind.SINGLE and status is not None:
                 decided.append((request.wallet_ids[0], request.record.api_audit_id, status))
         for command, answer in zip(request.commands, result.answers, strict=True):
-            if isinstance(command, ConcludeTransfer) and answer is not None:
-                ended.append(EndedTransfer(key_of(command), command.api_audit_id, answer.status))
+            if answer is not None and command.concludes is not None:
+                ended.append(EndedTransfer(command.key, command.api_audit_id, answer.status))
     if rows:
         await insert_trail_rows(writing, rows, now)
     if decided:

@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wallet.domain.commands import OperationKey
-from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, WalletId, bucket_of
+from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, OperationKey, RequestId, WalletId, bucket_of
 from wallet.domain.values import Value
 from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
 from wallet.postgres.connections import AnyConnection

@@ -7,10 +7,9 @@ import msgspec
 from wallet.api.contract.problems import CODE_OF_REJECTION, KINDS, Code, problem_body
 from wallet.api.contract.schemas import MoveResponse, TransferResponse
 from wallet.domain.atomic import ATOMIC
-from wallet.domain.commands import OperationKey
+from wallet.domain.identifiers import OperationKey
 from wallet.domain.money import format_money
-from wallet.domain.outcomes import KeyReused, Moved, Outcome, Transferred
-from wallet.domain.rejections import Rejected
+from wallet.domain.outcomes import KeyReused, Moved, Outcome, Rejected, Transferred
 from wallet.ledger.answers import Answer, Render
 
 CREATED: Final = 201

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from wallet.domain.identifiers import RequestId
-from wallet.domain.rejections import Rejection
+from wallet.domain.outcomes import Rejection
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"

@@ -21,7 +21,7 @@ from wallet.api.edge.asgi import MayConcern
 from wallet.api.edge.exchange import Exchange, exchange_of
 from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.routes.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
-from wallet.domain.commands import Command, key_of
+from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 
 DECODED_OF_A_CLIENT_MAX: Final = 4
@@ -75,7 +75,7 @@ class Operations:
                     await decoding.turns.acquire()
             except TimeoutError:
                 readings = read_each(read_bulk_body(raw).operations, exchange.api_audit_id)
-                keys = (key_of(each) for each in readings if not isinstance(each, Answer))
+                keys = (each.key for each in readings if not isinstance(each, Answer))
                 code = Code.OUTCOME_UNKNOWN if any(self._may_concern(*key) for key in keys) else Code.NOT_EXECUTED
                 raise Refused(
                     code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}"

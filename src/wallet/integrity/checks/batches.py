@@ -10,7 +10,7 @@ from asyncpg import Record
 
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.money import format_money
-from wallet.domain.rejections import Rejection
+from wallet.domain.outcomes import Rejection
 from wallet.integrity.checks.outcomes import EFFECTS, Concluded, disagreements
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event

@@ -15,7 +15,7 @@ import msgspec
 from asyncpg import Record
 
 from wallet.domain.atomic import ATOMIC, atomic_fingerprints
-from wallet.domain.commands import Command, Deposit, Transfer, Withdraw, fingerprint_of
+from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ID_PATTERN
 from wallet.domain.money import format_money
 
@@ -85,7 +85,7 @@ def _unlike_fingerprint(each: Concluded) -> tuple[str, str] | None:
         return None
     command = command_of(each)
     if command is not None:
-        expected = fingerprint_of(command)
+        expected = command.fingerprint
         if fingerprint != expected:
             return f"fingerprint {expected}, as its event has it", f"fingerprint {fingerprint}"
     elif not _REFUSED[operation["kind"]].fullmatch(fingerprint):

@@ -5,7 +5,7 @@ from typing import Final
 
 from asyncpg import Record
 
-from wallet.domain.rejections import Rejection
+from wallet.domain.outcomes import Rejection
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
 
