@@ -8,8 +8,8 @@ import asyncpg
 from asyncpg import Record
 
 from tests.fault.load import History, Start
-from wallet.stress.books import SIGNS, Event, Shown
 from wallet.stress.findings import Evidence
+from wallet.stress.histories import SIGNS, Event, Shown
 from wallet.stress.operations import Key, WalletId
 from wallet.stress.outcomes import Totals
 

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import Any
 
 from tests.fault.evidence import Books
-from wallet.stress.books import Shown
 from wallet.stress.client import decode_json
 from wallet.stress.exchanges import Answer, Exchange
+from wallet.stress.histories import Shown
 from wallet.stress.operations import Key, Operation
 
 NEVER_SECONDS = float("inf")

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from tests.fault.evidence import Books, Stored
-from wallet.stress.books import SIGNS, Event, Shown
 from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.histories import SIGNS, Event, Shown
 from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
 from wallet.stress.outcomes import ZERO, Totals
 

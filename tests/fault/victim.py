@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tests.fault.right_ledger import RightLedger
-from wallet.stress.books import Event
 from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.histories import Event
 from wallet.stress.operations import WalletId
 from wallet.stress.outcomes import ZERO
 

@@ -10,11 +10,9 @@ from tests.support.dlq import ACTOR, happenings, has_open, open_count, replay, s
 from tests.support.event_log import Log, Row
 from tests.support.worker import Wire, fetch, projections_match, publish, running_worker, until
 from wallet.dead_letters.database import open_database
-from wallet.dead_letters.discard import Discarded, discard
-from wallet.dead_letters.following import Fate
+from wallet.dead_letters.discard import Discarded, discard, remove_closed
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, read_message
-from wallet.dead_letters.removal import remove_closed
-from wallet.dead_letters.replay import Replay
+from wallet.dead_letters.replay import Fate, Replay
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message

@@ -7,8 +7,8 @@ import pytest
 from tests.support.postgres import PostgresServer, run_apart
 from tests.support.relay import connected
 from tests.support.verification import as_owner
-from wallet.cli.rebuild_screen import rebuild_on_screen
-from wallet.cli.verify_screen import verify_on_screen
+from wallet.cli.rebuild import rebuild_on_screen
+from wallet.cli.verify import verify_on_screen
 from wallet.integrity.findings import Check
 from wallet.postgres.running import running_dsn
 

@@ -7,13 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from wallet.cli.dlq_advice import advice
-from wallet.cli.dlq_letter import body_lines
-from wallet.cli.printable import clipped, printable
-from wallet.dead_letters.comparison import ABSENT, Difference, NotComparable, differences
-from wallet.dead_letters.details import Details
+from wallet.cli.dlq_views import advice, body_lines
+from wallet.cli.terminal import clipped, printable
+from wallet.dead_letters.details import ABSENT, Details, Difference, NotComparable, differences
 from wallet.dead_letters.letters import Kind, Letter, LetterId, State, StoredMessage
-from wallet.dead_letters.waiting import WaitingEvent
+from wallet.dead_letters.replay import WaitingEvent
 from wallet.domain.identifiers import EventId, WalletId
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

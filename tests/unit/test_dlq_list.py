@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from wallet.cli.dlq_list import tell_letters
+from wallet.cli.dlq_views import tell_letters
 from wallet.dead_letters.letters import Kind, Letter, LetterId, State
 from wallet.domain.identifiers import EventId, WalletId
 

@@ -1,13 +1,42 @@
 """`wallet dlq`: its commands and their options."""
 
 import sys
-from typing import Annotated, Final
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
+import uvloop
 
-from wallet.cli.database import DATA, DataDirectory
-from wallet.cli.operator import Actor, checked_text
+from wallet.cli.database import DATA, DataDirectory, find_system
+from wallet.cli.dlq_views import details_object, letter_object, tell_letter, tell_letters
+from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
+from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.options import AsJson, between
+from wallet.cli.terminal import clipped, printable
+from wallet.dead_letters.database import open_database
+from wallet.dead_letters.details import read_details
+from wallet.dead_letters.discard import Discarded, remove_closed
+from wallet.dead_letters.discard import discard as discard_letters
+from wallet.dead_letters.letters import (
+    Kind,
+    Letter,
+    LetterId,
+    count_letters,
+    letter_ids,
+    read_letter,
+    read_letters,
+    read_message,
+)
+from wallet.dead_letters.replay import Fate, Replay, Replayed
+from wallet.dead_letters.routes import open_route
+from wallet.postgres.connections import Connection
+from wallet.rabbitmq.connection import BrokerUnavailable
+from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
+from wallet.runtime.failpoints import configure_failpoints
+from wallet.runtime.settings import Settings, load_settings
 
 LIST_LIMIT_MAX: Final = 10_000
 
@@ -30,7 +59,7 @@ def list_letters(
     data: DataDirectory = DATA,
 ) -> None:
     """List the open dead letters, oldest first. Changes nothing, however often."""
-    from wallet.cli.dlq_screen import list_on_screen
+    from wallet.cli.dlq import list_on_screen
 
     sys.exit(list_on_screen(data, with_closed=with_closed, limit=limit, as_json=as_json))
 
@@ -45,7 +74,7 @@ def show(
     data: DataDirectory = DATA,
 ) -> None:
     """Show all about one: message, error, history, the event in the log and how they differ. Changes nothing."""
-    from wallet.cli.dlq_screen import show_on_screen
+    from wallet.cli.dlq import show_on_screen
 
     sys.exit(show_on_screen(data, letter_id, body_only=body_only, as_json=as_json))
 
@@ -66,7 +95,7 @@ def replay(
     Exit code 0: all are replayed. 1: one failed again, or could not be replayed. 2: a wrong call, id or setting.
     3: the database or the broker can't be reached.
     """
-    from wallet.cli.dlq_screen import replay_on_screen
+    from wallet.cli.dlq import replay_on_screen
 
     if bool(letter_ids) == is_all:
         raise typer.BadParameter("name some letters, or say --all", param_hint="ID")
@@ -94,6 +123,196 @@ def discard(
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.
     """
-    from wallet.cli.dlq_screen import discard_on_screen
+    from wallet.cli.dlq import discard_on_screen
 
     sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, is_forced=is_forced, as_json=as_json))
+
+
+ERROR_CHARACTERS_SHOWN: Final = 300
+
+Work = Callable[[Settings, "Connection"], Awaitable[int]]
+
+
+def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) -> int:
+    """List letters. Returns the exit code, as all of these do."""
+
+    async def work(_settings: Settings, connection: Connection) -> int:
+        letters = await read_letters(connection, await letter_ids(connection, with_closed=with_closed, limit=limit))
+        count = await count_letters(connection, with_closed=with_closed)
+        tell_letters(letters, not_shown=max(0, count - len(letters)), with_closed=with_closed, as_json=as_json)
+        return EXIT_DONE
+
+    return _run(data, work)
+
+
+def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool) -> int:
+    """Show one letter, or write its body alone."""
+
+    async def work(_settings: Settings, connection: Connection) -> int:
+        if body_only:
+            sys.stdout.buffer.write((await read_message(connection, LetterId(letter_id))).body)
+            return EXIT_DONE
+        details = await read_details(connection, LetterId(letter_id))
+        if as_json:
+            print_json(details_object(details))
+        else:
+            tell_letter(details)
+        return EXIT_DONE
+
+    return _run(data, work)
+
+
+def replay_on_screen(
+    data: Path, ids: Sequence[int] | None, *, actor: str | None, is_forced: bool, as_json: bool
+) -> int:
+    """Replay these letters, or all that are open."""
+
+    async def work(settings: Settings, connection: Connection) -> int:
+        chosen = await _chosen(connection, ids)
+        results: list[Replayed] = []
+        async with open_route(settings, connection) as route:
+            replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
+            try:
+                async for result in replay.run(chosen):
+                    results.append(result)
+                    if not as_json:
+                        _tell_replayed(result)
+            finally:
+                if as_json:
+                    print_json(_replayed_object(results, len(chosen)))
+                elif len(chosen) != 1:
+                    print(_summary(results, len(chosen)))
+        await _remove_closed(settings, connection, tells=not as_json)
+        return EXIT_DONE if all(result.fate.is_replayed for result in results) else EXIT_FAILED
+
+    return _run(data, work, is_logged=True)
+
+
+def discard_on_screen(
+    data: Path, ids: Sequence[int], *, actor: str | None, reason: str, is_forced: bool, as_json: bool
+) -> int:
+    """Discard these letters."""
+
+    async def work(settings: Settings, connection: Connection) -> int:
+        code, results = EXIT_DONE, list[dict[str, Any]]()
+        for letter_id in await _chosen(connection, ids):
+            letter, found = await discard_letters(
+                connection, letter_id, actor=actor or user_of_this_process(), reason=reason, is_forced=is_forced
+            )
+            results.append({"result": found.name.lower(), "letter": letter_object(letter)})
+            if not as_json:
+                _tell_discarded(letter, found)
+            if found in (Discarded.WAS_REPLAYED, Discarded.REFUSED):
+                code = EXIT_FAILED
+        if as_json:
+            print_json({"letters": results})
+        await _remove_closed(settings, connection, tells=not as_json)
+        return code
+
+    return _run(data, work, is_logged=True)
+
+
+def _run(data: Path, work: Work, *, is_logged: bool = False) -> int:
+    def connect_and_work() -> int:
+        given = load_settings()
+        configure_failpoints(given.wallet_failpoints)
+        settings = find_system(given, data)
+        with decisions_logged(settings, "dlq") if is_logged else nullcontext():
+            return uvloop.run(_connected(settings.dsn, partial(work, settings)))
+
+    open_still = "What was not replayed or discarded is still open: run this again when it is back."
+    return run_errand(connect_and_work, interrupted="what was not done is still open", when_away=open_still)
+
+
+async def _connected(dsn: str, work: Callable[[Connection], Awaitable[int]]) -> int:
+    async with open_database(dsn) as connection:
+        return await work(connection)
+
+
+async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[LetterId]:
+    """The letters asked for, each once, in the order given; all that are open if none were. Raises NoSuchLetter."""
+    if ids is None:
+        return await letter_ids(connection, with_closed=False)
+    chosen = [LetterId(letter_id) for letter_id in dict.fromkeys(ids)]
+    for letter_id in chosen:
+        await read_letter(connection, letter_id)
+    return chosen
+
+
+async def _remove_closed(settings: Settings, connection: Connection, *, tells: bool) -> None:
+    """The last step, which only tidies up: that it failed makes nothing undone."""
+    if settings.amqp_url is None:
+        return
+    try:
+        count = await remove_closed(connection, settings.amqp_url)
+    except BrokerUnavailable as error:
+        reason = f"{DEAD_LETTER_QUEUE} was not tidied; the next replay or discard does it"
+        print(f"wallet: {reason}. {error}", file=sys.stderr)
+        return
+    if count and tells:
+        print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
+
+
+def _tell_discarded(letter: Letter, found: Discarded) -> None:
+    match found:
+        case Discarded.NOW:
+            print(f"{_name(letter)}: {found.value}")
+        case Discarded.REFUSED:
+            print(
+                f"{_name(letter)}: {found.value}\n"
+                f"    `wallet dlq replay {letter.letter_id}` gives it; if the replay fails, `wallet rebuild` does.\n"
+                "    --force discards it all the same"
+            )
+        case Discarded.BEFORE | Discarded.WAS_REPLAYED:
+            print(f"{_name(letter)}: {found.value}{_closing(letter)}")
+
+
+def _tell_replayed(result: Replayed) -> None:
+    letter = result.letter
+    match result.fate:
+        case Fate.WAS_REPLAYED:
+            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}")
+        case Fate.WAS_DISCARDED:
+            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it all the same")
+        case Fate.FAILED_AGAIN:
+            failed = "parked again" if letter.kind is Kind.PARKED else result.fate.value
+            print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
+        case Fate.PUBLISHED if letter.took_effect_at is not None:
+            print(f"{_name(letter)}: published; its event had taken effect before, so nothing more is counted")
+        case Fate.PUBLISHED:
+            print(f"{_name(letter)}: published; no worker has said anything of it yet")
+        case _:
+            print(f"{_name(letter)}: {result.fate.value}")
+
+
+def _replayed_object(results: Sequence[Replayed], count: int) -> dict[str, Any]:
+    return {
+        "letters": [{"result": each.fate.name.lower(), "letter": letter_object(each.letter)} for each in results],
+        "notTried": count - len(results),
+    }
+
+
+def _summary(results: Sequence[Replayed], count: int) -> str:
+    if not count:
+        return "no open dead letters"
+    counts = {fate: sum(result.fate is fate for result in results) for fate in Fate}
+    parts = [f"{number} {fate.value}" for fate, number in counts.items() if number]
+    if len(results) < count:
+        parts.append(f"{count - len(results)} not tried")
+    return f"{count} {'letter' if count == 1 else 'letters'}: {'; '.join(parts)}"
+
+
+def _name(letter: Letter) -> str:
+    told = [printable(letter.type) if letter.type else "message", str(letter.event_id) if letter.event_id else ""]
+    return f"{letter.letter_id}  {' '.join(filter(None, told))}"
+
+
+def _closing(letter: Letter) -> str:
+    """Who closed it, when and why."""
+    who = f" by {printable(letter.actor)}" if letter.actor else ""
+    why = f": {printable(letter.reason)}" if letter.reason else ""
+    return f"{who} at {letter.updated_at:%Y-%m-%d %H:%M:%S} UTC{why}"
+
+
+def _first_line(text: str) -> str:
+    return clipped(printable(text.strip().partition("\n")[0]), ERROR_CHARACTERS_SHOWN)

@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from wallet.cli.printable import clipped, printable
+from wallet.cli.terminal import clipped, printable
 
 LINES_A_SECOND_MAX: Final = 20
 READ_BYTES_MAX: Final = 4 * 1024 * 1024

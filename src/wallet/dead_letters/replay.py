@@ -11,19 +11,141 @@ what the worker made of it (see following). At last the messages leave the dead-
 - Letters are read one by one, as their bodies may be large.
 """
 
+import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Final, NamedTuple
+from uuid import UUID
 
 import structlog
 
-from wallet.dead_letters.following import PATIENCE_SECONDS, Fate, Follower, Replayed
-from wallet.dead_letters.letters import Letter, LetterId, State, read_letter, read_message
+from wallet.dead_letters.letters import Letter, LetterId, State, read_letter, read_letters, read_message
 from wallet.dead_letters.routes import Route
+from wallet.domain.identifiers import WalletId
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.runtime.failpoints import failpoint
+from wallet.runtime.loop import Pace
+
+PATIENCE_SECONDS: Final = 3.0
+"""How long to wait without a sign from the worker, over all letters of a command. A sign costs nothing."""
+_LOOK_SECONDS_MIN: Final = 0.02
+_LOOK_SECONDS_MAX: Final = 0.25
+
+
+class Fate(Enum):
+    """What became of a letter that was to be replayed."""
+
+    TOOK_EFFECT = "took effect"
+    HAD_EFFECT = "had taken effect before: nothing changed"
+    PUBLISHED = "published"
+    FAILED_AGAIN = "failed again"
+    WAS_REPLAYED = "was replayed already"
+    WAS_DISCARDED = "was discarded"
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether the letter counts as replayed now, by us or by another."""
+        return self not in (Fate.FAILED_AGAIN, Fate.WAS_DISCARDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A letter that was to be replayed, as it was read last, and what became of it."""
+
+    letter: Letter
+    fate: Fate
+
+
+class Follower:
+    """Follows one group of published letters after the other, with one patience for all."""
+
+    def __init__(self, connection: Connection, patience_seconds: float) -> None:
+        self._connection = connection
+        self._patience_seconds = patience_seconds
+
+    async def follow(self, replayed: Sequence[Replayed]) -> list[Replayed]:
+        """The same, in the same order, with news of the published ones."""
+        published = {result.letter.letter_id: result.letter for result in replayed if result.fate is Fate.PUBLISHED}
+        news = {news.letter.letter_id: news for news in await self._wait_for_news(list(published.values()))}
+        return [news.get(result.letter.letter_id, result) for result in replayed]
+
+    async def _wait_for_news(self, letters: Sequence[Letter]) -> list[Replayed]:
+        news: list[Replayed] = []
+        pending = {letter.letter_id: letter for letter in letters}
+        pace = Pace(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
+        while pending:
+            looked_at = time.monotonic()
+            seen = [(now, _fate(pending[now.letter_id], now)) for now in await read_letters(self._connection, pending)]
+            heard = [Replayed(now, fate) for now, fate in seen if fate is not Fate.PUBLISHED]
+            news += heard
+            for result in heard:
+                del pending[result.letter.letter_id]
+            if not pending or self._patience_seconds <= 0:
+                break
+            if heard:
+                pace.reset()
+            await pace.wait()
+            if not heard:
+                self._patience_seconds -= time.monotonic() - looked_at
+        return news
+
+
+def _fate(published: Letter, now: Letter) -> Fate:
+    """What can be said of a letter since it was published. That an event came a second time leaves no trace."""
+    if now.attempts > published.attempts:
+        return Fate.FAILED_AGAIN
+    if now.took_effect_at is not None and published.took_effect_at is None:
+        return Fate.TOOK_EFFECT
+    return Fate.PUBLISHED
+
+
+BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
+"""An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
+BATCH_AFTER_EVENT_MAX: Final = timedelta(seconds=1)
+
+_FIND_WAITING_EVENT: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").find_waiting_event
+
+
+class WaitingEvent(NamedTuple):
+    """An event in the log without its effect."""
+
+    wallet_id: WalletId
+    version: int
+
+
+async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingEvent | None:
+    """Returns the event with the id that the letter names, if the log has it and it had no effect.
+
+    Events have no index by id. So it is looked for where the letter says that it is, and among the batches whose
+    ids, UUIDv7 as the event's, were made at the time that the event's id tells. What else the letter says of itself
+    is not believed.
+    """
+    if letter.event_id is None:
+        return None
+    made_at = letter.event_id.int >> 80
+    row = await connection.fetchrow(
+        _FIND_WAITING_EVENT,
+        letter.event_id,
+        letter.wallet_id,
+        letter.version,
+        _lowest_id_at(made_at - BATCH_BEFORE_EVENT_MAX // _MILLISECOND),
+        _lowest_id_at(made_at + BATCH_AFTER_EVENT_MAX // _MILLISECOND),
+    )
+    return None if row is None else WaitingEvent(row["wallet_id"], row["version"])
+
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MILLISECONDS_MAX: Final = 2**48 - 1
+
+
+def _lowest_id_at(milliseconds: int) -> UUID:
+    return UUID(int=min(max(milliseconds, 0), _MILLISECONDS_MAX) << 80)
+
 
 GROUP_SIZE: Final = 100
 """So many letters are published before what became of them is looked for, and told."""

@@ -10,9 +10,8 @@ from decimal import Decimal
 from typing import Final
 
 from wallet.stress.answers import check_outcomes, check_replays, check_server_errors
-from wallet.stress.books import Shown
 from wallet.stress.findings import Check, Evidence, check_of, count_of, not_checked
-from wallet.stress.histories import Found, find_effects, first_jump
+from wallet.stress.histories import Found, Shown, find_effects, first_jump
 from wallet.stress.operations import Key, WalletId
 from wallet.stress.outcomes import (
     TOTAL_NAMES,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from wallet.stress.books import Shown
 from wallet.stress.exchanges import Exchange
+from wallet.stress.histories import Shown
 from wallet.stress.operations import WalletId
 from wallet.stress.outcomes import Totals
 
