@@ -24,6 +24,7 @@ from wallet.rabbitmq.publisher import Message
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.handle import handle_group
+from wallet.worker.messages import check_messages
 from wallet.worker.rebuild import Rebuilt, UnknownEvents, rebuild
 
 STATS = """
@@ -176,7 +177,10 @@ async def test_a_worker_in_the_middle_of_its_transaction_is_waited_for(database_
         log.withdraw("alice", 10_000 // 1000)
         rows = await log.commit()
         configure_failpoints("worker.before_commit=delay:1000")
-        handling = asyncio.create_task(handle_group(worker, [row.message() for row in rows], RULES))
+        messages = [row.message() for row in rows]
+        handling = asyncio.create_task(handle_group(worker, messages, RULES, check=check_messages))
+            handle_group(worker, [row.message() for row in rows], RULES, check=check_messages)
+        )
         await until(observer.fetch, "select from pg_locks where relation = 'wallet_stats'::regclass and granted")
         rebuilding = asyncio.create_task(rebuild(database_url, RULES))
         await until(
@@ -206,7 +210,7 @@ async def test_a_worker_that_comes_meanwhile_waits_and_counts_what_the_rebuild_d
         await handling
         log.deposit("alice", 1)
         later = await log.commit()
-        handled = await handle_group(worker, [row.message() for row in (*rows, *later)], RULES)
+        handled = await handle_group(worker, [row.message() for row in (*rows, *later)], RULES, check=check_messages)
         assert handled.refused == []
         await projections_match(database_url, [*rows, *later])
 
@@ -218,7 +222,7 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
         rows = await log.commit()
         messages = [row.message() for row in rows]
         configure_failpoints("worker.before_commit=raise")
-        handled = await handle_group(connection, messages, RULES)
+        handled = await handle_group(connection, messages, RULES, check=check_messages)
         assert len(handled.refused) == len(rows)
         assert await fetch(database_url, "select status from processed_events group by status") == [("failed",)]
         configure_failpoints("")
@@ -234,7 +238,7 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
         replayed = [
             Message(body, (beside := json.loads(headers))["messageId"], beside["type"]) for body, headers, _ in letters
         ]
-        assert (await handle_group(connection, replayed, RULES)).refused == []
+        assert (await handle_group(connection, replayed, RULES, check=check_messages)).refused == []
         assert await projections_match(database_url, rows)
 
 

@@ -26,7 +26,7 @@ from wallet.rabbitmq.publisher import Message
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
 from wallet.worker.handle import Handled, handle_group
-from wallet.worker.messages import Refused
+from wallet.worker.messages import Refused, check_messages
 
 BREAK_CURSED = """
 create function break_cursed() returns trigger language plpgsql as $$
@@ -87,7 +87,7 @@ async def replay(database_url: str) -> Handled[Message]:
             Message(body, (beside := json.loads(headers))["messageId"], beside["type"], beside["headers"])
             for body, headers in letters
         ]
-        return await handle_group(connection, messages, RULES)
+        return await handle_group(connection, messages, RULES, check=check_messages)
 
 
 def changed(row: Row, **fields: Any) -> Message:
@@ -267,7 +267,7 @@ async def test_whatever_comes_beside_the_body_can_be_stored(database_url: str) -
     headers = {"nul": "\x00", "surrogate": "\ud800", "bytes": b"\xff", "nested": {"x": [1.5, None, True]}, "é": 2**70}
     message = Message(b"\x00poison", "not a uuid\x00", "type\x00", headers)
     async with connected(database_url) as connection:
-        handled = await handle_group(connection, [message, message], RULES)
+        handled = await handle_group(connection, [message, message], RULES, check=check_messages)
     assert [letter.message for letter in handled.refused] == [message, message]
     ((_, _, attempts),) = await open_letters(database_url)
     assert attempts == 2

@@ -13,6 +13,7 @@ from wallet.rabbitmq.publisher import Message, Publisher
 from wallet.rabbitmq.topology import Topology
 from wallet.runtime.settings import Settings
 from wallet.worker.handle import handle_group
+from wallet.worker.messages import check_messages
 from wallet.worker.process import rules_of
 
 PUBLISH_SECONDS_MAX: Final = 15.0
@@ -55,7 +56,7 @@ class StraightToHandlers:
 
     async def bring(self, message: StoredMessage) -> bool:
         """Handle the message."""
-        return not (await handle_group(self._connection, [message], self._rules)).refused
+        return not (await handle_group(self._connection, [message], self._rules, check=check_messages)).refused
 
 
 class ToWorkerQueue:

@@ -128,7 +128,7 @@ def decode_envelope(body: bytes) -> Envelope:
     check_length(len(body))
     try:
         header = _header_decoder.decode(body)
-        _expect_known(header)
+        expect_known(header.type, header.schema_version)
         message = _message_decoder.decode(body)
         payload = _payload_decoder.decode(message.payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -147,15 +147,16 @@ def decode_envelope(body: bytes) -> Envelope:
     )
 
 
-def _expect_known(header: _Header) -> None:
-    if header.schema_version != SCHEMA_VERSION:
+def expect_known(event_type: str, schema_version: int) -> None:
+    """Raises UnknownSchemaVersion or UnknownEventType for an event that a newer program wrote."""
+    if schema_version != SCHEMA_VERSION:
         raise UnknownSchemaVersion(
-            f"schemaVersion is {header.schema_version}; this program knows {SCHEMA_VERSION}. "
+            f"schemaVersion is {schema_version}; this program knows {SCHEMA_VERSION}. "
             "Replay the message with a newer program."
         )
-    if header.type not in EVENT_TYPES:
+    if event_type not in EVENT_TYPES:
         raise UnknownEventType(
-            f"type is {header.type[:200]!r}; this program knows {', '.join(EVENT_TYPES)}. "
+            f"type is {event_type[:200]!r}; this program knows {', '.join(EVENT_TYPES)}. "
             "Replay the message with a newer program."
         )
 

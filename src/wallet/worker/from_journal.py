@@ -46,6 +46,7 @@ from wallet.worker.journal import (
     PIECE_SIZE_MAX,
     JournalMessage,
     Piece,
+    check_rows,
     pass_by_broker,
     read_pieces,
 )
@@ -175,9 +176,9 @@ class FromJournal:
         """Handle the messages of a piece; the checkpoint moves with the last of them. Returns what became of these."""
         size = self._group_size.current
         while len(messages) > size:
-            await handle_group(connection, messages[:size], self._rules)
+            await handle_group(connection, messages[:size], self._rules, check=check_rows)
             messages = messages[size:]
-        return await handle_group(connection, messages, self._rules, move)
+        return await handle_group(connection, messages, self._rules, check=check_rows, move_checkpoint=move)
 
     async def _idle(self, connection: Connection, lease: _Lease) -> None:
         if time.monotonic() - lease.renewed_at > RENEW_SECONDS:

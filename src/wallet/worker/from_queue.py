@@ -21,6 +21,7 @@ from wallet.runtime.started import Started, report_started
 from wallet.worker.database import Database
 from wallet.worker.group_size import GroupSize
 from wallet.worker.handle import handle_group
+from wallet.worker.messages import check_messages
 from wallet.worker.stopping import unless_stopped
 
 _log = structlog.get_logger()
@@ -63,7 +64,7 @@ class FromQueue:
     async def _handle(self, group: list[Delivery]) -> None:
         started = time.monotonic()
         # Asked for again, as the connection may have been lost while the queue was empty.
-        handled = await handle_group(await self._database.connection(), group, self._rules)
+        handled = await handle_group(await self._database.connection(), group, self._rules, check=check_messages)
         await failpoint("worker.before_ack")
         for letter in handled.refused:
             await self._consumer.reject(letter.message)

@@ -1,4 +1,4 @@
-"""Gives a group of messages their effects, whatever is among them.
+"""Applies a group of messages and isolates the ones that fail.
 
 1. Check: decode, and compare each message with the log. One that has no event there becomes a dead letter.
 2. Effects: one transaction for all others: see effects.
@@ -28,7 +28,7 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.errors import Failure, failure_of
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction
-from wallet.worker.messages import AnyMessage, Checked, Refused, check_messages
+from wallet.worker.messages import AnyMessage, Check, Checked, Refused
 from wallet.worker.notify import notify
 
 TRIES_MAX: Final = 3
@@ -54,10 +54,12 @@ async def handle_group(
     connection: Connection,
     messages: Sequence[AnyMessage],
     rules: FraudRules,
+    *,
+    check: Check[AnyMessage],
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> Handled[AnyMessage]:
-    """Give the messages their effects, or keep them as dead letters; after it returns all of that is committed."""
-    checked, refused = await check_messages(connection, messages)
+    """Apply the effects of the messages, or keep them as dead letters. When it returns all of that is committed."""
+    checked, refused = await check(connection, messages)
     await keep(connection, refused)
     error = await _commit(connection, [item.event for item in checked], rules, move_checkpoint)
     if error is None:

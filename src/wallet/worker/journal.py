@@ -16,7 +16,8 @@ import asyncpg
 
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
-from wallet.wire.envelope import StoredEvent, encode_envelope
+from wallet.wire.envelope import StoredEvent, UndecodableMessage, encode_envelope, expect_known
+from wallet.worker.messages import Checked, Refused, logged_event_of, refusal_of
 
 PIECE_SIZE_MAX: Final = 200
 BATCHES_READ_MAX: Final = 500
@@ -33,13 +34,36 @@ _PASS_BY_BROKER: Final[str] = _STATEMENTS.pass_by_broker
 
 @dataclass(frozen=True, slots=True)
 class JournalMessage:
-    """An event of the log in the shape that RabbitMQ would bring, so that both transports share the handlers."""
+    """A row of the log as a message, so that both transports share the handlers; its body exists only if asked for."""
 
-    body: bytes
-    message_id: str | None
-    type: str | None
+    row: "asyncpg.Record"
     headers: dict[str, Any] = field(default_factory=dict)
     whole: None = None
+
+    @property
+    def message_id(self) -> str:
+        """The event id."""
+        return str(self.row["event_id"])
+
+    @property
+    def type(self) -> str:
+        """The event type."""
+        return str(self.row["type"])
+
+    @property
+    def body(self) -> bytes:
+        """The message that RabbitMQ would bring; a dead letter keeps it."""
+        row = self.row
+        stored = StoredEvent(
+            row["event_id"],
+            row["type"],
+            row["schema_version"],
+            row["occurred_at"],
+            row["wallet_id"],
+            row["version"],
+            row["payload_json"],
+        )
+        return encode_envelope(stored, row["position"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +141,21 @@ def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
         end = start + PIECE_SIZE_MAX
         # Positions have no gap, so every batch before that of the next event is whole.
         position = events[end]["position"] - 1 if end < len(events) else until
-        pieces.append(Piece([_message(event) for event in events[start:end]], position))
+        pieces.append(Piece([JournalMessage(event) for event in events[start:end]], position))
     return pieces
 
 
-def _message(event: "asyncpg.Record") -> JournalMessage:
-    stored = StoredEvent(
-        event["event_id"],
-        event["type"],
-        event["schema_version"],
-        event["occurred_at"],
-        event["wallet_id"],
-        event["version"],
-        event["payload_json"],
-    )
-    return JournalMessage(encode_envelope(stored, event["position"]), str(stored.event_id), stored.type)
+async def check_rows(
+    _connection: Connection, messages: Sequence[JournalMessage]
+) -> tuple[list[Checked[JournalMessage]], list[Refused[JournalMessage]]]:
+    """Sort out events that a newer program wrote. Rows need no comparison with the log: they are the log."""
+    checked: list[Checked[JournalMessage]] = []
+    refused: list[Refused[JournalMessage]] = []
+    for message in messages:
+        try:
+            expect_known(message.row["type"], message.row["schema_version"])
+        except UndecodableMessage as error:
+            refused.append(refusal_of(message, error))
+        else:
+            checked.append(Checked(message, logged_event_of(message.row)))
+    return checked, refused

@@ -4,7 +4,7 @@ A message only names its event; the effects come from the row in the log, as the
 that was forged or damaged can't move a total: it names an event that is not there, or not like that, and is refused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -79,6 +79,13 @@ class Refused(Generic[AnyMessage]):
     is_parked: bool = False
 
 
+Check = Callable[
+    [Connection, Sequence[AnyMessage]],
+    Awaitable[tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]],
+]
+"""How a transport sorts its messages into those with an event in the log and those at fault."""
+
+
 async def check_messages(
     connection: Connection, messages: Sequence[AnyMessage]
 ) -> tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]:
@@ -107,13 +114,17 @@ def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
         if message.whole is not None:
             check_length(message.whole.length)
         return decode_envelope(message.body)
-    except (UnknownSchemaVersion, UnknownEventType) as error:
-        return Refused(message, f"{type(error).__name__}: {error}", is_parked=True)
     except UndecodableMessage as error:
-        return Refused(message, f"{type(error).__name__}: {error}")
+        return refusal_of(message, error)
     except Exception as error:  # noqa: BLE001 - Decoding is pure, so our bug in it is this one message's alone.
         _log.exception("decoding_failed", message_id=message.message_id)
         return Refused(message, f"{type(error).__name__}: {error}")
+
+
+def refusal_of(message: AnyMessage, error: UndecodableMessage) -> Refused[AnyMessage]:
+    """A message that could not be decoded; one of a newer program is parked until a program here knows it."""
+    is_parked = isinstance(error, UnknownSchemaVersion | UnknownEventType)
+    return Refused(message, f"{type(error).__name__}: {error}", is_parked=is_parked)
 
 
 async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int], "asyncpg.Record"]:
@@ -142,10 +153,11 @@ def _find(envelope: Envelope, rows: Mapping[tuple[str, int], "asyncpg.Record"]) 
             f"NotInTheLog: version {envelope.version} of wallet {envelope.wallet_id} is event {logged[0]}, "
             f"{logged[1]} with schemaVersion {logged[2]}; the message says {said[0]}, {said[1]} with {said[2]}."
         )
-    return _logged_event(row)
+    return logged_event_of(row)
 
 
-def _logged_event(row: "asyncpg.Record") -> LoggedEvent:
+def logged_event_of(row: "asyncpg.Record") -> LoggedEvent:
+    """The event of a row of the log."""
     to_wallet_id = row["to_wallet_id"]
     return LoggedEvent(
         EventId(row["event_id"]),

@@ -152,8 +152,8 @@ order by j.position
 limit $2
 
 -- name: read_batches
-select k.position, e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet_id, e.version,
-    e.payload::text as payload_json
+select k.position, e.event_id, e.type, e.schema_version, e.occurred_at, e.wallet_id, e.version, e.amount,
+    e.payload::text as payload_json, e.payload ->> 'toWalletId' as to_wallet_id
 from unnest($1::uuid[], $2::bigint[]) as k (batch_id, position)
 join events e on e.batch_id = k.batch_id
 order by k.position, e.ordinal
