@@ -179,8 +179,6 @@ async def test_a_worker_in_the_middle_of_its_transaction_is_waited_for(database_
         configure_failpoints("worker.before_commit=delay:1000")
         messages = [row.message() for row in rows]
         handling = asyncio.create_task(handle_group(worker, messages, RULES, check=check_messages))
-            handle_group(worker, [row.message() for row in rows], RULES, check=check_messages)
-        )
         await until(observer.fetch, "select from pg_locks where relation = 'wallet_stats'::regclass and granted")
         rebuilding = asyncio.create_task(rebuild(database_url, RULES))
         await until(

@@ -77,7 +77,7 @@ def test_what_only_the_worker_got_wrong_can_be_rebuilt_and_it_says_so(
     run_apart(change(books_url, "delete from wallet_stats where wallet_id = 'alice'"))
     monkeypatch.setenv("DATABASE_URL", books_url)
     assert verify_on_screen(Path("data"), None) == 1
-    assert "`wallet rebuild` makes statistics and alerts anew" in capsys.readouterr().out
+    assert "`wallet rebuild` recreates statistics and alerts" in capsys.readouterr().out
     assert rebuild_on_screen(Path("data")) == 0
     assert (
         "rebuilt 7 wallets' statistics and 2 fraud alerts from 127 events, 2 of them not processed before"

@@ -30,12 +30,12 @@ from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
 PROCESSES_MAX: Final = 64
 """Far beyond what one PostgreSQL can feed; each has connections of its own to it."""
 STOP_SECONDS_MAX: Final = SERVER_STOP_SECONDS_MAX + 5.0
-"""More than a process needs at the worst, less than whoever runs this parent waits for it."""
+"""Longer than a process needs in the worst case, shorter than the caller of this parent waits for it."""
 _POLL_SECONDS: Final = 0.05
 
 
 async def run_api_processes(*, host: str, port: int, count: int, quiet: bool, stop: asyncio.Event) -> None:
-    """Keep so many api processes serving the port until `stop`. Raises CannotStart, PortInUse or CannotListen."""
+    """Keep this many api processes serving the port until `stop`. Raises CannotStart, PortInUse or CannotListen."""
     if sys.platform != "linux":
         raise CannotStart(
             "--workers needs Linux: elsewhere one of the processes would get every connection.", EXIT_WRONG_CALL

@@ -1,7 +1,7 @@
 """Processes of ours that a parent keeps running: those of `wallet up`, and those of `wallet api --workers`.
 
 A child that ends by itself, or that can't be made, is started again with back-off; each time is a line on stderr. One
-that ends before it is `mark_started` is not: what it lacks, it would lack again, and whoever waits for it says so.
+that ends before `mark_started` is not: it would fail again for the same reason, and its caller reports that.
 Every child runs in a session of its own, so that the terminal's Ctrl-C reaches only the parent, which stops its
 children in its own order. On Linux a child is told to stop, as by SIGTERM, if its parent is killed, at whatever moment
 that happens; elsewhere a killed parent leaves its children running.
@@ -29,7 +29,7 @@ STOP_SECONDS_MAX: Final = 30.0
 RESTART_SECONDS_FIRST: Final = 0.5
 RESTART_SECONDS_MAX: Final = 10.0
 WELL_AFTER_SECONDS: Final = 60.0
-"""A child that ran this long was well: when it ends, the back-off begins anew."""
+"""A child that ran this long counts as healthy: when it ends, the back-off starts again."""
 PR_SET_PDEATHSIG: Final = 1
 STARTS_VARIABLE: Final = "WALLET_STARTS_FD"
 """Names the pipe on which a child reports how far it has started."""
@@ -65,7 +65,7 @@ class BackOff:
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, and no longer than so many seconds."""
+    """Wait for an event, at most this many seconds. Returns whether it was set."""
     with contextlib.suppress(TimeoutError):
         return await asyncio.wait_for(event.wait(), seconds)
     return False

@@ -373,7 +373,7 @@ def _about_open(details: Details) -> list[str]:
             return [f"Its event took effect, so nothing is missing. {replay} closes it, and counts nothing twice."]
         return [f"Its event took effect, so nothing is missing, and a replay would fail again. {discard} closes it."]
     if details.refusal is None:
-        return [f"This program can read it now: once its handler is mended, {replay}."]
+        return [f"This program can read it now: once its handler is fixed, {replay}."]
     if letter.kind is Kind.PARKED:
         return [
             "Nobody is at fault: a newer program wrote it. A replay by this one would park it again.",

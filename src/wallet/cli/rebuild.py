@@ -16,7 +16,7 @@ from wallet.worker.rebuild import rebuild as rebuild_projections
 
 
 def rebuild(as_json: AsJson = False, data: DataDirectory = DATA) -> None:
-    """Make statistics and fraud alerts anew from the event log, in one transaction; workers wait meanwhile.
+    """Recreate statistics and fraud alerts from the event log, in one transaction; workers wait meanwhile.
 
     Safe to run again, and beside a running system. Exit code 0: done; otherwise nothing was changed. 1: the log holds
     events that this version does not know. 2: a wrong call or setting. 3: the database can't be reached.

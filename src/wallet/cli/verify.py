@@ -214,7 +214,7 @@ def _tell(console: Console, proof: Proof, *, has_heads: bool) -> None:
         title = f"{Check.HEADS.invariant} {Check.HEADS.title}"
         console.print(f"{WARNING} {title}: none given (--heads), so a cut tail can't be seen", style="yellow")
     if [finding.check for finding in proof.findings if finding.fault_count] == [Check.PROJECTIONS]:
-        console.print("The log itself is whole: `wallet rebuild` makes statistics and alerts anew from it.")
+        console.print("The log itself is whole: `wallet rebuild` recreates statistics and alerts from it.")
     if any(finding.fault_count and finding.check is Check.EFFECTS for finding in proof.findings):
         console.print(
             "`wallet rebuild` gives the lost events their effects from the log; then find out how they were lost."

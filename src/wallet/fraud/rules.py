@@ -28,7 +28,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FraudRules:
-    """The limits: a withdrawal at or above the threshold; so many withdrawals within the window."""
+    """The limits: a withdrawal at or above the threshold; a number of withdrawals within the window."""
 
     large_withdrawal_threshold: Decimal
     rapid_withdrawal_count: int

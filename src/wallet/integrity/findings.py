@@ -76,7 +76,7 @@ class Observer(Protocol):
     """Who watches a proof go on."""
 
     def begin(self, title: str, unit: str, total: int) -> None:
-        """A reading begins, of about so many units; of an unknown number if 0."""
+        """A reading begins. `size` is the approximate number of units, 0 if it is unknown."""
 
     def advance(self, count: int) -> None:
         """So many more were read."""

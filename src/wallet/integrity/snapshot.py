@@ -20,7 +20,7 @@ from wallet.postgres.statements import load_statements
 
 SQL: Final = load_statements("wallet.integrity.checks", "checks.sql")
 
-# One statement reads and sorts a whole table; whoever has a larger one than an hour can read has other plans.
+# One statement reads and sorts a whole table; this is the longest that one may take.
 STATEMENT_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 2.0
 ROWS_FETCHED: Final = 2_000

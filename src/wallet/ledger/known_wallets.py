@@ -10,7 +10,7 @@ REMEMBERED_MAX: Final = 100_000
 
 
 class KnownWallets:
-    """What this process has seen committed. A hint: whoever relies on it looks whether the row is really there."""
+    """The wallets that this process has seen committed. A hint: its users check that the row exists."""
 
     def __init__(self) -> None:
         self._ids: set[WalletId] = set()

@@ -62,7 +62,7 @@ class Lane:
         while waiting := _still_waiting(batch):
             try:
                 connection = await self._connected()
-                # Connecting can outlast a deadline, and whoever was told "not executed" meanwhile must not be now.
+                # Connecting can outlast a deadline. What was answered "not executed" meanwhile must not be executed.
                 if not (waiting := _still_waiting(batch)):
                     return None
                 started = time.monotonic()

@@ -35,8 +35,8 @@ STATEMENT_SECONDS: Final = 5.0
 # The client gives up later than the server, so that the server's own error arrives where the network lives.
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
-# Below a request's deadline, so that whoever waits behind a frozen process is still answered. The other limits do not
-# see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as busy.
+# Below a request's deadline, so that a request that waits behind a frozen process is still answered. The other limits
+# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as busy.
 _LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
 TRANSACTION_LIMIT_SINCE: Final = 17
 
@@ -127,7 +127,7 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection
         for attempt in running:
             attempt.add_done_callback(_drop)
             attempt.cancel()
-    # What a server said (a wrong password, no such database) can be mended; that another is away is no news then.
+    # What a server said (a wrong password, no such database) can be fixed, so it is reported first.
     raise next((error for error in errors if isinstance(error, asyncpg.PostgresError)), errors[-1])
 
 

@@ -1,4 +1,4 @@
-"""What lies in RabbitMQ: one table of exchanges and queues, declared by whoever comes first."""
+"""Exchanges and queues of RabbitMQ, in one table, declared by the first process to start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,5 +98,5 @@ def _cure(row: _Row, text: str) -> str:
     return (
         f"The queue {row.name} exists in RabbitMQ with other arguments ({text}). A queue can't be changed, "
         f"only replaced: rename it (move its messages to a queue of another name, then delete {row.name}), "
-        "and it is declared anew. If RABBITMQ_DLX was changed since, setting it back cures it too."
+        "and it is declared again. If RABBITMQ_DLX was changed since, setting it back cures it too."
     )

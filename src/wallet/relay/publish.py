@@ -64,7 +64,7 @@ class BatchPublisher:
         self._publisher.raise_if_lost()
         batches = await self._read_batches(connection)
         if not batches:
-            # Nothing else to do: whoever waits is looked at again in the next round.
+            # Nothing else to do: the batches that wait are tried again in the next round.
             self._waiting.clear()
             return Work.NONE
         complete = [batch for batch in batches if batch.is_complete]

@@ -1,4 +1,4 @@
-"""A loop's rounds on a connection of its own, which is made anew whenever the database was away."""
+"""The rounds of a loop on its own connection, which is opened again after the database was away."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -20,5 +20,5 @@ class Standby:
             self._holder = holder
 
     def reset(self) -> None:
-        """The lease is ours: log the next holder whoever it is."""
+        """This process has the lease: log the next holder, even if it is the same as before."""
         self._holder = None

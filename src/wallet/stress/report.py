@@ -87,7 +87,7 @@ def without_password(url: str) -> str:
 
 
 def percentile_seconds(sorted_seconds: Sequence[float], percent: int) -> float:
-    """The percentile by nearest rank: the smallest value that so many percent do not exceed."""
+    """The percentile by nearest rank: the smallest value that this percentage of the values does not exceed."""
     return sorted_seconds[max(0, math.ceil(len(sorted_seconds) * percent / 100) - 1)]
 
 

@@ -47,7 +47,7 @@ class Watcher(Protocol):
         """So many requests came to their end."""
 
     def agreed(self, count: int) -> None:
-        """The worker's totals are right for so many wallets."""
+        """This many wallets have the right totals."""
 
 
 @dataclass(frozen=True, slots=True)

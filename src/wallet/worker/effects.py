@@ -6,7 +6,7 @@
 3. Rules: each new withdrawal's Nth latest one, read from the log. From here on only if something is watched.
 4. Alerts: insert into fraud_alerts; the new ones come back.
 5. Suspicious: the reason of each such wallet's earliest alert, read in a later statement than the one that waited
-   for the lock: so it sees the alerts of whoever held the wallet before.
+   for the lock: so it sees the alerts of the session that had locked the wallet before.
 6. Checkpoint: the embedded transport's position; fenced, so a worker that lost its lease commits nothing.
 
 Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ where nothing was withdrawn.

@@ -1,7 +1,7 @@
 """Notifications of new fraud alerts: for now one log line each, after COMMIT.
 
 The row in fraud_alerts is the record; the line is a notification of it. A crash between COMMIT and the line loses
-the line, never the row, so whoever must not miss an alert reads the table.
+the line, never the row, so a program that must not miss an alert reads the table.
 """
 
 from collections.abc import Iterable

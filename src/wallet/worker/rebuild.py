@@ -1,4 +1,4 @@
-"""Makes wallet_stats and fraud_alerts anew from the whole log, in one transaction, while everything goes on working.
+"""Recreates wallet_stats and fraud_alerts from the whole log, in one database transaction, beside a running system.
 
 1. Lock the projections and the inbox against workers, then take the snapshot: from here on every event is either
    counted before (and in the snapshot) or not yet.
@@ -48,7 +48,7 @@ class UnknownEvents(Exception):
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What a rebuild made: rows, and from how many events, of which so many had not been processed before."""
+    """The result of a rebuild: rows, the number of events, and how many of these had not been processed before."""
 
     wallet_count: int = 0
     alert_count: int = 0

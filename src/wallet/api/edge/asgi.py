@@ -89,7 +89,7 @@ class Edge:
         self._trail_buffer = trail_buffer
         self._trusted_proxies = trusted_proxies
         self._limits = limits
-        # Bound once: a logger that finds its configuration anew for each line costs as much as the line.
+        # Bound once: looking up the configuration for each line costs as much as the line.
         self._log = structlog.get_logger("wallet.api").bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

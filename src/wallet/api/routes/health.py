@@ -71,7 +71,7 @@ class Health:
         self._unpublished = WaitingSince()
 
     async def readiness(self) -> Readiness:
-        """The result of the latest check, made anew where it is too old."""
+        """Returns the result of the latest check; a new one if that is too old."""
         loop = asyncio.get_running_loop()
         async with self._checking:
             if loop.time() - self._checked_at >= CACHED_SECONDS:

@@ -17,7 +17,7 @@ from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 EFFECT_WITHIN: Final = timedelta(seconds=60)
 """How long an event may be on its way; and how long a later effect must be ago to show that it is not any more."""
 BATCHES_SEARCHED: Final = 200
-"""Among so many of the newest batches the last effect is looked for. Where none had one, everything is late."""
+"""The last effect is searched for in this many of the newest batches. If none had one, everything is late."""
 REBUILD: Final = "`wallet rebuild` gives the effect from the log"
 
 

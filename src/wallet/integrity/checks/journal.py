@@ -53,7 +53,7 @@ class JournalWalk:
         return [self.chain.finding, self._batches.digests, self._batches.payloads, self._batches.outcomes]
 
     async def follow(self, snapshot: Snapshot, events_max: int | None = None) -> bool:
-        """Prove the sealed batches up to the last, or until so many events were read; whether it was the last."""
+        """Check the sealed batches up to the last, or up to a number of events. Returns whether it reached the last."""
         count = 0
         async for page in pages(snapshot, self.chain.position):
             events = await self._prove(snapshot, page)
@@ -115,7 +115,7 @@ class Chain:
 def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> AsyncIterator[Sequence[Record]]:
     """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none.
 
-    A page has at most so many events, or EVENTS_READ, or is one batch.
+    A page has at most this many events, or EVENTS_READ, or is one batch.
     """
     return _pages(snapshot, SQL.sealed_batches, "position", after_position or _BIGINT_MIN, page_events)
 

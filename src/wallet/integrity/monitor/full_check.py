@@ -2,7 +2,7 @@
 
 | stage | a slice is | proves |
 |---|---|---|
-| totals | the whole, two sums | I1; where looks may begin anew |
+| totals | the whole, two sums | I1; where incremental checks may begin again |
 | wallets | some buckets | I2, I3, I4, nothing outside the journal (I9), the inbox (I6), effects (I17) |
 | journal | the next EVENTS_READ events along the chain; at its end the head and what is not sealed | I5, I9 |
 | transfers | the whole, joins | I7, and the heads remembered (I9) |

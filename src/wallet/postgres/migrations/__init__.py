@@ -1,6 +1,6 @@
 """Plain SQL migrations, applied in order of their number, each once and never edited afterwards.
 
-Beside a running system: whoever wants a lock that excludes others makes everyone who comes later wait behind it. So a
+Beside a running system: a session that waits for an exclusive lock makes every later one wait behind it. So a
 migration waits only a moment for its locks, gives them all back when it can't have one, and tries again.
 """
 
@@ -30,7 +30,7 @@ _CREATE_MIGRATIONS_TABLE = """
 _WAIT_A_MOMENT: Final = "set local lock_timeout = '200ms'"
 LOCK_PAUSE_SECONDS: Final = 0.5
 LOCK_ATTEMPTS_MAX: Final = 90
-# For whoever waits for another `wallet migrate`: nobody waits behind them.
+# While waiting for another `wallet migrate`: no other session waits behind this one.
 TURN_MS: Final = 600_000
 # A migration may take long, where it holds no lock that others need.
 STATEMENT_SECONDS: Final = 24 * 3600.0
