@@ -36,7 +36,8 @@ STATEMENT_SECONDS: Final = 5.0
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
 # Below a request's deadline, so that a request that waits behind a frozen process is still answered. The other limits
-# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as busy.
+# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as
+# busy.
 _LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
 TRANSACTION_LIMIT_SINCE: Final = 17
 
