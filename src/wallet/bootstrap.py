@@ -27,7 +27,7 @@ from wallet.worker.process import run_worker as handle_events
 __all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
 
 CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing)
-"""What ends a process with one line that says why: nothing it could wait for."""
+"""Errors that end a process with one line that states the cause: waiting would not help."""
 
 READ_POOL_MAX: Final = 8
 """Connections for the read routes. The lanes of the ledger have their own."""

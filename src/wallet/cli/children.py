@@ -37,7 +37,7 @@ REPORT_BYTES_MAX: Final = 4096
 
 
 class CannotStart(Exception):
-    """The processes can't be started; the message says why and what to do."""
+    """The processes can't be started; the message states why and what to do."""
 
     def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
         super().__init__(message)

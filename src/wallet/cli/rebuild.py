@@ -1,4 +1,4 @@
-"""`wallet rebuild`: its options, and what each exit code says."""
+"""`wallet rebuild`: its options, and what each exit code means."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`wallet verify`: its options, and what each exit code says."""
+"""`wallet verify`: its options, and what each exit code means."""
 
 import sys
 import time

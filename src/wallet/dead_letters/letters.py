@@ -50,7 +50,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter without its body. Event, type, wallet and version are what the message says of itself."""
+    """A dead letter without its body. Event, type, wallet and version are what the message states of itself."""
 
     letter_id: LetterId
     state: State

@@ -96,7 +96,7 @@ class Follower:
 
 
 def _fate(published: Letter, now: Letter) -> Fate:
-    """What can be said of a letter since it was published. That an event came a second time leaves no trace."""
+    """What is known of a dead letter since it was published. That an event was delivered twice leaves no trace."""
     if now.attempts > published.attempts:
         return Fate.FAILED_AGAIN
     if now.took_effect_at is not None and published.took_effect_at is None:
@@ -148,7 +148,7 @@ def _lowest_id_at(milliseconds: int) -> UUID:
 
 
 GROUP_SIZE: Final = 100
-"""So many letters are published before what became of them is looked for, and told."""
+"""How many dead letters are published before their results are checked and reported."""
 
 _STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
 _MARK_REPLAYED: Final[str] = _STATEMENTS.mark_replayed

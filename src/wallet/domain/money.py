@@ -24,7 +24,7 @@ _EXACT: Final = Context(prec=38, traps=[Inexact, InvalidOperation, Overflow, Div
 
 
 class InvalidAmount(ValueError):
-    """The text is not an amount of money; the message says why and what would be one."""
+    """The text is not an amount of money; the message states why and what would be one."""
 
 
 def parse_amount(token: str) -> Decimal:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 
 class ClockDiffers(Exception):
-    """PostgreSQL's clock and this process's are too far apart; the message says how far, and which setting applies."""
+    """PostgreSQL's clock and this process's differ too much; the message states by how much, and the setting."""
 
 
 def check_clock(

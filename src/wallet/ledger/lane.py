@@ -1,6 +1,6 @@
 """A lane: one connection that commits batch after batch, and knows what to do about every failure.
 
-| what PostgreSQL says                  | what the lane does                                                      |
+| what PostgreSQL reports               | what the lane does                                                      |
 |---------------------------------------|-------------------------------------------------------------------------|
 | deadlock, serialization, lost race    | the whole batch again, jittered, bounded                                |
 | lock time-out (someone outside)       | again, stepping over the locked wallets, which go to the side lane      |

@@ -100,7 +100,7 @@ class Ledger:
 
         Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
         transfers must not be stepwise. In stepwise mode the transfers of a request end side by side, after the
-        other commands; an exception then says of the request as a whole that it is to be sent again.
+        other commands; an exception then means that the whole request is to be sent again.
 
         Each client address has a few bulk requests under way at once; further ones wait for their turn.
         """

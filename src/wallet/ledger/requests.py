@@ -23,7 +23,7 @@ class Kind(Enum):
 
 @unique
 class Phase(Enum):
-    """How far a request has come; what may be said of it when its deadline passes."""
+    """How far a request has come; what is known of its effect when its deadline passes."""
 
     WAITING = "not begun, or begun and certainly rolled back"
     BEGUN = "its transaction is under way"
@@ -88,12 +88,12 @@ class Request:
         self.fail(OutcomeUnknown(why) if self.phase is Phase.UNKNOWN else NotExecuted(why))
 
     def complete(self, completed: Completed) -> None:
-        """Answer the client, unless it has been told something already."""
+        """Answer the client, unless it was answered already."""
         if not self.future.done():
             self.future.set_result(completed)
 
     def fail(self, error: Exception) -> None:
-        """Tell the client what went wrong, unless it has been told something already."""
+        """Answer the client with an error, unless it was answered already."""
         if not self.future.done():
             self.future.set_exception(error)
 

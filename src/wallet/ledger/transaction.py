@@ -70,7 +70,7 @@ class BatchMode:
 async def run_batch(
     connection: Connection, requests: list[Request], *, render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
-    """Run the batch to its COMMIT. Whatever is raised, `Request.phase` tells whether a COMMIT was sent."""
+    """Run the batch to its COMMIT. Whatever is raised, `Request.phase` states whether a COMMIT was sent."""
     for request in requests:
         if request.phase is Phase.WAITING:
             request.phase = Phase.BEGUN

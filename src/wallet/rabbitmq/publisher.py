@@ -28,7 +28,7 @@ _PERSISTENT: Final = 2
 
 
 class NotPublished(Exception):
-    """RabbitMQ returned or refused the message: it is not on the queue. The message says why."""
+    """RabbitMQ returned or refused the message: it is not on the queue. The message states why."""
 
 
 @dataclass(frozen=True, slots=True)

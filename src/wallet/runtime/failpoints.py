@@ -1,4 +1,4 @@
-"""Named places where a test may kill, stop, fail or delay the process; off unless WALLET_FAILPOINTS says so.
+"""Named places where a test may kill, stop, fail or delay the process; off unless WALLET_FAILPOINTS names them.
 
 A place calls `failpoint("ledger.after_lock")`, which is one look-up in an empty dict when nothing is switched on.
 """
@@ -33,7 +33,7 @@ _SPEC: Final = re.compile(
 
 
 class InvalidFailpoints(ValueError):
-    """WALLET_FAILPOINTS is not a comma-separated list of name=kill|stop|raise|delay:MS@N; the message says where."""
+    """WALLET_FAILPOINTS is not a comma-separated list of name=kill|stop|raise|delay:MS@N; the message states where."""
 
 
 class FailpointRaised(Exception):
@@ -66,7 +66,7 @@ def configure_failpoints(spec: str) -> None:
 
 
 async def failpoint(name: str) -> None:
-    """Do here what was asked for this place; nothing, at next to no cost, otherwise."""
+    """Trigger the failpoint if it is active."""
     if not _active or name not in _active:
         return
     point = _active[name]

@@ -37,7 +37,7 @@ _current: "_Current | None" = None
 
 @contextmanager
 def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: object) -> Iterator[None]:
-    """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr unless told not to.
+    """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr if `on_terminal`.
 
     `bound` are fields of every event.
     Raises OSError where LOG_DIR can't be written.
@@ -78,7 +78,7 @@ _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class _Current:
-    """What `logging_to` was told, and the beginnings of lines that follow from it."""
+    """The arguments of `logging_to`, and the beginnings of lines that follow from them."""
 
     def __init__(self, writer: "_Writer", service: str, level: int, bound: Mapping[str, object]) -> None:
         self.writer = writer

@@ -32,11 +32,11 @@ NOT_FOUND: Final = 404
 
 
 class Unreachable(Exception):
-    """Nothing answers at the address; the message says why."""
+    """Nothing answers at the address; the message states why."""
 
 
 class Unreadable(Exception):
-    """The service did not show a wallet as these routes do; the message says which and why."""
+    """The service did not show a wallet as these routes do; the message states which and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The wire message: one event in its envelope, encoded by the relay and decoded, strictly, by the worker.
 
 Encoding trusts the log. Decoding trusts nothing: a body that is not exactly an event of a known type and
-schema version raises one of three typed errors whose message says what is wrong, and never a partial result.
+schema version raises one of three typed errors whose message states what is wrong, and never a partial result.
 """
 
 import re
@@ -30,7 +30,7 @@ _BIGINT_MAX: Final = 2**63 - 1
 
 
 class UndecodableMessage(ValueError):
-    """The body is not an event of ours; the message says where and why."""
+    """The body is not an event of ours; the message states where and why."""
 
 
 class UnknownSchemaVersion(UndecodableMessage):

@@ -3,7 +3,7 @@
 The rows are committed before the transport lets the message go, so a message is never only on its way. A crash in
 between brings it again: its row is found by the sha256 of the body and only counts the attempts; if it was closed
 meanwhile, it is open again.
-A message of a newer program is parked: nothing is at fault, so the inbox says nothing of its event.
+A message of a newer program is parked: nothing is at fault, so the inbox has no row for its event.
 A failed inbox row is no obstacle: a replay, or the true event after a forged one, takes effect as if it were new.
 """
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a message says of itself, as far as it can be read; none of it is to be believed."""
+    """The fields of a message, as far as they can be read; none of them is trusted."""
 
     event_id: EventId | None
     type: str | None

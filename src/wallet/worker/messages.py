@@ -1,4 +1,4 @@
-"""From messages to events: decode each body, then compare what it says with the event log.
+"""From messages to events: decodes each body, then compares it with the event log.
 
 A message only names its event; the effects come from the row in the log, as the log is the truth. So a message
 that was forged or damaged can't move a total: it names an event that is not there, or not like that, and is refused.

@@ -35,7 +35,7 @@ class Page:
 
 
 class Unreadable(ValueError):
-    """A parameter's value is wrong; the message says what it must be."""
+    """A parameter's value is wrong; the message states what it must be."""
 
 
 def read_page(values: Mapping[str, str]) -> Page:

@@ -1,4 +1,4 @@
-"""Whose request it is: the socket's address, or what a trusted proxy says of it."""
+"""The client's address: that of the socket, or the one that a trusted proxy reports."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address

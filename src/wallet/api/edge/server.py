@@ -1,4 +1,4 @@
-"""Runs the HTTP server in our own event loop until it is told to stop.
+"""Runs the HTTP server in our own event loop until `stop` is set.
 
 At stop nothing new is accepted, idle connections are closed, and every request whose bytes were read is answered;
 connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has

@@ -97,5 +97,5 @@ async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp:
 
 
 def sentence_of(reason: Exception) -> str:
-    """What the ledger said, or else what it means."""
+    """The sentence of the ledger's error, or of its class."""
     return str(reason) or "The ledger gave no answer in time."

@@ -1,4 +1,4 @@
-"""I5, I9: one batch of the journal, compared with the events and outcomes that it is said to have stored."""
+"""I5, I9: one batch of the journal, compared with the events and outcomes that its digest covers."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""I8: the worker's statistics, compared with the events that it says it has processed.
+"""I8: the worker's statistics, compared with the events that its inbox contains.
 
 Which alerts there must be depends on the fraud settings of the day, so alerts are not judged again: each must belong
 to a processed event, and a wallet's reason must be that of its earliest alert.

@@ -39,7 +39,7 @@ _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
 class MigrationError(Exception):
-    """The database's migrations are not this version's; the message says which and what to do."""
+    """The database's migrations are not this version's; the message states which and what to do."""
 
 
 class MigrationBlocked(MigrationError):
