@@ -52,25 +52,28 @@ FAILURES: Final = (
 )
 
 
-def run(names: Sequence[str], *, is_quick: bool, json_file: Path) -> int:
+def run(names: Sequence[str], *, is_quick: bool, figures: Path, as_json: bool) -> int:
     """Run the scenarios of these names, or all; print and write the result. Returns the exit code.
 
-    Raises UnknownScenario.
+    With `as_json` stdout has the figures and nothing else. Raises UnknownScenario.
     """
     scenarios = chosen(names)
     # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal that knows no ✓ still gets its table.
-    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True, stderr=as_json)
     try:
-        return _run(scenarios, QUICK if is_quick else FULL, json_file, console)
+        exit_code = _run(scenarios, QUICK if is_quick else FULL, figures, console)
+        if as_json:
+            sys.stdout.write(figures.read_text(encoding="utf-8"))
+        return exit_code
     except KeyboardInterrupt:
         console.print("ended; everything it had started is gone")
         return EXIT_INTERRUPTED
 
 
-def _run(scenarios: Sequence[Scenario], effort: Effort, json_file: Path, console: Console) -> int:
+def _run(scenarios: Sequence[Scenario], effort: Effort, figures: Path, console: Console) -> int:
     began = time.monotonic()
     machine = describe_machine()
     seconds = sum(about_seconds(scenario, effort) for scenario in scenarios)
@@ -85,9 +88,9 @@ def _run(scenarios: Sequence[Scenario], effort: Effort, json_file: Path, console
             for number, scenario in enumerate(scenarios, start=1)
         ]
     print_report(console, rows)
-    write_document(json_file, document_of(rows, effort, machine, servers))
+    write_document(figures, document_of(rows, effort, machine, servers))
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
-    console.print(f"{minutes} min {seconds} s; every figure of every run is in {json_file}")
+    console.print(f"{minutes} min {seconds} s; every figure of every run is in {figures}")
     return EXIT_MET if all(row.is_met for row in rows) else EXIT_SHORT
 
 

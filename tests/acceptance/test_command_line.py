@@ -1,12 +1,9 @@
 """The command line as its users meet it: help, version, exit codes, JSON, and how commands find a running `up`."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -14,9 +11,10 @@ import psutil
 import pytest
 import typer.main
 
+from tests.support.commands import run_in
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
-from tests.support.processes import ROOT, Processes, WalletProcess
+from tests.support.processes import Processes, WalletProcess
 from tests.support.waiting import eventually_blocking
 from wallet.cli.main import app
 from wallet.runtime.settings import Settings
@@ -25,7 +23,10 @@ COMMANDS = [
     "up", "api", "relay", "worker", "migrate", "openapi", "contracts", "monkey", "bench", "chaos", "verify", "rebuild",
     "prune", "postgres", "dlq", "dlq list", "dlq show", "dlq replay", "dlq discard",
 ]  # fmt: skip
-REPORTING = ["verify", "rebuild", "dlq list", "dlq show 1", "dlq replay 1", "migrate --wait 0"]
+REPORTING = [
+    "verify", "rebuild", "dlq list", "dlq show 1", "dlq replay 1", "dlq discard 1 --reason x",
+    "prune --audit-before 2026-01-01T00:00:00Z --reason old --yes", "migrate --wait 0",
+]  # fmt: skip
 Call = Callable[..., tuple[int, str, str]]
 RECORDS = Path(".local", "state", "wallet", "up")
 
@@ -35,20 +36,6 @@ def run(processes: Processes, *arguments: str, **settings: str) -> WalletProcess
     process = processes.start(*arguments, settings=settings)
     process.wait(within=60)
     return process
-
-
-def run_in(directory: Path, *arguments: str, python: Sequence[str] = (), **settings: str) -> tuple[int, str, str]:
-    """Run a command in a directory; returns its exit code, stdout and stderr."""
-    ended = subprocess.run(
-        [sys.executable, *python, "-P", "-m", "wallet", *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT / "src")} | settings,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return ended.returncode, ended.stdout, ended.stderr
 
 
 @pytest.fixture
@@ -148,6 +135,8 @@ def test_reports_are_json_on_request(call: Call, database_url: str) -> None:
     assert report("rebuild")["eventCount"] == 0
     assert report("dlq", "list") == {"letters": [], "notShown": 0}
     assert report("dlq", "replay", "--all") == {"letters": [], "notTried": 0}
+    pruning = ("prune", "--audit-before", "2026-01-01T00:00:00+00:00", "--reason", "old", "--yes")
+    assert report(*pruning) == {"auditBefore": "2026-01-01T00:00:00+00:00", "deleted": 0}
 
 
 def test_verify_prints_its_checks_in_order(call: Call, database_url: str) -> None:
@@ -185,6 +174,7 @@ def test_commands_find_a_running_up_without_options(processes: Processes, tmp_pa
         (["rebuild"], "rebuilt 1 wallets' statistics"),
         (["migrate"], "nothing to apply"),
         (["postgres", "psql", "--no-align", "--tuples-only", "--command=select balance from wallets"], "5.0000"),
+        (["prune", "--audit-before", "2026-01-01T00:00:00Z", "--reason", "old", "--yes"], "0 audit rows older"),
         (["monkey", "--requests", "50"], f"monkey → {up.url}"),
     ):
         found = run(processes, *command, **home)
@@ -228,10 +218,11 @@ def test_what_is_unusual_at_a_start_is_one_line_each_on_stderr_and_in_the_log(
     up = processes.start_up("--host", "0.0.0.0", **settings)
     for text in ("WALLET_FAILPOINTS is set (saga.after_debit=raise@999)", "listening on 0.0.0.0: anyone who reaches"):
         assert up.output().count(text) == 1
+    assert up.stop() == 0
+    # Events reach the file a moment after they are logged, and all of them before the process ends.
     log = (up.directory / "logs" / "api.log").read_text()
     assert log.count('"event":"failpoints_set"') == 1
     assert log.count('"event":"listens_beyond_loopback"') == 1
-    assert up.stop() == 0
     api = processes.start_api(DATABASE_URL=database_url)
     assert "listens_beyond_loopback" not in api.output() + api.logs()
     assert api.stop() == 0

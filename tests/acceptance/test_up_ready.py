@@ -82,6 +82,19 @@ def test_a_broker_that_is_away_does_not_delay_ready_and_is_named(processes: Proc
     assert up.stop() == 0
 
 
+def test_a_request_is_a_line_on_the_terminal_or_it_says_why_there_is_none(
+    processes: Processes, database_url: str
+) -> None:
+    up = processes.start_up(DATABASE_URL=database_url, FORCE_COLOR="1", COLUMNS="100")
+    httpx.post(f"{up.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
+    eventually_blocking(lambda: re.search(r"POST +/wallet/alice/deposit .*201.* ms", up.output()))
+    assert up.stop() == 0
+    for setting in ({"LOG_REQUESTS": "false"}, {"LOG_LEVEL": "warning"}):
+        up = processes.start_up(DATABASE_URL=database_url, FORCE_COLOR="1", **setting)
+        eventually_blocking(lambda: "requests are not shown" in up.output())  # noqa: B023 - called at once
+        assert up.stop() == 0
+
+
 def request_line(number: int, path: str = "/wallet/alice/deposit") -> str:
     """As the api logs a request."""
     line = {"level": "info", "event": "request", "method": "POST", "path": path, "status": 201, "ms": number + 0.25}

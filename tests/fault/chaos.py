@@ -1,6 +1,7 @@
 """`./wallet chaos`: the experiments in turn, for as long as asked; a line for each, and everything about a failure."""
 
 import itertools
+import json
 import signal
 import sys
 import tempfile
@@ -33,17 +34,18 @@ class UnknownExperiment(Exception):
     """No experiment has this number; the message lists them."""
 
 
-def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path) -> int:
+def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path, as_json: bool) -> int:
     """Run the experiments of these numbers, or all, round after round. Returns the exit code.
 
-    Raises UnknownExperiment.
+    With `as_json` stdout has one object about all runs and nothing else. Raises UnknownExperiment.
     """
     experiments = _chosen(numbers)
     # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=as_json)
     console.print(_heading(experiments, minutes, seed))
     runs: list[Run] = []
+    exit_code = EXIT_CLEAN
     try:
         with _own_servers() as servers:
             for each in _in_turn(experiments, servers, seconds=minutes * SECONDS_A_MINUTE, seed=seed):
@@ -51,10 +53,14 @@ def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path) -> int
                 _tell(console, each, logs, minutes=minutes if len(experiments) == 1 else 0)
     except KeyboardInterrupt:
         console.print("ended; everything it had started is gone")
-        if all(each.is_clean for each in runs):
-            return EXIT_INTERRUPTED
-    console.print(_verdict(runs), style="bold green" if all(each.is_clean for each in runs) else "bold red")
-    return EXIT_CLEAN if all(each.is_clean for each in runs) else EXIT_BROKEN
+        exit_code = EXIT_INTERRUPTED
+    is_clean = all(each.is_clean for each in runs)
+    if as_json:
+        report = {"isClean": is_clean, "seed": seed, "runs": [_object(each) for each in runs]}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    if exit_code != EXIT_INTERRUPTED or not is_clean:
+        console.print(_verdict(runs), style="bold green" if is_clean else "bold red")
+    return exit_code if is_clean else EXIT_BROKEN
 
 
 def _chosen(numbers: Sequence[int]) -> list[Experiment]:
@@ -130,6 +136,18 @@ def _tell(console: Console, run: Run, logs: Path, *, minutes: float) -> None:
         console.print(f"      what its processes said: {kept}")
         console.print(f"      repeat it: ./wallet chaos --minutes {minutes:g} --seed {run.seed} --only {number}")
     sys.stdout.flush()
+
+
+def _object(run: Run) -> dict[str, object]:
+    return {
+        "experiment": run.experiment.number,
+        "name": run.experiment.name,
+        "seed": run.seed,
+        "isClean": run.is_clean,
+        "seconds": round(run.seconds, 3),
+        "requestCount": 0 if run.proof is None else run.proof.request_count,
+        "lines": list(run.lines()),
+    }
 
 
 def _verdict(runs: Sequence[Run]) -> str:

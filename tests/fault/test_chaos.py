@@ -60,7 +60,7 @@ def test_a_broken_promise_is_told_with_what_repeats_it_and_its_logs_are_kept(
     monkeypatch.setattr(chaos, "EXPERIMENTS", (Experiment(99, "planted", lose_a_deposit),))
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert chaos.run([99], minutes=0, seed=7, logs=tmp_path / "kept") == chaos.EXIT_BROKEN
+        assert chaos.run([99], minutes=0, seed=7, logs=tmp_path / "kept", as_json=False) == chaos.EXIT_BROKEN
     finally:
         signal.signal(signal.SIGTERM, before)
     said = capsys.readouterr().out

@@ -62,7 +62,7 @@ async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(b
         found = await audit_of(api)
         assert found["status"] == "starting"
         assert "not everything has been checked once" in found["summary"]
-        assert [warning["name"] for warning in found["warnings"]][:2] == ["auditor", "fullPass"]
+        assert [warning["name"] for warning in found["warnings"]][:2] == ["monitor", "fullPass"]
         assert "Is a worker running?" in found["warnings"][0]["detail"]
         assert found["incremental"]["ageSeconds"] is None
         assert {check["status"] for check in found["checks"]} == {"unproved"}
@@ -202,7 +202,7 @@ async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -
                 )
         found = await status_becomes(api, "behind")
         assert found["incremental"]["ageSeconds"] >= 95
-        assert [warning["name"] for warning in found["warnings"]] == ["auditor", "fullPass"]
+        assert [warning["name"] for warning in found["warnings"]] == ["monitor", "fullPass"]
         assert "The last check was 9" in found["warnings"][0]["detail"]
         assert "should have continued 120" in found["warnings"][1]["detail"]
 
@@ -274,7 +274,7 @@ async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever
             found = await audit_of(api)
             assert found["worker"]["lagEvents"] == 2
             assert found["worker"]["lagSeconds"] >= 3600
-            assert [warning["name"] for warning in found["warnings"]] == ["auditor", "worker"]
+            assert [warning["name"] for warning in found["warnings"]] == ["monitor", "worker"]
             metrics = await metrics_of(api)
             assert metrics["wallet_worker_lag_events"] == 2
             assert metrics["wallet_worker_lag_seconds"] >= 3600

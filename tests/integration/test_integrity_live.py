@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.api import running_api
 from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
@@ -18,13 +19,15 @@ from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.worker import running_worker
+from tests.support.written_books import seal_all
 from wallet.integrity.checks import journal as journal_module
+from wallet.integrity.findings import Check
 from wallet.integrity.monitor import incremental_check as incremental_check_module
 from wallet.integrity.monitor import lease as lease_module
 from wallet.integrity.monitor import monitor as monitor_module
 from wallet.integrity.monitor.lease import LeaseLost, MonitorLease
 from wallet.integrity.monitor.monitor import run_monitor
-from wallet.integrity.monitor.state import State, decode_state
+from wallet.integrity.monitor.state import FULL, State, decode_state
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate
 
@@ -255,6 +258,49 @@ async def test_a_pass_that_cannot_go_on_does_not_hinder_the_looks(
             return looked is not None and looked.taken_at > before.taken_at
 
         await eventually(has_looked_again)
+        # At once, and with its error: nobody has to wait until the check is overdue.
+        assert (await state_of(books_url)).failed.keys() == {FULL}
+        assert (await state_of(books_url)).failed[FULL].error == "a bug"
+        monkeypatch.undo()
+
+        async def is_forgotten() -> bool:
+            return not (await state_of(books_url)).failed
+
+        await eventually(is_forgotten)
+
+
+async def test_a_damaged_page_is_a_fault_until_it_is_readable_again(own_postgres_server: PostgresServer) -> None:
+    url = own_postgres_server.create_database()
+    async with running_ledger(url) as ledger:
+        await send(ledger, deposit("alice", "5.0000"))
+    await seal_all(url)
+    await asyncio.to_thread(own_postgres_server.damage, url, "operations")
+    async with running_auditor(url):
+
+        async def is_seen() -> bool:
+            state = await state_of(url)
+            return Check.READABLE.name in state.faults and FULL in state.failed
+
+        await eventually(is_seen)
+        async with running_api(url) as api:
+
+            async def is_broken() -> bool:
+                report = (await api.get("/integrity")).json
+                assert report["status"] == "broken"
+                assert [fault["check"] for fault in report["faults"]] == ["readable"]
+                assert "operations" in report["faults"][0]["row"] or "invalid page" in report["faults"][0]["row"]
+                assert any(warning["name"] == "fullPass" for warning in report["warnings"])
+                return True
+
+            await eventually(is_broken)
+        async with as_owner(url) as connection:
+            await connection.execute("truncate operations")
+
+        async def is_readable() -> bool:
+            state = await state_of(url)
+            return Check.READABLE.name not in state.faults and not state.failed
+
+        await eventually(is_readable)
 
 
 async def test_an_outage_of_the_database_is_waited_for(own_postgres_server: PostgresServer) -> None:

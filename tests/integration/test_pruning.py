@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ insert into trail_prunings (bucket, actor, reason, before, first_id, last_id)
 select bucket, 'ann', 'a test', now(), api_audit_id, api_audit_id from api_audit where wallet_id = 'w0'
 """
 ROW_COUNT: Final = "select count(*) from api_audit"
+CTRL_C = "\x03"
 
 
 async def write_rows(database_url: str, count: int) -> None:
@@ -143,7 +145,7 @@ async def test_without_a_terminal_it_deletes_nothing_unless_it_is_confirmed_and_
     assert await fetch_value(database_url, ROW_COUNT) == 1
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 2, 1), ("y\n", 0, 0)])
+@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 2, 1), ("\x04", 2, 1), (CTRL_C, 130, 1), ("y\n", 0, 0)])
 async def test_on_a_terminal_it_asks(database_url: str, tmp_path: Path, answer: str, code: int, left: int) -> None:
     await write_rows(database_url, 1)
     assert "can't be undone" in await asyncio.to_thread(prune_on_a_terminal, database_url, tmp_path, answer, code)
@@ -163,9 +165,15 @@ def prune_on_a_terminal(database_url: str, directory: Path, answer: str, code: i
         stdout=theirs,
         stderr=theirs,
     ) as process:
-        os.write(ours, answer.encode())
+        shown = ""
+        while "[y/N]" not in shown:
+            shown += os.read(ours, 10_000).decode()
+        if answer == CTRL_C:
+            # This terminal controls no session, so it makes no signal of the key.
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, answer.encode())
         assert process.wait(30) == code
-    shown = os.read(ours, 10_000).decode()
     os.close(ours)
     os.close(theirs)
     return shown

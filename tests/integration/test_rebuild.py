@@ -77,6 +77,21 @@ async def test_a_rebuild_gives_the_rows_that_the_worker_gave_and_so_does_the_nex
     assert sorted(again) == sorted(inbox)
 
 
+async def test_a_rebuild_keeps_when_a_row_was_created_and_when_its_totals_changed(books_url: str) -> None:
+    await seal_all(books_url)
+    await process_all(books_url)
+    times = "select wallet_id, created_at, updated_at from wallet_stats order by wallet_id"
+    before = await fetch(books_url, times)
+    assert all(created_at is not None for _, created_at, _ in before)
+    await rebuild(books_url, RULES)
+    assert await fetch(books_url, times) == before
+    await execute(books_url, "update wallet_stats set total_deposited = 1 where wallet_id = 'alice'")
+    await rebuild(books_url, RULES)
+    after = await fetch(books_url, times)
+    assert [row[:2] for row in after] == [row[:2] for row in before]
+    assert [new[0] for new, old in zip(after, before, strict=True) if new[2] > old[2]] == ["alice"]
+
+
 SPOILING = {
     "deleted": "delete from wallet_stats; delete from fraud_alerts",
     "garbled": """

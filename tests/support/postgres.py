@@ -76,6 +76,24 @@ class PostgresServer:
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
+    def damage(self, url: str, table: str) -> None:
+        """Overwrites the first page of a table's file, as a faulty disk may do. Stops the server for it."""
+        path = self.directory / "pgdata" / str(run_apart(self._path_of(url, table)))
+        self.stop()
+        with path.open("r+b") as file:
+            file.write(b"\xa5" * 8192)
+        self.start()
+
+    @staticmethod
+    async def _path_of(url: str, table: str) -> str:
+        connection = await asyncpg.connect(url)
+        try:
+            # Written to the file now: what is in the log of the transactions would repair it at the start.
+            await connection.execute("checkpoint")
+            return str(await connection.fetchval("select pg_relation_filepath($1::text::regclass)", table))
+        finally:
+            await connection.close()
+
     def hang_commits(self) -> None:
         """From now on no COMMIT is answered: each waits for a synchronous standby that does not exist."""
         self._wait_for_standby("nobody")

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, Failure, cause_of, failure_of, sentence_about
 
 
 def error_with(sqlstate: str) -> BaseException:
@@ -50,3 +50,25 @@ def test_a_lost_connection_is_opened_again(error: Exception) -> None:
 )
 def test_what_is_nobodys_outage_is_a_bug_of_ours(error: Exception) -> None:
     assert failure_of(error) is Failure.CULPRIT
+
+
+@pytest.mark.parametrize(
+    ("sqlstates", "cause"),
+    [
+        (["08006", "57P01", "57P03", "53300", "25006"], Cause.AWAY),
+        (["40001", "55P03", "57014", "53100"], Cause.BUSY),
+        (["28P01", "28000", "3D000", "42501"], Cause.REFUSED),
+        (["XX001", "XX002", "58P01", "58030"], Cause.DAMAGED),
+        (["42P01", "42703", "23505", "XX000"], Cause.FAILED),
+    ],
+)
+def test_a_person_is_told_the_cause(sqlstates: list[str], cause: Cause) -> None:
+    for sqlstate in sqlstates:
+        assert cause_of(error_with(sqlstate)) is cause
+        assert sentence_about(error_with(sqlstate)) == f"{cause.value}: planted"
+
+
+def test_an_error_without_a_code_has_a_cause_too() -> None:
+    assert cause_of(ConnectionRefusedError()) is Cause.AWAY
+    assert cause_of(asyncpg.ClientConfigurationError("invalid DSN")) is Cause.REFUSED
+    assert sentence_about(TimeoutError()) == "The database can't be reached: TimeoutError"

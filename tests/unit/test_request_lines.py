@@ -5,6 +5,8 @@ from pathlib import Path
 
 from wallet.cli.request_lines import LINES_A_SECOND_MAX, RateLimit, RequestLine, Tail, line_of
 
+WIDTH = 80
+
 
 def line(path: str = "/wallet/alice", **others: object) -> bytes:
     request = {"event": "request", "method": "GET", "path": path, "status": 200, "ms": 1.5} | others
@@ -21,16 +23,16 @@ class Clock:
 
 
 def shown(limit: RateLimit, *lines: bytes) -> list[str]:
-    return [text.plain for text in limit.choose(list(lines))]
+    return [text.plain for text in limit.choose(list(lines), WIDTH)]
 
 
 def test_a_line_names_method_path_status_and_duration() -> None:
-    text = line_of(RequestLine("request", "POST", "/wallet/alice/deposit", 201, 4.25))
+    text = line_of(RequestLine("request", "POST", "/wallet/alice/deposit", 201, 4.25), WIDTH)
     assert text.plain.split() == ["POST", "/wallet/alice/deposit", "201", "4.2", "ms"]
 
 
 def test_what_comes_from_outside_cannot_act_on_the_terminal() -> None:
-    text = line_of(RequestLine("request", "\x1b[2J", "/\x1b]0;x\x07\n", 404, 1.0))
+    text = line_of(RequestLine("request", "\x1b[2J", "/\x1b]0;x\x07\n", 404, 1.0), WIDTH)
     assert all(char.isprintable() for char in text.plain)
 
 
@@ -88,3 +90,9 @@ def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path: Path) 
     (tmp_path / "api.log").write_bytes(line() + b"\n")
     assert tail.read_requests() == [line()]
     tail.close()
+
+
+def test_a_long_path_is_cut_so_that_status_and_duration_are_seen() -> None:
+    text = line_of(RequestLine("request", "GET", "/wallet/" + "a" * 500, 404, 1.0), WIDTH).plain
+    assert len(text) == WIDTH
+    assert text.endswith("…  404  1.0 ms")

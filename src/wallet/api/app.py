@@ -82,7 +82,7 @@ def create_app(
         trusted_proxies=settings.trusted_proxies,
         limits=body_limits or BodyLimits(),
         may_concern=may_concern,
-        logs_requests=settings.log_requests,
+        logs_requests=settings.logs_each_request,
     )
 
 

@@ -8,6 +8,7 @@ import typer
 
 from wallet.cli.checkout import import_from_checkout
 from wallet.cli.errands import give_up
+from wallet.cli.options import AsJson
 
 Only = Annotated[list[str] | None, typer.Option(help="A scenario by name; may be given more than once.")]
 
@@ -15,7 +16,10 @@ Only = Annotated[list[str] | None, typer.Option(help="A scenario by name; may be
 def bench(
     only: Only = None,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter and fewer runs, a smaller log.")] = False,
-    json_file: Annotated[Path, typer.Option("--json", help="Where to write every figure.")] = Path("logs/bench.json"),
+    figures: Annotated[Path, typer.Option(metavar="FILE", help="Where every figure is written, as JSON.")] = Path(
+        "logs/bench.json"
+    ),
+    as_json: AsJson = False,
 ) -> None:
     """Measure this service against what a user would write instead, on private servers.
 
@@ -23,7 +27,7 @@ def bench(
     """
     main = import_from_checkout("benchmarks.main", command="wallet bench")
     try:
-        exit_code = main.run(only or [], is_quick=quick, json_file=json_file)
+        exit_code = main.run(only or [], is_quick=quick, figures=figures, as_json=as_json)
     except main.UnknownScenario as error:
         give_up(str(error))
     sys.exit(exit_code)

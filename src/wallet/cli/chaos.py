@@ -9,7 +9,7 @@ import typer
 
 from wallet.cli.checkout import import_from_checkout
 from wallet.cli.errands import give_up
-from wallet.cli.options import between, duration
+from wallet.cli.options import AsJson, between, duration
 
 SEEDS = 2**32
 _SEED = between(0)
@@ -27,6 +27,7 @@ def chaos(
     ] = None,
     only: Only = None,
     logs: Annotated[Path, typer.Option(help="Where the logs of a run that failed are kept.")] = Path("logs/chaos"),
+    as_json: AsJson = False,
 ) -> None:
     """Break a private system on purpose, again and again, and prove each time that no money was harmed.
 
@@ -38,7 +39,7 @@ def chaos(
     laboratory = import_from_checkout("tests.fault.chaos", command="wallet chaos")
     first_seed = random.SystemRandom().randrange(SEEDS) if seed is None else seed
     try:
-        exit_code = laboratory.run(only or [], minutes=minutes, seed=first_seed, logs=logs)
+        exit_code = laboratory.run(only or [], minutes=minutes, seed=first_seed, logs=logs, as_json=as_json)
     except laboratory.UnknownExperiment as error:
         give_up(str(error))
     sys.exit(exit_code)

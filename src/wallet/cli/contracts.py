@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from wallet.bootstrap import openapi_document
+from wallet.cli.errands import give_up
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.runtime.settings_documents import env_example, with_settings_table
 from wallet.wire.schemas import event_schemas
@@ -19,7 +20,10 @@ def contracts(
 
     In a checkout, also write `.env.example` and the table of the settings in README.md.
     """
-    changed = [*write_contracts(directory), *write_settings_documents(directory.absolute().parent)]
+    try:
+        changed = [*write_contracts(directory), *write_settings_documents(directory.absolute().parent)]
+    except OSError as error:
+        give_up(f"{error.filename or directory} can't be written: {error.strerror or error}.")
     for path in changed:
         typer.echo(f"written {path}")
     if not changed:

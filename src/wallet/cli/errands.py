@@ -1,11 +1,13 @@
 """How commands end: the exit codes, and the one table from what stops an errand to its message and its code."""
 
 import asyncio
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, assert_never
 
 import typer
 
@@ -14,7 +16,7 @@ from wallet.cli.warn import print_warnings, unknown_setting_warnings
 from wallet.dead_letters.letters import NoSuchLetter
 from wallet.integrity.checks.heads import HeadsUnreadable
 from wallet.integrity.snapshot import NotMigrated
-from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of, sentence_about
 from wallet.postgres.migrations import MigrationError
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
 from wallet.rabbitmq.publisher import NotPublished
@@ -51,6 +53,8 @@ _WRONG_CALLS: Final = (
 )
 _FAILED_CHECKS: Final = (MigrationError, UnknownEvents)
 _BROKER_IS_AWAY: Final = (BrokerUnavailable, NotPublished)
+_OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a file or terminal that stdout leads to; a connection has none of them."""
 
 
 def run_errand(work: Callable[[], int], *, interrupted: str, when_away: str = "") -> int:
@@ -61,7 +65,8 @@ def run_errand(work: Callable[[], int], *, interrupted: str, when_away: str = ""
     print_what_the_terminal_can()
     print_warnings(unknown_setting_warnings())
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
     except _WRONG_SETTINGS as error:
         return complain(f"Wrong setting: {error}", EXIT_WRONG_CALL)
     except _WRONG_CALLS as error:
@@ -73,20 +78,39 @@ def run_errand(work: Callable[[], int], *, interrupted: str, when_away: str = ""
     except BrokenPipeError:
         raise
     except DATABASE_ERRORS as error:
-        return complain(_with(unreachable_database(error), when_away), EXIT_UNREACHABLE)
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS:
+            _discard_output()
+            return complain(f"The output can't be written: {error.strerror}. {when_away}".rstrip(), EXIT_FAILED)
+        code = exit_code_of(error)
+        return complain(_with(sentence_about(error), when_away if code == EXIT_UNREACHABLE else ""), code)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return complain(f"interrupted; {interrupted}", EXIT_INTERRUPTED)
+    return code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Returns the exit code for one of DATABASE_ERRORS."""
+    match cause := cause_of(error):
+        case Cause.AWAY | Cause.BUSY:
+            return EXIT_UNREACHABLE
+        case Cause.REFUSED:
+            return EXIT_WRONG_CALL
+        case Cause.DAMAGED | Cause.FAILED:
+            return EXIT_FAILED
+        case _:
+            assert_never(cause)
+
+
+def _discard_output() -> None:
+    """What is still buffered can't be written either; without this Python would try at its end, and report it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def print_what_the_terminal_can() -> None:
     """From now on, print "?" for a sign such as "…" that the terminal's encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-
-
-def unreachable_database(error: BaseException) -> str:
-    """Returns the sentence about a database that can't be used."""
-    return f"The database can't be reached: {str(error) or type(error).__name__}"
 
 
 def complain(message: str, code: int) -> int:

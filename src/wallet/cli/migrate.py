@@ -5,14 +5,13 @@ import sys
 import time
 from typing import Annotated, Final
 
-import asyncpg
 import typer
 
 from wallet.cli.database import DATA, DataDirectory, find_database
-from wallet.cli.errands import EXIT_DONE, print_json, run_errand, unreachable_database
+from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson, duration
 from wallet.postgres.connections import connect
-from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of, sentence_about
 from wallet.postgres.migrations import migrate
 from wallet.runtime.settings import load_settings
 
@@ -30,8 +29,8 @@ def migrate_command(wait: Wait = WAIT_SECONDS, as_json: AsJson = False, data: Da
 
     Waits for its database, as the other processes do, but only as long as --wait allows.
 
-    Exit code 0: done. 1: a migration could not be
-    applied. 2: a wrong call or setting. 3: the database can't be reached.
+    Exit code 0: done. 1: a migration could not be applied. 2: a wrong call or setting. 3: the database can't be
+    reached.
     """
 
     def work() -> int:
@@ -63,19 +62,12 @@ async def _wait_for_database(dsn: str, seconds: float) -> None:
         try:
             connection = await connect(dsn, application_name="wallet migrate")
         except DATABASE_ERRORS as error:
-            if not _may_pass(error) or time.monotonic() >= give_up_at_seconds:
+            if cause_of(error) not in (Cause.AWAY, Cause.BUSY) or time.monotonic() >= give_up_at_seconds:
                 raise
             if not is_told:
-                typer.echo(f"{unreachable_database(error)}; waiting {seconds:g} s for it", err=True)
+                typer.echo(f"{sentence_about(error)}; waiting {seconds:g} s for it", err=True)
                 is_told = True
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             await connection.close()
             return
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the database may answer later: not where it refuses the login or lacks the database by that name."""
-    if isinstance(error, asyncpg.PostgresError):
-        return failure_of(error) in (Failure.RECONNECT, Failure.OVERLOADED)
-    return True

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wallet.cli.database import DATA, DataDirectory, find_system
-from wallet.cli.errands import EXIT_DONE, give_up, print_json, run_errand
+from wallet.cli.errands import EXIT_DONE, EXIT_WRONG_CALL, complain, give_up, print_json, run_errand
 from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.options import AsJson
 from wallet.postgres.connections import connect
@@ -17,7 +17,7 @@ from wallet.runtime.settings import load_settings
 from wallet.trail.pruning import prune_trail_rows
 from wallet.worker.database import DatabaseNotMigrated
 
-IntegrityBefore = Annotated[
+Before = Annotated[
     str, typer.Option("--audit-before", help="RFC 3339 with an offset, such as 2026-01-31T00:00:00Z; in the past.")
 ]
 Reason = Annotated[str, typer.Option(help="Why the rows may go; stored in the record.", callback=checked_text)]
@@ -25,7 +25,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where the
 
 
 def prune(
-    audit_before: IntegrityBefore,
+    audit_before: Before,
     reason: Reason,
     actor: Actor = None,
     is_confirmed: Yes = False,
@@ -42,10 +42,12 @@ def prune(
     before = _read_time(audit_before)
     if before is None or before >= datetime.now(UTC):
         give_up(f"--audit-before {audit_before!r} is not a past time with an offset, like 2026-01-31T00:00:00Z.")
-    if not (is_confirmed or _is_confirmed(before)):
-        give_up("Nothing was deleted: not confirmed. Without a terminal, confirm with --yes.")
 
     def work() -> int:
+        if not (is_confirmed or _is_confirmed(before)):
+            return complain(
+                "Nothing was deleted: not confirmed. Without a terminal, confirm with --yes.", EXIT_WRONG_CALL
+            )
         settings = find_system(load_settings(), data)
         with decisions_logged(settings, "prune"):
             count = asyncio.run(_prune(settings.dsn, before, actor or user_of_this_process(), reason))
@@ -62,8 +64,10 @@ def prune(
 def _is_confirmed(before: datetime) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    question = f"Delete every row of the audit trail older than {before.isoformat()}? This can't be undone."
-    return typer.confirm(question, default=False, err=True)
+    question = f"Delete every row of the audit trail older than {before.isoformat()}? This can't be undone. [y/N]: "
+    # Read here, because typer's own question makes no difference between Ctrl-C and Ctrl-D, which is a "no".
+    typer.echo(question, nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 async def _prune(dsn: str, before: datetime, actor: str, reason: str) -> int:

@@ -19,6 +19,7 @@ from rich.text import Text
 from wallet.cli.terminal import clipped, printable
 
 LINES_A_SECOND_MAX: Final = 20
+PATH_CHARACTERS_MIN: Final = 20
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 _PAUSE_SECONDS: Final = 0.25
 _IS_REQUEST: Final = b'"event":"request"'
@@ -43,7 +44,7 @@ async def show_requests(tail: "Tail", console: Console, stop: asyncio.Event) -> 
     limit = RateLimit(asyncio.get_running_loop().time)
     try:
         while not stop.is_set():
-            for text in limit.choose(await asyncio.to_thread(tail.read_requests)):
+            for text in limit.choose(await asyncio.to_thread(tail.read_requests), console.width):
                 console.print(text, overflow="ellipsis", no_wrap=True)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE_SECONDS):
@@ -108,8 +109,8 @@ class RateLimit:
         self._shown_count = 0
         self._hidden_count = 0
 
-    def choose(self, lines: list[bytes]) -> list[Text]:
-        """The texts to print now, for these new lines."""
+    def choose(self, lines: list[bytes], width: int) -> list[Text]:
+        """The texts to print now for these new lines, on a terminal of so many columns."""
         texts = []
         if self._clock() >= self._second_ends_at:
             if self._hidden_count:
@@ -121,16 +122,18 @@ class RateLimit:
                 self._hidden_count += 1
             elif (request := _decoded(line)) is not None:
                 self._shown_count += 1
-                texts.append(line_of(request))
+                texts.append(line_of(request, width))
         return texts
 
 
-def line_of(request: RequestLine) -> Text:
-    """Method, path, status and duration; what could act on the terminal is escaped."""
-    text = Text(f"{printable(clipped(request.method, 10)):<7} {printable(request.path)}  ")
-    text.append(str(request.status), style=_STYLES.get(request.status // 100, ""))
-    text.append(f"  {request.ms:,.1f} ms", style="dim")
-    return text
+def line_of(request: RequestLine, width: int) -> Text:
+    """Method, path, status and duration. What could act on the terminal is escaped; only the path is cut."""
+    method = f"{printable(clipped(request.method, 10)):<7} "
+    end = Text("  ")
+    end.append(str(request.status), style=_STYLES.get(request.status // 100, ""))
+    end.append(f"  {request.ms:,.1f} ms", style="dim")
+    path = clipped(printable(request.path), max(PATH_CHARACTERS_MIN, width - len(method) - len(end)))
+    return Text(f"{method}{path}").append_text(end)
 
 
 def _decoded(line: bytes) -> RequestLine | None:

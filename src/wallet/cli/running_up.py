@@ -27,6 +27,8 @@ _SHARED_SETTINGS: Final = (
     "db_pass",
     "db_name",
     "rabbitmq_url",
+    "rabbitmq_user",
+    "rabbitmq_password",
     "rabbitmq_exchange",
     "rabbitmq_dlx",
     "fraud_large_withdrawal_threshold",

@@ -2,8 +2,8 @@
 
 Order: PostgreSQL, migrations, relay and worker, api; stopped in reverse order. `ready` is printed when the api answers,
 the relay seals (or another one does), and the worker follows its transport; a RabbitMQ that is away delays only events,
-so it does not delay `ready` but is named beside it. What happens to a process that ends
-by itself, and to all of them when this one is killed, is said in children.py.
+so it does not delay `ready` but is named beside it. children.py describes what happens to a process that ends by
+itself, and to all of them when this one is killed.
 """
 
 import asyncio
@@ -23,19 +23,23 @@ import typer
 from rich.console import Console
 
 from wallet.cli.children import BackOff, CannotStart, Child, is_set_within, running
-from wallet.cli.errands import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_WRONG_CALL, unreachable_database
+from wallet.cli.errands import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_WRONG_CALL, exit_code_of
 from wallet.cli.request_lines import Tail, show_requests
 from wallet.cli.running_up import recorded
 from wallet.postgres.connections import connect
 from wallet.postgres.embedded import BinariesMissing, EmbeddedPostgres, EmbeddedPostgresError, InUse
-from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.errors import DATABASE_ERRORS, sentence_about
 from wallet.postgres.migrations import MigrationError, migrate
 from wallet.queries.readiness import durability_faults
 from wallet.runtime.settings import Settings
 from wallet.runtime.started import Started
 
 READY_SECONDS_MAX: Final = 60.0
-INCREMENTAL_SECONDS: Final = 0.5
+ALIVE_SECONDS: Final = 0.5
+"""How often it looks whether PostgreSQL still runs."""
+PORT_MAX: Final = 65_535
+API_OFFSET, RELAY_OFFSET, WORKER_OFFSET = 0, 1, 2
+"""Added to ADMIN_PORT, which the processes of one machine can't share."""
 
 
 async def run_up(
@@ -43,15 +47,16 @@ async def run_up(
 ) -> None:
     """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
     port = _expect_free_port(host, port)
+    _expect_free_admin_ports(settings)
     async with AsyncExitStack() as stack:
         dsn = settings.dsn if settings.has_database else await stack.enter_async_context(_embedded(data_dir, settings))
         await _migrate(dsn)
         relay, worker, api = children = [
             Child([*arguments, "--quiet"], name=arguments[0], environment=_environment(settings, dsn, admin_offset))
             for admin_offset, arguments in (
-                (1, ["relay"]),
-                (2, ["worker"]),
-                (0, ["api", "--host", host, "--port", str(port), "--workers", str(api_workers)]),
+                (RELAY_OFFSET, ["relay"]),
+                (WORKER_OFFSET, ["worker"]),
+                (API_OFFSET, ["api", "--host", host, "--port", str(port), "--workers", str(api_workers)]),
             )
         ]
         for child in children:
@@ -65,13 +70,13 @@ async def run_up(
             _greet(url, settings, data)
             if worker.has_reported(Started.BROKER_IS_AWAY) and not worker.has_reported(Started.CONSUMES):
                 typer.echo("RabbitMQ can't be reached: events wait in the journal until it is back\n")
-            await _run_until(stop, tail, quiet=quiet)
+            await _run_until(stop, tail, settings, quiet=quiet)
         typer.echo("stopping")
     typer.echo("stopped")
 
 
 def _environment(settings: Settings, dsn: str, admin_offset: int) -> dict[str, str]:
-    """What a child's environment has beside ours. The processes of one machine can't share ADMIN_PORT."""
+    """What a child's environment has beside ours."""
     if settings.admin_port is None:
         return {"DATABASE_URL": dsn}
     return {"DATABASE_URL": dsn, "ADMIN_PORT": str(settings.admin_port + admin_offset)}
@@ -106,7 +111,7 @@ async def _start_again_whenever_it_ends(server: EmbeddedPostgres, stopping: asyn
     """As children.py does it for our own processes; that the disk is full, say, may be over in a while."""
     back_off = BackOff()
     trouble = ended = f"PostgreSQL ended by itself, see {server.log}"
-    while not await is_set_within(stopping, INCREMENTAL_SECONDS):
+    while not await is_set_within(stopping, ALIVE_SECONDS):
         if server.pid is not None:
             continue
         delay = back_off.next_delay()
@@ -131,7 +136,7 @@ async def _migrate(dsn: str) -> None:
     except MigrationError as error:
         raise CannotStart(str(error), EXIT_FAILED) from error
     except DATABASE_ERRORS as error:
-        raise CannotStart(unreachable_database(error), EXIT_UNREACHABLE) from error
+        raise CannotStart(sentence_about(error), exit_code_of(error)) from error
 
 
 async def _expect_durable_commits(dsn: str) -> None:
@@ -144,8 +149,21 @@ async def _expect_durable_commits(dsn: str) -> None:
         raise CannotStart(f"This PostgreSQL may lose what it has committed: {', '.join(faults)}. Mend that first.")
 
 
-def _expect_free_port(host: str, port: int) -> int:
-    """Find out now rather than in a child; port 0 becomes a free one."""
+def _expect_free_admin_ports(settings: Settings) -> None:
+    if settings.admin_port is None:
+        return
+    ports = [settings.admin_port + offset for offset in (API_OFFSET, RELAY_OFFSET, WORKER_OFFSET)]
+    if ports[-1] > PORT_MAX:
+        raise CannotStart(
+            f"ADMIN_PORT {settings.admin_port} is too high: `up` uses it and the {WORKER_OFFSET} ports after it.",
+            EXIT_WRONG_CALL,
+        )
+    for port in ports:
+        _expect_free_port(settings.admin_host, port, setting="ADMIN_PORT")
+
+
+def _expect_free_port(host: str, port: int, setting: str = "--port") -> int:
+    """Find out now rather than in a child; port 0 becomes a free one. Raises CannotStart."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -155,7 +173,7 @@ def _expect_free_port(host: str, port: int) -> int:
     except OSError as error:
         raise CannotStart(
             f"Can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}. "
-            "Stop what uses it, or choose another with --port.",
+            f"Stop what uses it, or choose another with {setting}.",
             EXIT_WRONG_CALL,
         ) from error
 
@@ -215,10 +233,13 @@ async def _wait_until_ready(starting: _Starting, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _run_until(stop: asyncio.Event, tail: Tail, *, quiet: bool) -> None:
+async def _run_until(stop: asyncio.Event, tail: Tail, settings: Settings, *, quiet: bool) -> None:
     """Wait for `stop`; on a terminal, print a line for each request meanwhile."""
     console = Console(highlight=False, markup=False, emoji=False)
-    if console.is_terminal and not quiet:
+    if console.is_terminal and not quiet and not settings.logs_each_request:
+        typer.echo("requests are not shown, as LOG_REQUESTS or LOG_LEVEL keeps them out of the log\n")
+        tail.close()
+    elif console.is_terminal and not quiet:
         # A terminal that was closed ends the lines, not the service.
         with suppress(OSError):
             await show_requests(tail, console, stop)

@@ -182,6 +182,7 @@ def _object(proof: Proof) -> dict[str, Any]:
         "takenAt": proof.taken_at.isoformat(),
         "seconds": round(proof.seconds, 3),
         "checks": [_check_object(finding, reading) for finding, reading in _in_order(proof)],
+        "unproved": [check.title for check in proof.unproved],
     }
 
 
@@ -210,6 +211,10 @@ def _tell(console: Console, proof: Proof, *, has_heads: bool) -> None:
     for finding in findings:
         for warning in finding.warnings:
             console.print(f"{WARNING} {finding.check.invariant} {finding.check.title}: {warning}", style="yellow")
+    if proof.unproved:
+        titles = ", ".join(f"{check.invariant} {check.title}" for check in proof.unproved)
+        console.print(f"{WARNING} not proved, as reading ended before: {titles}", style="yellow")
+        console.print("Restore a backup, or fail over to a standby; then run this again.")
     if not has_heads:
         title = f"{Check.HEADS.invariant} {Check.HEADS.title}"
         console.print(f"{WARNING} {title}: none given (--heads), so a cut tail can't be seen", style="yellow")
@@ -232,7 +237,7 @@ def _tell_fault(console: Console, finding: Finding, fault: Fault) -> None:
 
 
 def _verdict(proof: Proof) -> str:
-    events = next(finding.looked_at for finding in proof.findings if finding.check is Check.CONSERVATION)
+    events = sum(finding.looked_at for finding in proof.findings if finding.check is Check.CONSERVATION)
     rate = f"{events / proof.seconds:,.0f} events/s" if proof.seconds else ""
     as_of = f"as of {proof.taken_at:%Y-%m-%d %H:%M:%S} UTC; {events:,} events in {proof.seconds:,.1f} s, {rate}"
     broken = [finding.check for finding, _ in _in_order(proof) if finding.fault_count]

@@ -23,6 +23,7 @@ class Check(Enum):
     PAYLOADS = "I9", "payloads", "what was published agrees with the columns"
     STRAYS = "I9", "nothing outside", "no event and no operation without its batch in the journal"
     HEADS = "I9", "exported heads", "each is in the journal, with its chain"
+    READABLE = "I9", "readable", "PostgreSQL can read every page that the checks need"
 
     def __init__(self, invariant: str, title: str, promise: str) -> None:
         self.invariant = invariant

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import asyncpg
 from asyncpg import Record
 
 from wallet.domain.identifiers import BUCKET_COUNT
+from wallet.integrity.findings import Check, Finding
 from wallet.postgres.connections import Connection, connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
@@ -38,6 +40,14 @@ ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
 
 class NotMigrated(Exception):
     """The database lacks tables of this version."""
+
+
+def damage_finding(error: BaseException | None, noun: str = "event", looked_at: int = 0) -> Finding:
+    """Returns what a reading tells of the database's files: the fault that an error names, or that all was readable."""
+    finding = Finding(Check.READABLE, noun, looked_at)
+    if isinstance(error, asyncpg.PostgresError):
+        finding.add_fault("files of the database", str(error), expected="readable", found=f"SQLSTATE {error.sqlstate}")
+    return finding
 
 
 class Snapshot:

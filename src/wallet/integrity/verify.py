@@ -34,8 +34,9 @@ from wallet.integrity.checks.orphans import prove_no_strays
 from wallet.integrity.checks.projections import prove_projections
 from wallet.integrity.checks.trail import prove_trail
 from wallet.integrity.checks.transfers import prove_transfers
-from wallet.integrity.findings import Finding, Observer, Pass
-from wallet.integrity.snapshot import Snapshot, open_snapshot
+from wallet.integrity.findings import Check, Finding, Observer, Pass
+from wallet.integrity.snapshot import Snapshot, damage_finding, open_snapshot
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of
 
 Prove = Callable[[Snapshot], Awaitable[list[Finding]]]
 
@@ -54,6 +55,11 @@ class Proof:
         return [finding for each in self.passes for finding in each.findings]
 
     @property
+    def unproved(self) -> list[Check]:
+        """The checks that damage kept from being done; exported heads are checked only where they are given."""
+        return [check for check in Check if check not in {*(each.check for each in self.findings), Check.HEADS}]
+
+    @property
     def is_clean(self) -> bool:
         """Whether no promise is broken."""
         return not any(finding.fault_count for finding in self.findings)
@@ -64,7 +70,8 @@ async def verify(
 ) -> Proof:
     """Run every pass, whatever the ones before found. A younger event than `effect_within` may be on its way.
 
-    Raises NotMigrated, or one of DATABASE_ERRORS; then nothing is proved.
+    A page that PostgreSQL can't read is a fault, and ends the proof: its transaction can't go on. Raises NotMigrated,
+    or one of the other DATABASE_ERRORS; then nothing is proved.
     """
     started, passes = time.monotonic(), list[Pass]()
     async with open_snapshot(dsn) as snapshot:
@@ -76,14 +83,24 @@ async def verify(
             observer.end(passes[-1])
             return passes[-1].findings
 
-        [sums] = await run("conservation", "", 0, prove_conservation)
-        await run("wallets", "events", sums.looked_at, partial(prove_histories, observer=observer))
-        await run("journal", "events", sums.looked_at, partial(prove_journal, observer=observer))
-        await run("nothing outside", "", 0, prove_no_strays)
-        await run("transfers", "", 0, prove_transfers)
-        await run("audit trail", "", 0, prove_trail)
-        await run("delivery", "", 0, partial(prove_delivery, effect_within=effect_within))
-        await run("projections", "sums", 0, partial(prove_projections, observer=observer))
-        if heads is not None:
-            await run("exported heads", "", 0, partial(prove_heads, exported=heads))
+        async def prove_all() -> int:
+            [sums] = await run("conservation", "", 0, prove_conservation)
+            await run("wallets", "events", sums.looked_at, partial(prove_histories, observer=observer))
+            await run("journal", "events", sums.looked_at, partial(prove_journal, observer=observer))
+            await run("nothing outside", "", 0, prove_no_strays)
+            await run("transfers", "", 0, prove_transfers)
+            await run("audit trail", "", 0, prove_trail)
+            await run("delivery", "", 0, partial(prove_delivery, effect_within=effect_within))
+            await run("projections", "sums", 0, partial(prove_projections, observer=observer))
+            if heads is not None:
+                await run("exported heads", "", 0, partial(prove_heads, exported=heads))
+            return sums.looked_at
+
+        try:
+            readable = damage_finding(None, looked_at=await prove_all())
+        except DATABASE_ERRORS as error:
+            if cause_of(error) is not Cause.DAMAGED:
+                raise
+            readable = damage_finding(error)
+        passes.append(Pass([readable], 0.0))
         return Proof(snapshot.taken_at, passes, time.monotonic() - started)

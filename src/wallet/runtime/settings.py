@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from wallet.domain.money import AMOUNT_MAX
 
-RESEMBLES: Final = 0.8
+RESEMBLES: Final = 0.75
+"""Of difflib; two letters in the wrong order in a name of four are just that much."""
 """How alike two names must be, from 0 to 1, for one to be taken for a misspelt other."""
 
 
@@ -173,6 +174,11 @@ class Settings(BaseSettings):
         if self.rabbitmq_exchange == self.rabbitmq_dlx:
             raise ValueError("RABBITMQ_EXCHANGE and RABBITMQ_DLX must differ: dead letters would come back as events")
         return self
+
+    @property
+    def logs_each_request(self) -> bool:
+        """Whether api.log has a line for each request."""
+        return self.log_requests and self.log_level in ("debug", "info")
 
     @property
     def has_database(self) -> bool:

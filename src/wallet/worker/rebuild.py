@@ -3,7 +3,8 @@
 1. Lock the projections and the inbox against workers, then take the snapshot: from here on every event is either
    counted before (and in the snapshot) or not yet.
 2. Delete the rows, and write them again: totals from sums by wallet and type, alerts from each wallet's withdrawals
-   in order of time, by the worker's own statements.
+   in order of time, by the worker's own statements. A row that was there keeps the time it was created at, and, if
+   its totals are the same, the time it was updated at.
 3. Enter every event of the snapshot in the inbox as processed. Its message may still come, now or from a dead
    letter: the inbox knows it, so nothing counts twice. Events committed meanwhile are in neither, and come as usual.
 
@@ -79,10 +80,12 @@ async def _rebuild(connection: Connection, rules: FraudRules) -> Rebuilt:
     rebuilt = Rebuilt()
     await connection.execute(_SQL.lock_projections)
     await _expect_known_events(connection)
+    await connection.execute(_SQL.keep_stats)
     await connection.execute(_SQL.delete_stats)
     await connection.execute(_SQL.delete_alerts)
     await _write_totals(connection, rebuilt)
     await _write_alerts(connection, rules, rebuilt)
+    await connection.execute(_SQL.restore_times)
     now = await connection.fetchval(_SQL.read_clock)
     for statement in (_SQL.enter_failed, _SQL.enter_new):
         rebuilt.entered_count += _count(await connection.execute(statement, now))

@@ -14,6 +14,9 @@ from events e
 where e.schema_version <> $1 or e.type <> all ($2::text[])
 limit 1
 
+-- name: keep_stats
+create temporary table kept_stats on commit drop as table wallet_stats
+
 -- name: delete_stats
 delete from wallet_stats
 
@@ -40,6 +43,18 @@ select e.event_id, e.wallet_id, e.amount, e.occurred_at
 from events e
 where e.type = 'FundsWithdrawn'
 order by e.bucket, e.wallet_id, e.occurred_at
+
+-- name: restore_times
+update wallet_stats s
+set created_at = k.created_at,
+    updated_at = case
+        when (s.total_deposited, s.total_withdrawn, s.total_transferred_out, s.total_transferred_in, s.last_activity_at)
+            = (k.total_deposited, k.total_withdrawn, k.total_transferred_out, k.total_transferred_in, k.last_activity_at)
+        then k.updated_at
+        else s.updated_at
+    end
+from kept_stats k
+where s.bucket = k.bucket and s.wallet_id = k.wallet_id
 
 -- name: enter_failed
 update processed_events p

@@ -38,7 +38,7 @@ class IntegrityFault(msgspec.Struct, frozen=True, rename="camel"):
 class IntegrityWarning(msgspec.Struct, frozen=True, rename="camel"):
     """Something is behind: nothing is lost, and somebody should look."""
 
-    name: Literal["auditor", "fullPass", "relay", "worker", "transfers", "deadLetters"]
+    name: Literal["monitor", "fullPass", "relay", "worker", "transfers", "deadLetters"]
     detail: Annotated[str, Meta(description="What it means, and what to do.")]
 
 

@@ -45,6 +45,8 @@ _CURES: Final = {
     Check.EFFECTS: _LOST,
     Check.PROJECTIONS: _REBUILD,
     Check.HEADS: "The monitor had read this: the journal lost or rewrote it. Compare it with backups. " + _THINK,
+    Check.READABLE: "PostgreSQL can't read a page or file, so what is in it is not checked and may be lost. "
+    "Fail over to a standby or restore a backup, then run `wallet verify` with the exported heads.",
     Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
 }
 

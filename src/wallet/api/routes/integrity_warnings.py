@@ -1,12 +1,13 @@
 """What is behind, for the operator on call: each warning states what it means and what to do."""
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from wallet.api.contract.integrity_schemas import IntegrityWarning
 from wallet.api.routes.health import BACKLOG_SECONDS_MAX
 from wallet.integrity.monitor.reading import CHECK_OLD, Reading
-from wallet.integrity.monitor.state import FullCheckResult
+from wallet.integrity.monitor.state import FULL, INCREMENTAL, FullCheckResult
 
 CHECK_SECONDS_MAX: Final = CHECK_OLD.total_seconds()
 SLICE_OVERDUE_SECONDS_MAX: Final = 900.0
@@ -21,6 +22,7 @@ _LOGGED: Final = "`integrity_check_paused` or `integrity_check_failed`"
 def warnings_of(reading: Reading) -> list[IntegrityWarning]:
     """Returns everything that is behind."""
     found = [
+        *_of_failed_checks(reading),
         *_of_the_monitor(reading),
         *_of_the_full_pass(reading),
         *_of_the_relay(reading),
@@ -41,19 +43,32 @@ def seconds_since(moment: datetime | None, now: datetime) -> float:
     return 0.0 if moment is None else max(0.0, round((now - moment).total_seconds(), 3))
 
 
+def _of_failed_checks(reading: Reading) -> Iterator[IntegrityWarning]:
+    sorts: tuple[tuple[str, Literal["monitor", "fullPass"]], ...] = ((INCREMENTAL, "monitor"), (FULL, "fullPass"))
+    for name, sort in sorts:
+        failure = reading.state.failed.get(name)
+        if failure is not None:
+            age = seconds_since(failure.at, reading.now)
+            detail = (
+                f"The {name} check fails since {age:.0f} s: {failure.error}. What it would find is not reported. "
+                "It is tried again every 10 s at most; see `integrity_check_failed` in worker.log."
+            )
+            yield IntegrityWarning(sort, detail)
+
+
 def _of_the_monitor(reading: Reading) -> list[IntegrityWarning]:
     looked = reading.state.looked
     cure = f"Is a worker running? If so, see {_LOGGED} in worker.log."
     if looked is None:
-        return [IntegrityWarning("auditor", f"Nothing has been checked yet. {cure}")]
+        return [IntegrityWarning("monitor", f"Nothing has been checked yet. {cure}")]
     age = seconds_since(looked.taken_at, reading.now)
     if age > CHECK_SECONDS_MAX:
         detail = f"The last check was {age:.0f} s ago: newer faults are not reported. {cure}"
-        return [IntegrityWarning("auditor", detail)]
+        return [IntegrityWarning("monitor", detail)]
     if not looked.is_caught_up:
         behind = max(0, reading.head_position - looked.head.position)
         detail = f"The checks are {behind} batches behind and catch up without a pause. Wait; nothing needs to be done."
-        return [IntegrityWarning("auditor", detail)]
+        return [IntegrityWarning("monitor", detail)]
     return []
 
 

@@ -35,7 +35,7 @@ from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.incremental_check import find_lost
 from wallet.integrity.monitor.lease import SQL as MONITOR_SQL
 from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, Start, State, sums_of
-from wallet.integrity.snapshot import Buckets, Snapshot
+from wallet.integrity.snapshot import Buckets, Snapshot, damage_finding
 
 Prove = Callable[[Snapshot, State, FullCheckProgress], Awaitable[list[Finding]]]
 
@@ -95,7 +95,7 @@ async def _prove_totals(snapshot: Snapshot, state: State, passing: FullCheckProg
     width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
     state.width = max(1, min(width, BUCKET_COUNT))
     passing.stage = "wallets"
-    return [totals.judge()]
+    return [totals.judge(), damage_finding(None, looked_at=totals.event_count)]
 
 
 async def _prove_wallets(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:

@@ -24,11 +24,11 @@ from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.full_check import check_slice
 from wallet.integrity.monitor.incremental_check import IncrementalCheck, apply, is_balance_sum_due, start_of
 from wallet.integrity.monitor.lease import LeaseLost, MonitorLease, new_holder
-from wallet.integrity.monitor.state import BalanceSumCheck, IncrementalResult, State
+from wallet.integrity.monitor.state import FULL, INCREMENTAL, BalanceSumCheck, CheckFailure, IncrementalResult, State
+from wallet.integrity.snapshot import SQL, NotMigrated, damage_finding, snapshot_on
 from wallet.integrity.snapshot import STATEMENT_SECONDS as FULL_STATEMENT_SECONDS
-from wallet.integrity.snapshot import NotMigrated, snapshot_on
 from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, Connection, connect
-from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of
 from wallet.postgres.migrations import missing_migrations
 from wallet.runtime.loop import Pace
 from wallet.runtime.standby import Standby
@@ -82,8 +82,13 @@ async def _check_books(dsn: str) -> None:
             _log.warning("integrity_lease_lost", reason=str(lost.exceptions[0]))
 
 
-async def _until_done(work: Callable[[], Awaitable[Result]]) -> "Result":
-    """Do the work, and retry it with growing pauses when it fails. Raises only LeaseLost."""
+async def _until_done(
+    work: Callable[[], Awaitable[Result]], report: Callable[[Exception], Awaitable[None]] | None = None
+) -> "Result":
+    """Do the work, and retry it with growing pauses when it fails. Raises only LeaseLost.
+
+    `report` is called with each error that waiting does not cure.
+    """
     pace = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
     while True:
         begun = time.monotonic()
@@ -91,13 +96,22 @@ async def _until_done(work: Callable[[], Awaitable[Result]]) -> "Result":
             return await work()
         except LeaseLost:
             raise
-        except (*DATABASE_ERRORS, NotMigrated) as error:
-            _log.warning("integrity_check_paused", reason=repr(error))
-        except Exception:  # noqa: BLE001 - A loop of the process: it logs, and goes on.
-            _log.exception("integrity_check_failed")
+        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
+            if _waiting_may_cure(error):
+                _log.warning("integrity_check_paused", reason=repr(error))
+            else:
+                _log.exception("integrity_check_failed")
+                if report is not None:
+                    await report(error)
         if time.monotonic() - begun > _RETRY_SECONDS_MAX:
             pace.reset()
         await pace.wait()
+
+
+def _waiting_may_cure(error: Exception) -> bool:
+    if isinstance(error, NotMigrated):
+        return True
+    return isinstance(error, DATABASE_ERRORS) and cause_of(error) in (Cause.AWAY, Cause.BUSY)
 
 
 async def _stand_by(dsn: str, holder: str) -> MonitorLease:
@@ -115,12 +129,25 @@ async def _hold(dsn: str, lease: MonitorLease) -> None:
     """Check until the lease is lost; a failure of one sort of check does not stop the other. At the end release it."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_until_done(partial(_check_new, dsn, lease)))
-            tasks.create_task(_until_done(partial(_check_everything, dsn, lease)))
+            for name, check in ((INCREMENTAL, _check_new), (FULL, _check_everything)):
+                tasks.create_task(_until_done(partial(check, dsn, lease), partial(_report, dsn, lease, name)))
     finally:
         with suppress(*DATABASE_ERRORS, NotMigrated):
             async with asyncio.timeout(GIVE_UP_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
                 await lease.release(connection)
+
+
+async def _report(dsn: str, lease: MonitorLease, name: str, error: Exception) -> None:
+    """Save that a check fails; damage to the database's files is a fault. Raises LeaseLost."""
+    state = lease.state
+    with suppress(*DATABASE_ERRORS, NotMigrated):
+        async with asyncio.timeout(STATEMENT_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
+            at = await connection.fetchval(SQL.read_clock)
+            since = state.failed[name].at if name in state.failed else at
+            state.failed[name] = CheckFailure(since, str(error) or type(error).__name__)
+            if isinstance(error, DATABASE_ERRORS) and cause_of(error) is Cause.DAMAGED:
+                faults.enter(state, [damage_finding(error)], at)
+            await lease.save(connection)
 
 
 async def _check_new(dsn: str, lease: MonitorLease) -> None:
@@ -157,6 +184,7 @@ async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
             state.due_at = looked.taken_at
             lease.full_check_wanted.set()
         faults.enter(state, look.findings, looked.taken_at)
+    state.failed.pop(INCREMENTAL, None)
     await lease.save(connection)
     return looked is None or looked.is_caught_up
 
@@ -193,6 +221,7 @@ async def check_slice_once(connection: Connection, lease: MonitorLease) -> float
     is_known = state.passed is not None and state.looked is not None and state.looked.head == state.passed.head
     async with snapshot_on(connection) as snapshot:
         await check_slice(snapshot, state)
+    state.failed.pop(FULL, None)
     seconds = time.monotonic() - begun
     # While there is a fault or a warning, somebody waits to see it disappear.
     is_quiet = is_known and not state.faults and not _has_warnings(state)

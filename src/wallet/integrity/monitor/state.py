@@ -16,6 +16,9 @@ from wallet.domain.money import ZERO, add, subtract
 from wallet.wire.digest import GENESIS
 
 PAGE_EVENTS_MAX: Final = 2_000
+INCREMENTAL: Final = "incremental"
+FULL: Final = "full"
+"""The two sorts of check, as `State.failed` names them."""
 
 
 class JournalHead(msgspec.Struct, frozen=True):
@@ -160,8 +163,15 @@ class BalanceSumCheck(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class CheckFailure(msgspec.Struct, frozen=True):
+    """A check that could not be done since `at`, PostgreSQL's time, and the error of the last attempt."""
+
+    at: datetime
+    error: str
+
+
 class State(msgspec.Struct):
-    """The monitor's saved state.
+    """The monitor's saved state. `failed` has the sorts of check that fail now.
 
     The next slice of the full check has `width` buckets and is due at `due_at`. `lost` are heads that are no longer in
     the journal. `waiting` are events before the lag's position that have no effect. An incremental check reads
@@ -179,6 +189,7 @@ class State(msgspec.Struct):
     weighed: BalanceSumCheck | None = None
     waiting: list[Waiting] = []
     page_events: int = PAGE_EVENTS_MAX
+    failed: dict[str, CheckFailure] = {}
 
     @property
     def has_checked_nothing(self) -> bool:
