@@ -7,11 +7,13 @@ that time has been counted (see the migration that creates `stats_progress`). Th
 this sense: every change that was committed before `as_of` is counted. An event that waits as a dead letter holds it
 back until it is replayed or discarded.
 
-Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. A crash between any two statements leaves
-the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
+Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. While everything is counted and nothing new is
+in the journal, one statement finds that out, and the time is brought forward every IDLE_SECONDS only. A crash between
+any two statements leaves the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,6 +27,7 @@ from wallet.worker.loop import run_loop
 from wallet.worker.stopping import unless_stopped
 
 INTERVAL_SECONDS: Final = 0.5
+IDLE_SECONDS: Final = 4.0
 CATCH_UP_SECONDS: Final = 0.05
 """The pause while there is more to look at than one transaction does, as after an upgrade."""
 BATCHES_MAX: Final = 100
@@ -101,26 +104,42 @@ class _Turns:
         self._database = database
         self._stop = stop
         self._pause_seconds = INTERVAL_SECONDS
+        self._idle_ends: Record | None = None
+        """What the journal contained when all of it was counted."""
+        self._idle_until = 0.0
 
     async def take_turn(self) -> None:
         connection = await self._database.connection()
-        is_behind = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
-        self._pause_seconds = CATCH_UP_SECONDS if is_behind else INTERVAL_SECONDS
+        if not await self._is_idle(connection):
+            brought = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
+            self._pause_seconds = CATCH_UP_SECONDS if brought.is_behind else INTERVAL_SECONDS
+            self._idle_ends = brought.counted_ends
+            self._idle_until = time.monotonic() + IDLE_SECONDS
         await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
+
+    async def _is_idle(self, connection: Connection) -> bool:
+        if self._idle_ends is None or time.monotonic() >= self._idle_until:
+            return False
+        return await connection.fetchrow(_SQL.read_journal_ends) == self._idle_ends
 
     async def stand_down(self) -> None:
         """Nothing is kept between two turns."""
 
 
-async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> bool:
-    """Bring the stored progress forward, unless that was done within the interval.
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """How far the progress came: whether there is more to look at now; what the journal contained if all is counted."""
 
-    Returns whether there is more to look at right away.
-    """
+    is_behind: bool = False
+    counted_ends: Record | None = None
+
+
+async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> Brought:
+    """Bring the stored progress forward, unless that was done within the interval."""
     async with connection.transaction():
         row = await connection.fetchrow(_SQL.lock_progress, interval)
         if row is None:
-            return False
+            return Brought()
         ends = await connection.fetchrow(_SQL.read_journal_ends)
         assert ends is not None, "the only row of journal_head is missing"
         batches = await connection.fetchrow(_SQL.read_next_batches, row["position"], BATCHES_MAX)
@@ -139,7 +158,10 @@ async def bring_forward(connection: Connection, interval: timedelta = timedelta(
             target.seq if target else None,
             target.position if target else None,
         )
-        return batches["first_uncounted"] is None and position < ends["head"]
+        return Brought(
+            is_behind=batches["first_uncounted"] is None and position < ends["head"],
+            counted_ends=ends if target is None else None,
+        )
 
 
 def _counted_up_to(position: int, batches: Record) -> int:

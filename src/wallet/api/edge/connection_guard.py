@@ -34,6 +34,8 @@ from wallet.api.edge.client_ip import Address, Network
 
 SILENT_SECONDS_MAX: Final = 5.0
 CHECK_SECONDS: Final = 0.2
+CALM_CHECK_SECONDS: Final = 1.0
+"""While there are so few descriptors that no client can have reached its limit."""
 _SLICE_SIZE: Final = 256
 """Sockets that are checked in one turn of the event loop, about a millisecond."""
 
@@ -84,15 +86,16 @@ class ConnectionGuard:
             _log.info("connections_not_guarded", reason="it needs Linux")
             await asyncio.Event().wait()
         while True:
+            descriptor_count = self._per_client_max
             try:
-                await self.check()
+                descriptor_count = await self.check()
             except OSError as error:
                 # No descriptor is free to list the others with; some will be at the next check.
                 _log.warning("connections_not_checked", error=repr(error))
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(CALM_CHECK_SECONDS if descriptor_count < self._per_client_max / 2 else CHECK_SECONDS)
 
-    async def check(self) -> None:
-        """Close what takes too much, once."""
+    async def check(self) -> int:
+        """Close what takes too much, once. Returns how many descriptors this process has."""
         by_client: defaultdict[str, list[_Connection]] = defaultdict(list)
         silent: list[_Connection] = []
         descriptors = [int(path.name) for path in _DESCRIPTORS.iterdir()]
@@ -120,6 +123,7 @@ class ConnectionGuard:
         if (excess := len(kept) - self._connections_max) > 0:
             kept.sort(key=lambda each: each.rank)
             self._close(kept[:excess], reason="too many in all")
+        return len(descriptors)
 
     def _read(self, descriptor: int) -> _Connection | None:
         """The descriptor as a client's connection; None if it is something else, or gone."""
