@@ -12,7 +12,7 @@ find_or_install_rabbitmq() {
         say "no RabbitMQ here: the tests run it in Docker."
         return
     fi
-    fail "The tests need RabbitMQ: install rabbitmq-server (3.10 or newer; macOS: brew install rabbitmq), or start Docker."
+    fail 2 "The tests need RabbitMQ: install rabbitmq-server (3.10 or newer; macOS: brew install rabbitmq), or start Docker."
 }
 
 # The places tests/support/rabbitmq.py looks at.

@@ -11,7 +11,8 @@ stamp=$venv/set-up
 lock_dir=$root/.venv.lock.d
 
 say() { printf '%s\n' "$*" >&2; }
-fail() { say "$*"; exit 1; }
+# fail CODE MESSAGE. Codes as of every command: 1 a failed check, 2 a wrong call or machine, 3 what can't be reached.
+fail() { code=$1; shift; say "$*"; exit "$code"; }
 
 # set_up LOCK: .venv holds what LOCK names. The lock for tests holds the other one too.
 set_up() {
@@ -24,7 +25,7 @@ set_up() {
             make_venv
             rm -f "$stamp"
         fi
-        install_lock "$1" || fail "The set-up failed; the lines above say why. Run this again to try again."
+        install_lock "$1" || fail 3 "The set-up failed; the lines above say why. Run this again to try again."
         write_stamp "$1"
     fi
     unlock_set_up
@@ -61,14 +62,14 @@ make_venv() {
     if has_uv; then
         say "setting up (first use) …"
         # Where the machine has no Python that is new enough, uv fetches one.
-        uv venv --quiet --no-project --python "${python:->=3.11}" "$venv" || fail "uv could not make $venv."
+        uv venv --quiet --no-project --python "${python:->=3.11}" "$venv" || fail 3 "uv could not make $venv."
         return
     fi
-    [ -n "$python" ] || fail "Python 3.11 or newer is needed, and not on PATH; install it, or uv, which brings its own."
+    [ -n "$python" ] || fail 2 "Python 3.11 or newer is needed, and not on PATH; install it, or uv, which brings its own."
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "Python's venv module is missing; install the package python3-venv (Debian: apt-get install python3-venv)."
+        fail 2 "Python's venv module is missing; install the package python3-venv (Debian: apt-get install python3-venv)."
     say "setting up (first use, about a minute) …"
-    "$python" -m venv "$venv" || fail "$python could not make $venv."
+    "$python" -m venv "$venv" || fail 2 "$python could not make $venv."
 }
 
 # A lock is complete, and leaves out what a package asks for without need: so nothing beyond it is installed.

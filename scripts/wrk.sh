@@ -9,5 +9,5 @@ find_or_install_wrk() {
         apt_install wrk || say "apt-get could not install it; the lines above say why."
         command -v wrk >/dev/null 2>&1 && return
     fi
-    fail "The benchmark needs wrk: install it (Debian: apt-get install wrk; macOS: brew install wrk)."
+    fail 2 "The benchmark needs wrk: install it (Debian: apt-get install wrk; macOS: brew install wrk)."
 }

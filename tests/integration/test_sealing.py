@@ -242,6 +242,7 @@ async def test_at_stop_the_head_is_in_the_heads_file(database_url: str, tmp_path
                 await insert_batch(connection)
                 await eventually(functools.partial(count_where, connection, f"position = {position}"))
         rows = await sealed_rows(connection)
+    assert (tmp_path / "logs" / FILENAME).stat().st_mode & 0o777 == 0o640
     lines = (tmp_path / "logs" / FILENAME).read_text().splitlines()
     assert [line.split(" ")[:2] for line in lines] == [[str(row["position"]), row["chain"].hex()] for row in rows]
     assert all(datetime.fromisoformat(line.split(" ")[2]).tzinfo is UTC for line in lines)

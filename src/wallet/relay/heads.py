@@ -35,7 +35,13 @@ def _line(head: Head, now: datetime) -> str:
 
 def _append(log_dir: Path, line: str) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
-    with (log_dir / FILENAME).open("a", encoding="ascii") as heads:
+    path = log_dir / FILENAME
+    with open(path, "a", encoding="ascii", opener=_readable_by_group) as heads:
         heads.write(line)
         heads.flush()
         os.fsync(heads.fileno())
+
+
+def _readable_by_group(path: str, flags: int) -> int:
+    """As the log files beside it."""
+    return os.open(path, flags, 0o640)

@@ -7,8 +7,8 @@ that time has been counted (see the migration that creates `stats_progress`). Th
 this sense: every change that was committed before `as_of` is counted. An event that waits as a dead letter holds it
 back until it is replayed or discarded.
 
-Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. While everything is counted and nothing new is
-in the journal, one statement finds that out, and the time is brought forward every IDLE_SECONDS only. A crash between
+Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. While everything is counted and the journal
+has nothing new, one statement finds that out, and the time is brought forward every IDLE_SECONDS only. A crash between
 any two statements leaves the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
 """
 

@@ -288,7 +288,7 @@ _OPERATING: Final = (
     Operation(
         method="get",
         path="/integrity",
-        operation_id="getAudit",
+        operation_id="getIntegrity",
         tag="operating",
         summary="Are the books right?",
         description=AUDIT_DESCRIPTION,
