@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
 
-from tests.support.deployment import addresses_of, image_environment, our_services, unpack_image
+from tests.support.deployment import Ports, addresses_of, image_environment, our_services, unpack_image
 from tests.support.processes import Processes, WalletProcess
 from tests.support.waiting import eventually_blocking
 
@@ -16,9 +17,11 @@ def test_the_images_files_are_enough_to_run_the_whole_system(
 ) -> None:
     unpack_image(tmp_path / "image")
     environment = container_environment(tmp_path / "image", database_url, rabbitmq_url)
-    assert start("migrate", processes, environment).wait() == 0
-    api, relay, worker = (start(name, processes, environment) for name in ("api", "relay", "worker"))
-    processes.wait_until(api, lambda: health_check(api) == 0)
+    ports = Ports()
+    assert start("migrate", processes, environment, ports).wait() == 0
+    api, relay, worker = (start(name, processes, environment, ports) for name in ("api", "relay", "worker"))
+    for process in (api, relay, worker):
+        processes.wait_until(process, partial(is_healthy, process, ports))
     answer = httpx.post(f"{api.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
     assert answer.status_code == 201, answer.text
     stats = f"{api.url}/wallet/alice/stats"
@@ -28,7 +31,7 @@ def test_the_images_files_are_enough_to_run_the_whole_system(
     )
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
     assert [each.stop() for each in (worker, relay, api)] == [0, 0, 0]
-    assert health_check(api) != 0
+    assert not any(is_healthy(each, ports) for each in (api, relay, worker))
 
 
 def container_environment(image: Path, database_url: str, rabbitmq_url: str) -> dict[str, str]:
@@ -37,21 +40,19 @@ def container_environment(image: Path, database_url: str, rabbitmq_url: str) -> 
     variables["PYTHONPATH"] = str(image / variables["PYTHONPATH"].lstrip("/"))
     variables |= our_services()["api"]["environment"]
     # Each process has a port and a log directory of its own from whoever starts it, and this Python's packages.
-    ours = {"PORT", "LOG_DIR", "PATH"}
+    ours = {"PORT", "ADMIN_PORT", "LOG_DIR", "PATH"}
     return {name: str(value) for name, value in variables.items() if name not in ours} | addresses_of(
         database_url, rabbitmq_url
     )
 
 
-def start(name: str, processes: Processes, environment: dict[str, str]) -> WalletProcess:
+def start(name: str, processes: Processes, environment: dict[str, str], ports: Ports) -> WalletProcess:
     """Start a service's command."""
     command, *arguments = our_services()[name]["command"]
-    return processes.start(command, *arguments, settings=environment)
+    return processes.start(command, *arguments, settings=environment | ports.settings(name))
 
 
-def health_check(api: WalletProcess) -> int:
-    """The exit code of the health check in the api's container."""
-    kind, _python, *arguments = our_services()["api"]["healthcheck"]["test"]
-    assert kind == "CMD"
-    here = [argument.replace("http://127.0.0.1:3000", api.url) for argument in arguments]
-    return subprocess.run([sys.executable, *here], capture_output=True, check=False).returncode
+def is_healthy(process: WalletProcess, ports: Ports) -> bool:
+    """Run the health check of the process's container."""
+    _python, *arguments = ports.health_check(process.name.partition("-")[2], process.port)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, check=False).returncode == 0

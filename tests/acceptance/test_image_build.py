@@ -3,13 +3,14 @@
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.support.deployment import addresses_of, our_services
+from tests.support.deployment import Ports, addresses_of, our_services
 from tests.support.image import Image, ImageBuilder, image_directory, reason_not_to_build
 from tests.support.ports import free_port
 from tests.support.processes import Processes, WalletProcess
@@ -44,12 +45,15 @@ class Containers:
     processes: Processes
     volume: Path
     addresses: dict[str, str]
+    ports: Ports
 
     def start(self, service: str) -> WalletProcess:
         """Starts the command of a service."""
         command, *arguments = our_services()[service]["command"]
         port = free_port()
-        program = self.image.container(self._settings() | {"PORT": str(port)}, self.volume)
+        program = self.image.container(
+            self._settings() | self.ports.settings(service) | {"PORT": str(port)}, self.volume
+        )
         return self.processes.start(command, *arguments, settings={}, port=port, program=program)
 
     def run(self, *arguments: str, program: list[str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -74,7 +78,7 @@ def test_the_image_is_built_and_runs_the_whole_system_as_its_own_user_on_a_read_
         image = ImageBuilder(directory).build()
         volume = image.create_volume(tmp_path / "logs")
         addresses = addresses_of(empty_database_url, rabbitmq_url)
-        assert_it_runs_the_whole_system(Containers(image, processes, volume, addresses))
+        assert_it_runs_the_whole_system(Containers(image, processes, volume, addresses, Ports()))
         processes.stop_all()
 
 
@@ -84,8 +88,8 @@ def assert_it_runs_the_whole_system(containers: Containers) -> None:
     assert_only_the_volume_and_tmp_are_writable(containers)
     assert containers.start("migrate").wait() == 0
     api, relay, worker = (containers.start(name) for name in ("api", "relay", "worker"))
-    processes.wait_until(api, lambda: is_healthy(containers, api))
     for process in (api, relay, worker):
+        processes.wait_until(process, partial(is_healthy, containers, process))
         assert_is_confined(process)
     assert_a_deposit_reaches_the_totals(api)
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
@@ -94,7 +98,7 @@ def assert_it_runs_the_whole_system(containers: Containers) -> None:
     stress = containers.run("monkey")
     assert (stress.returncode, stress.stderr.count("wallet-service[stress]")) == (2, 1)
     assert [process.stop() for process in (worker, relay, api)] == [0, 0, 0]
-    assert not is_healthy(containers, api)
+    assert not any(is_healthy(containers, each) for each in (api, relay, worker))
     owners = {path.name: path.stat().st_uid for path in containers.volume.iterdir()}
     assert {"api.log", "relay.log", "worker.log"} <= owners.keys()
     assert set(owners.values()) == {10001}
@@ -131,9 +135,7 @@ def assert_a_deposit_reaches_the_totals(api: WalletProcess) -> None:
     )
 
 
-def is_healthy(containers: Containers, api: WalletProcess) -> bool:
+def is_healthy(containers: Containers, process: WalletProcess) -> bool:
     """Runs the health check of compose.yaml in a container, as the engine does."""
-    kind, *command = our_services()["api"]["healthcheck"]["test"]
-    assert kind == "CMD"
-    here = [argument.replace("http://127.0.0.1:3000", api.url) for argument in command]
-    return containers.run(program=here).returncode == 0
+    command = containers.ports.health_check(process.name.partition("-")[2], process.port)
+    return containers.run(program=command).returncode == 0

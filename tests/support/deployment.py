@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 OUR_IMAGE = "wallet"
 _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
@@ -96,3 +98,24 @@ def addresses_of(database_url: str, rabbitmq_url: str) -> dict[str, str]:
         "DB_NAME": address.path.removeprefix("/"),
         "RABBITMQ_URL": rabbitmq_url,
     }
+
+
+class Ports:
+    """The ports that a service of ours has in a test: containers of this machine share its network."""
+
+    def __init__(self) -> None:
+        self._admin_ports = {name: free_port() for name in our_services()}
+
+    def settings(self, service: str) -> dict[str, str]:
+        """What differs from compose.yaml for it, but for PORT."""
+        return {"ADMIN_PORT": str(self._admin_ports[service])}
+
+    def health_check(self, service: str, port: int) -> list[str]:
+        """The command of its health check, with the ports that it has here; the Python comes first."""
+        kind, *command = our_services()[service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        here = {"127.0.0.1:3000/": f"127.0.0.1:{port}/", "127.0.0.1:9090/": f"127.0.0.1:{self._admin_ports[service]}/"}
+        assert any(address in command[-1] for address in here), command
+        for address, other in here.items():
+            command[-1] = command[-1].replace(address, other)
+        return list(command)

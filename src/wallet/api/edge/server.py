@@ -45,7 +45,7 @@ _log = structlog.get_logger("wallet.api.edge.server")
 
 
 class PortInUse(Exception):
-    """Port {port} on {host} is in use: stop what listens there, or choose another with --port or PORT."""
+    """Port {port} on {host} is in use: stop what listens there, or choose another with --port, PORT or ADMIN_PORT."""
 
 
 class CannotListen(Exception):
