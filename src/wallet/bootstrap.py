@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 
 from wallet.api.admin import admin_listener
-from wallet.api.app import create_app
+from wallet.api.app import ROUTES, create_app
 from wallet.api.contract import openapi
 from wallet.api.contract.answers import RENDER
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
@@ -137,7 +137,7 @@ async def _observed(settings: Settings, metrics: Metrics) -> AsyncIterator[None]
 
 def openapi_document() -> dict[str, Any]:
     """The HTTP contract as an OpenAPI 3.1 document."""
-    return openapi.document()
+    return openapi.document(ROUTES)
 
 
 def _say_ready(url: str) -> None:

@@ -12,6 +12,7 @@ from tests.support.broker import take_all
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from tests.support.relay import connected, count_where, relay_settings, running_relay
 from tests.support.waiting import eventually
+from wallet.api.app import ROUTES
 from wallet.api.contract.openapi import document
 from wallet.domain.events import EVENT_TYPES
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
@@ -60,7 +61,7 @@ async def test_every_type_of_event_is_shown_in_the_history_as_the_document_says(
 
 
 def test_the_document_refuses_a_history_item_with_the_payload_of_another_type() -> None:
-    validator = history_validator(document())
+    validator = history_validator(document(ROUTES))
     message = json.loads((EXAMPLES / "FundsDeposited.v1.json").read_bytes())
     item = {name: message[name] for name in ("id", "walletId", "type", "occurredAt", "payload")} | {"transferId": None}
     assert validator.is_valid(item)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.api import RunningApi, head, running_api
 from tests.support.raw_http import RawAnswer
+from wallet.api.app import ROUTES
 from wallet.api.contract.openapi import document
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -279,7 +280,7 @@ async def test_head_and_options_answer_without_a_body(database_url: str) -> None
 
 async def test_the_document_and_its_pages_are_served(database_url: str) -> None:
     async with running_api(database_url) as api:
-        assert (await api.get("/openapi.json")).json == document()
+        assert (await api.get("/openapi.json")).json == document(ROUTES)
         for target in ("/docs", "/api"):
             page = await api.get(target)
             assert page.status == 200
@@ -306,8 +307,8 @@ async def test_metrics_count_requests_by_route_and_status(database_url: str) -> 
             await deposit(api, wallet_id, "1")
         await api.get("/nowhere")
         metrics = (await api.get("/metrics")).body.decode()
-    assert 'seconds_count{method="POST",route="/wallet/{wallet_id}/deposit",status="201"} 2.0' in metrics
-    assert 'seconds_count{method="POST",route="/wallet/{wallet_id}/deposit",status="400"} 1.0' in metrics
+    assert 'seconds_count{method="POST",route="/wallet/{id}/deposit",status="201"} 2.0' in metrics
+    assert 'seconds_count{method="POST",route="/wallet/{id}/deposit",status="400"} 1.0' in metrics
     assert 'seconds_count{method="GET",route="unmatched",status="404"} 1.0' in metrics
     assert "wallet_trail_rows_lost_total 0.0" in metrics
     assert "wallet_ledger_queue_depth 0.0" in metrics

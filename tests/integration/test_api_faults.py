@@ -18,7 +18,7 @@ from tests.support.relay import relay_settings, running_relay
 from tests.support.waiting import eventually
 from wallet.api.edge.server import CannotListen, PortInUse, ServerLimits, serve
 from wallet.api.routes import health as health_module
-from wallet.api.routes.movements import Executes
+from wallet.api.services import Executes
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.trail.buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX

@@ -13,7 +13,7 @@ from tests.support.books import assert_books_are_right
 from tests.support.postgres import PostgresServer
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
-from wallet.api.routes.movements import Executes
+from wallet.api.services import Executes
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.trail.records import TrailRecord

@@ -20,7 +20,7 @@ from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.api.contract.integrity_schemas import IntegrityResponse
-from wallet.api.routes import integrity as audits_module
+from wallet.api.routes import integrity_report as report_module
 
 
 async def audit_of(api: RunningApi) -> dict[str, Any]:
@@ -223,14 +223,14 @@ async def test_a_full_pass_that_is_old_is_told_though_its_next_slice_is_not_over
 async def test_callers_share_one_read_of_a_silent_database_and_its_failure(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audits_module, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(report_module, "CACHED_SECONDS", 0.0)
     async with Proxy.to_server_of(books_url) as proxy, running_api(proxy.url_of(books_url)) as api:
         assert (await api.get("/integrity")).status == 200
         proxy.silence()
         begun = time.monotonic()
         answers = await asyncio.gather(*(api.get("/integrity") for _ in range(10)))
         assert {answer.status for answer in answers} == {503}
-        assert time.monotonic() - begun < audits_module.READ_SECONDS_MAX + 1
+        assert time.monotonic() - begun < report_module.READ_SECONDS_MAX + 1
 
 
 async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: str) -> None:

@@ -11,7 +11,7 @@ from wallet.api.contract.answers import RENDER
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import ServerLimits, serve
 from wallet.api.routes.health import Health
-from wallet.api.routes.movements import Executes
+from wallet.api.services import Executes
 from wallet.ledger.ledger import Ledger
 from wallet.postgres.connections import open_pool
 from wallet.runtime.metrics import Metrics

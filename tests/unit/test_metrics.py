@@ -35,7 +35,7 @@ def lines_of(metrics: Metrics) -> list[str]:
 
 def count(metrics: Metrics, times: int) -> None:
     for _ in range(times):
-        metrics.observe(REQUEST_SECONDS, 0.003, "POST", "/wallet/{wallet_id}/deposit", "201")
+        metrics.observe(REQUEST_SECONDS, 0.003, "POST", "/wallet/{id}/deposit", "201")
 
 
 def counted(metrics: Metrics) -> float:

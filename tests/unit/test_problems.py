@@ -1,10 +1,7 @@
 """The one table of problems is complete, and its documents are stable."""
 
 import json
-from http import HTTPStatus
-from typing import Any
 
-import falcon
 import pytest
 
 from wallet.api.contract.problems import (
@@ -13,36 +10,12 @@ from wallet.api.contract.problems import (
     Code,
     FieldError,
     Refused,
-    code_of_framework_status,
     problem_body,
     refusal_of,
     type_of,
 )
 from wallet.domain.identifiers import RequestId
 from wallet.domain.outcomes import Rejection
-
-RAISED_BY_THE_FRAMEWORK = {
-    falcon.HTTPRouteNotFound: Code.ROUTE_NOT_FOUND,
-    falcon.HTTPNotFound: Code.ROUTE_NOT_FOUND,
-    falcon.HTTPMethodNotAllowed: Code.METHOD_NOT_ALLOWED,
-    falcon.HTTPBadRequest: Code.INVALID_REQUEST,
-    falcon.HTTPInvalidHeader: Code.INVALID_REQUEST,
-    falcon.HTTPInvalidParam: Code.INVALID_REQUEST,
-    falcon.HTTPMissingHeader: Code.INVALID_REQUEST,
-    falcon.HTTPMissingParam: Code.INVALID_REQUEST,
-    falcon.HTTPContentTooLarge: Code.BODY_TOO_LARGE,
-    falcon.HTTPUnsupportedMediaType: Code.UNSUPPORTED_MEDIA_TYPE,
-    falcon.HTTPInternalServerError: Code.INTERNAL_ERROR,
-}
-
-
-ARGUMENTS: dict[type[falcon.HTTPError], tuple[Any, ...]] = {
-    falcon.HTTPMethodNotAllowed: (["GET"],),
-    falcon.HTTPInvalidHeader: ("wrong", "Name"),
-    falcon.HTTPInvalidParam: ("wrong", "name"),
-    falcon.HTTPMissingHeader: ("Name",),
-    falcon.HTTPMissingParam: ("name",),
-}
 
 
 @pytest.mark.parametrize("code", Code)
@@ -64,19 +37,6 @@ def test_the_business_refusals_have_the_statuses_that_clients_know() -> None:
         Rejection.BALANCE_LIMIT_EXCEEDED: 400,
         Rejection.TRANSFER_FAILED: 409,
     }
-
-
-@pytest.mark.parametrize("error", RAISED_BY_THE_FRAMEWORK)
-def test_every_error_of_the_framework_has_its_code(error: type[falcon.HTTPError]) -> None:
-    status = error(*ARGUMENTS.get(error, ())).status_code
-    code = code_of_framework_status(status)
-    assert code is RAISED_BY_THE_FRAMEWORK[error]
-    assert KINDS[code].status == status
-
-
-@pytest.mark.parametrize("status", [status for status in HTTPStatus if status >= 400])
-def test_any_error_status_becomes_a_problem_of_the_same_class(status: int) -> None:
-    assert KINDS[code_of_framework_status(status)].status // 100 == status // 100
 
 
 def test_a_problem_is_always_the_same_bytes() -> None:

@@ -1,14 +1,7 @@
-"""What the OpenAPI document says of `GET /integrity`, and the answer that it shows."""
+"""The answer of `GET /integrity` that the OpenAPI document shows."""
 
 from typing import Final
 
-AUDIT_DESCRIPTION: Final = """\
-Cheap enough to ask every few seconds. What changed is looked at every 5 seconds, everything else by a pass in the \
-background, whose age and duration are told. **starting**: not everything has been checked once yet. **clean**: every \
-promise holds and nothing is overdue; the summary says what is under way. **behind**: nothing is lost, see `warnings`. \
-**broken**: `faults` names the first row of each promise that is broken, until a whole pass finds it repaired. The \
-HTTP status is 200 in all four.
-"""
 EXAMPLE_REPORT: Final = {
     "status": "broken",
     "summary": "A promise is broken: I2 balance. Each fault names its first row.",

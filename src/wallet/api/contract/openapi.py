@@ -1,15 +1,16 @@
 """The OpenAPI 3.1 document, generated from the types that requests and responses are made of.
 
-The tables in `operations` say what each route takes and gives; this module only writes it down.
+It describes every route of the table that has a tag.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from wallet.api.contract.history_schema import history_schemas
-from wallet.api.contract.operations import OPERATIONS, Operation, Parameter
 from wallet.api.contract.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
+from wallet.api.contract.route import Parameter, Route
 from wallet.api.contract.schemas import JSON, RequestIdText
 from wallet.version import version
 
@@ -32,14 +33,15 @@ browser does not let a page of another site send requests.
 """
 
 
-def document() -> dict[str, Any]:
+def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Returns the whole document; the same version of the code always gives the same."""
-    shapes = [Problem, *(shape for operation in OPERATIONS for shape in _shapes_of(operation))]
+    routes = [route for route in routes if route.tag is not None]
+    shapes = [Problem, *(shape for route in routes for shape in _shapes_of(route))]
     _, components = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
     components |= history_schemas(components["HistoryItem"], _REFERENCE)
     paths: dict[str, Any] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     whole = {
         "openapi": "3.1.0",
         "info": {
@@ -65,26 +67,26 @@ def document() -> dict[str, Any]:
     return plain
 
 
-def _shapes_of(operation: Operation) -> list[Any]:
-    return [shape for shape in (operation.request, operation.response) if shape is not None]
+def _shapes_of(route: Route) -> list[Any]:
+    return [shape for shape in (route.request, route.response) if shape is not None]
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(route: Route) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.operation_id,
-        "tags": [operation.tag],
-        "summary": operation.summary,
-        "description": operation.description,
-        "parameters": [_parameter(parameter) for parameter in operation.parameters],
-        "responses": {str(operation.status): _success(operation), **_problems(operation.codes)},
+        "operationId": route.operation_id,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": route.description,
+        "parameters": [_parameter(parameter) for parameter in route.parameters],
+        "responses": {str(route.status): _success(route), **_problems(route.codes)},
     }
-    if operation.request is not None:
+    if route.request is not None:
         described["requestBody"] = {
             "required": True,
             "content": {
                 JSON: {
-                    "schema": _schema(operation.request),
-                    "examples": {name: {"value": value} for name, value in operation.request_examples.items()},
+                    "schema": _schema(route.request),
+                    "examples": {name: {"value": value} for name, value in route.request_examples.items()},
                 }
             },
         }
@@ -101,15 +103,15 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _success(operation: Operation) -> dict[str, Any]:
-    schema = {"type": "string"} if operation.response is None else _schema(operation.response)
+def _success(route: Route) -> dict[str, Any]:
+    schema = {"type": "string"} if route.response is None else _schema(route.response)
     content: dict[str, Any] = {"schema": schema}
-    if operation.response_example is not None:
-        content["examples"] = {"success": {"value": operation.response_example}}
+    if route.response_example is not None:
+        content["examples"] = {"success": {"value": route.response_example}}
     return {
-        "description": operation.success,
-        "headers": _header_references("X-Request-Id", "traceparent", *operation.headers),
-        "content": {operation.content_type: content},
+        "description": route.success,
+        "headers": _header_references("X-Request-Id", "traceparent", *route.headers),
+        "content": {route.content_type: content},
     }
 
 

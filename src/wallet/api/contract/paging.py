@@ -10,7 +10,6 @@ from typing import Final
 from wallet.api.contract.problems import FieldError, refusal_of
 from wallet.api.contract.query import parameter_error
 
-PARAMETERS: Final = ("limit", "cursor", "before")
 LIMIT_DEFAULT: Final = 50
 LIMIT_SERVED_MAX: Final = 200
 VERSION_MAX: Final = 2**63 - 1

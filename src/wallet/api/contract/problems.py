@@ -80,14 +80,6 @@ CODE_OF_REJECTION: Final[Mapping[Rejection, Code]] = {
     Rejection.TRANSFER_FAILED: Code.TRANSFER_FAILED,
 }
 
-_CODE_OF_FRAMEWORK_STATUS: Final[Mapping[int, Code]] = {
-    404: Code.ROUTE_NOT_FOUND,
-    405: Code.METHOD_NOT_ALLOWED,
-    408: Code.REQUEST_TIMEOUT,
-    413: Code.BODY_TOO_LARGE,
-    415: Code.UNSUPPORTED_MEDIA_TYPE,
-}
-
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that is wrong, and where: in the body, the path or query, a header, or a check of /readyz."""
@@ -178,13 +170,6 @@ def refusal_of(errors: Sequence[FieldError]) -> Refused:
     code = codes.pop() if len(codes) == 1 else Code.INVALID_REQUEST
     detail = errors[0].sentence if len(errors) == 1 else f"{len(errors)} things are wrong; see errors."
     return Refused(code, detail, errors=errors)
-
-
-def code_of_framework_status(status: int) -> Code:
-    """The code for an error that the web framework raised by itself."""
-    if status >= 500:
-        return Code.INTERNAL_ERROR
-    return _CODE_OF_FRAMEWORK_STATUS.get(status, Code.INVALID_REQUEST)
 
 
 _encode: Final = msgspec.json.Encoder().encode

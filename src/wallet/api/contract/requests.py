@@ -14,21 +14,21 @@ from wallet.postgres.uuids import uuid7
 _JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
 
 
-def read_deposit(exchange: Exchange, path_id: str) -> Deposit:
+def read_deposit(exchange: Exchange) -> Deposit:
     """The deposit that this request asks for."""
-    wallet_id, request_id, amount = _read_move(exchange, path_id)
+    wallet_id, request_id, amount = _read_move(exchange)
     return Deposit(wallet_id=wallet_id, request_id=request_id, api_audit_id=exchange.api_audit_id, amount=amount)
 
 
-def read_withdraw(exchange: Exchange, path_id: str) -> Withdraw:
+def read_withdraw(exchange: Exchange) -> Withdraw:
     """The withdrawal that this request asks for."""
-    wallet_id, request_id, amount = _read_move(exchange, path_id)
+    wallet_id, request_id, amount = _read_move(exchange)
     return Withdraw(wallet_id=wallet_id, request_id=request_id, api_audit_id=exchange.api_audit_id, amount=amount)
 
 
-def read_transfer(exchange: Exchange, path_id: str) -> Transfer:
+def read_transfer(exchange: Exchange) -> Transfer:
     """The transfer that this request asks for."""
-    wallet_id = read_wallet_id(exchange, path_id)
+    wallet_id = read_wallet_id(exchange)
     body = read_transfer_body(json_body(exchange))
     request_id = _resolve_key(exchange, body)
     if body.to_wallet_id == wallet_id:
@@ -45,16 +45,17 @@ def read_transfer(exchange: Exchange, path_id: str) -> Transfer:
     )
 
 
-def read_wallet_id(exchange: Exchange, path_id: str) -> WalletId:
+def read_wallet_id(exchange: Exchange) -> WalletId:
     """The wallet that the path names, noted in the exchange."""
+    path_id = exchange.path_values["id"]
     if not is_id(path_id):
         raise refusal_of([FieldError(Code.INVALID_REQUEST, ID_RULE, parameter="id")])
     exchange.wallet_id = WalletId(path_id)
     return exchange.wallet_id
 
 
-def _read_move(exchange: Exchange, path_id: str) -> tuple[WalletId, RequestId, Decimal]:
-    wallet_id = read_wallet_id(exchange, path_id)
+def _read_move(exchange: Exchange) -> tuple[WalletId, RequestId, Decimal]:
+    wallet_id = read_wallet_id(exchange)
     body = read_move_body(json_body(exchange))
     request_id = _resolve_key(exchange, body)
     if body.errors or body.amount is None:

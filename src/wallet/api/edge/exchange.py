@@ -9,7 +9,6 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
 from wallet.postgres.uuids import uuid7
 
 UNMATCHED_ROUTE: Final = "unmatched"
-SCOPE_KEY: Final = "wallet.exchange"
 SHA256_OF_NOTHING: Final = sha256().digest()
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 
@@ -19,8 +18,8 @@ Scope = dict[str, Any]
 class Exchange:
     """A request: what the client sent, the ids it was given, and what the handlers learned of it.
 
-    The edge makes it, the handlers find it in the scope, and the edge logs, counts and audits from it.
-    `parameters` are those of the query, once the route has checked their names.
+    The edge creates it, passes it to the handler, and then logs, counts and records from it. `path_values` are the
+    variable parts of the path; `parameters` are those of the query, once their names are checked.
     `body_length` and `body_sha256` cover all that was read, which can be more than `body` keeps.
     """
 
@@ -35,6 +34,7 @@ class Exchange:
         "is_recorded",
         "method",
         "parameters",
+        "path_values",
         "peer",
         "query",
         "raw_path",
@@ -50,6 +50,7 @@ class Exchange:
         self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: str = scope["query_string"].decode("latin-1")
         self.parameters = _NO_PARAMETERS
+        self.path_values: Mapping[str, str] = _NO_PARAMETERS
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
         self.client_ip: str = self.peer
@@ -66,13 +67,6 @@ class Exchange:
         self.request_id: RequestId | None = None
         self.is_recorded: bool = False
         self.reserved_bytes: int = 0
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """The exchange that the edge put into this request's scope."""
-    exchange = scope[SCOPE_KEY]
-    assert isinstance(exchange, Exchange)
-    return exchange
 
 
 def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Takes in what a client sends: the body, with limits, and the path, decoded once and strictly.
 
-Bounds: a body has `body_bytes_max` (on the bulk route `bulk_body_bytes_max`) and `body_seconds_max`. Of a longer one
+Bounds: a body has `body_bytes_max` (on a bulk route `bulk_body_bytes_max`) and `body_seconds_max`. Of a longer one
 at most `drained_bytes_max` more are read and thrown away, so that a client that sends before it listens still gets
 its 413; then the connection is closed.
 """
@@ -14,14 +14,12 @@ from urllib.parse import unquote_to_bytes
 
 from wallet.api.contract.problems import Code, FieldError, Refused, refusal_of
 from wallet.api.edge.exchange import Exchange
-from wallet.domain.identifiers import WalletId, is_id
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 ATTEMPT_HAD_NO_EFFECT: Final = "This attempt had no effect. Send the request again with the same key."
 CLOSE: Final = {"Connection": "close"}
-BULK_PATH: Final = "/operations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,6 @@ class BodyLimits:
     body_seconds_max: float = 10.0
     bodies_bytes_max: int = 64 * 1024 * 1024
     """Of all requests that the process is working on together."""
-
-    def bytes_max_of(self, raw_path: bytes) -> int:
-        """How long a body may be there. It is asked before the routing: a body must be taken in to be refused well."""
-        return self.bulk_body_bytes_max if raw_path in _RAW_BULK_PATHS else self.body_bytes_max
 
 
 class BodyBudget:
@@ -107,7 +101,7 @@ class BodyTimer:
         return task
 
     def end(self, task: asyncio.Task[Any]) -> bool:
-        """A task reads no longer. Returns whether this timer, and nobody else, has cancelled it."""
+        """The task has stopped reading. Returns whether this timer, and nothing else, has cancelled it."""
         return self._began_at.pop(task, None) is None and task.uncancel() == 0
 
     def _cancel_late(self) -> None:
@@ -123,7 +117,13 @@ class BodyTimer:
 
 
 async def receive_body(
-    exchange: Exchange, receive: Receive, limits: BodyLimits, *, budget: BodyBudget, timer: BodyTimer
+    exchange: Exchange,
+    receive: Receive,
+    limits: BodyLimits,
+    *,
+    budget: BodyBudget,
+    timer: BodyTimer,
+    is_bulk: bool = False,
 ) -> None:
     """Read the request's body into the exchange.
 
@@ -133,7 +133,7 @@ async def receive_body(
     if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
         return
     length = None if declared is None else int(declared)
-    bytes_max = limits.bytes_max_of(exchange.raw_path)
+    bytes_max = limits.bulk_body_bytes_max if is_bulk else limits.body_bytes_max
     if length is not None and length > bytes_max and "expect" in exchange.headers:
         # The client waits for a word before it sends: nothing to drain, and the word is no.
         raise _too_large(bytes_max)
@@ -203,21 +203,9 @@ def decoded_path(raw_path: bytes) -> str:
     return "/".join(segments)
 
 
-def wallet_of_path(raw_path: bytes) -> WalletId | None:
-    """The wallet that a path names, before it is routed; None for one that is not a wallet's."""
-    segments = raw_path.split(b"/", 3)
-    if segments[:2] != [b"", b"wallet"] or len(segments) < 3:
-        return None
-    wallet_id = unquote_to_bytes(segments[2]).decode("utf-8", "replace")
-    return WalletId(wallet_id) if is_id(wallet_id) else None
-
-
 def _bad_path(detail: str) -> Refused:
     return refusal_of([FieldError(Code.INVALID_REQUEST, detail, parameter="path")])
 
 
 def _too_large(bytes_max: int) -> Refused:
     return Refused(Code.BODY_TOO_LARGE, f"The body is larger than {bytes_max} bytes; nothing was done.", headers=CLOSE)
-
-
-_RAW_BULK_PATHS: Final = (BULK_PATH.encode(), f"{BULK_PATH}/".encode())

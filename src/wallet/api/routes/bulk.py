@@ -6,131 +6,81 @@ results come back in the order of the operations. Atomic: the ledger sees it onl
 A result carries the body of its operation's own route to the byte, so the answer is joined from bytes, not encoded.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-import falcon.asgi
-
 from wallet.api.contract.bulk_bodies import read_all, read_bulk_body, read_each
+from wallet.api.contract.examples import BULK_DONE, BULK_EXAMPLES
 from wallet.api.contract.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
+from wallet.api.contract.reply import Reply
 from wallet.api.contract.requests import json_body
-from wallet.api.contract.schemas import JSON
-from wallet.api.edge.asgi import MayConcern
-from wallet.api.edge.exchange import Exchange, exchange_of
+from wallet.api.contract.route import Route
+from wallet.api.contract.schemas import JSON, BulkRequest, BulkResponse
+from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
-from wallet.api.routes.movements import NO_EFFECT, ROLLED_BACK, Executes, sentence_of
+from wallet.api.routes.movements import MOVE, NO_EFFECT, REPLAYED, outcome_of
+from wallet.api.services import Services, TurnTooLate
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.answers import Answer, BulkAnswer
 
-DECODED_OF_A_CLIENT_MAX: Final = 4
-"""Decoding a thousand operations takes milliseconds of the event loop: two that run and two that are ready suffice."""
 SEND_AGAIN: Final = "Send the whole request again with the same keys; each operation takes effect at most once."
 
 
-class _Decoding:
-    """The bulk requests of one client: how many there are, and how many more may be decoded."""
-
-    def __init__(self) -> None:
-        self.request_count = 0
-        self.turns = asyncio.Semaphore(DECODED_OF_A_CLIENT_MAX)
-
-
-class Operations:
-    """POST /operations"""
-
-    def __init__(
-        self, ledger: Executes, *, may_concern: MayConcern, deadline_seconds: float, is_stepwise: bool
-    ) -> None:
-        self._ledger = ledger
-        self._may_concern = may_concern
-        self._deadline_seconds = deadline_seconds
-        self._is_stepwise = is_stepwise
-        self._decoding: dict[str, _Decoding] = {}
-
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Run the operations, in order."""
-        exchange = exchange_of(req.scope)
-        _refuse_key_in_header(exchange)
-        raw = json_body(exchange)
-        async with self._turn_to_decode(exchange, raw):
+async def run_operations(services: Services, exchange: Exchange) -> Reply:
+    """Run the operations, in order."""
+    _refuse_key_in_header(exchange)
+    raw = json_body(exchange)
+    try:
+        async with services.decoding_turns.turn(exchange.client_ip):
             body = read_bulk_body(raw)
             if not body.is_atomic:
-                await self._run_independent(exchange, body.operations, resp)
-            elif self._is_stepwise:
+                return await _run_independent(services, exchange, body.operations)
+            if services.is_stepwise:
                 raise _atomic_not_available()
-            else:
-                await self._run_atomic(exchange, body.operations, resp)
+            return await _run_atomic(services, exchange, body.operations)
+    except TurnTooLate:
+        raise _turn_came_too_late(services, exchange, raw) from None
 
-    @asynccontextmanager
-    async def _turn_to_decode(self, exchange: Exchange, raw: bytes) -> AsyncIterator[None]:
-        """Wait until few requests of the client are decoded and not answered. Raises Refused after the deadline."""
-        client = exchange.client_ip
-        decoding = self._decoding.setdefault(client, _Decoding())
-        decoding.request_count += 1
-        try:
-            try:
-                async with asyncio.timeout(self._deadline_seconds):
-                    await decoding.turns.acquire()
-            except TimeoutError:
-                readings = read_each(read_bulk_body(raw).operations, exchange.api_audit_id)
-                keys = (each.key for each in readings if not isinstance(each, Answer))
-                code = Code.OUTCOME_UNKNOWN if any(self._may_concern(*key) for key in keys) else Code.NOT_EXECUTED
-                raise Refused(
-                    code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}"
-                ) from None
-            try:
-                yield
-            finally:
-                decoding.turns.release()
-        finally:
-            decoding.request_count -= 1
-            if not decoding.request_count:
-                self._decoding.pop(client, None)
 
-    async def _run_independent(
-        self, exchange: Exchange, operations: Sequence[object], resp: falcon.asgi.Response
-    ) -> None:
-        readings = read_each(operations, exchange.api_audit_id)
-        commands = [reading for reading in readings if not isinstance(reading, Answer)]
-        resp.content_type = JSON
-        executed: Iterator[Answer] = iter(())
-        # Where none is valid the ledger has nothing to do, and the edge writes the trail row.
-        if commands:
-            bulk = await self._execute(exchange, commands, resp, is_atomic=False)
-            executed = iter(bulk.results)
-        resp.data = joined(reading if isinstance(reading, Answer) else next(executed) for reading in readings)
+def _turn_came_too_late(services: Services, exchange: Exchange, raw: bytes) -> Refused:
+    readings = read_each(read_bulk_body(raw).operations, exchange.api_audit_id)
+    keys = (each.key for each in readings if not isinstance(each, Answer))
+    code = Code.OUTCOME_UNKNOWN if any(services.may_concern(*key) for key in keys) else Code.NOT_EXECUTED
+    return Refused(code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}")
 
-    async def _run_atomic(self, exchange: Exchange, operations: Sequence[object], resp: falcon.asgi.Response) -> None:
-        commands = read_all(operations, exchange.api_audit_id)
-        bulk = await self._execute(exchange, commands, resp, is_atomic=True)
-        resp.status = bulk.status
-        resp.content_type = JSON if bulk.refusal is None else CONTENT_TYPE
-        resp.data = joined(bulk.results) if bulk.refusal is None else bulk.refusal.body
 
-    async def _execute(
-        self, exchange: Exchange, commands: Sequence[Command], resp: falcon.asgi.Response, *, is_atomic: bool
-    ) -> BulkAnswer:
-        try:
-            bulk = await self._ledger.execute_bulk(commands, trail_record_of(exchange), is_atomic=is_atomic)
-        except NotExecuted as reason:
-            raise Refused(
-                Code.NOT_EXECUTED,
-                f"{sentence_of(reason)} {NO_EFFECT} {SEND_AGAIN}",
-            ) from None
-        except OutcomeUnknown as reason:
-            raise Refused(
-                Code.OUTCOME_UNKNOWN,
-                f"{sentence_of(reason)} It may or may not have taken effect. "
-                "Send the whole request again to learn which; each operation takes effect at most once.",
-            ) from None
-        except CommandFailed:
-            raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
-        exchange.is_recorded = True
-        if bulk.replayed:
-            resp.set_header("Idempotency-Replayed", "true")
-        return bulk
+async def _run_independent(services: Services, exchange: Exchange, operations: Sequence[object]) -> Reply:
+    readings = read_each(operations, exchange.api_audit_id)
+    commands = [reading for reading in readings if not isinstance(reading, Answer)]
+    executed: Iterator[Answer] = iter(())
+    headers: tuple[tuple[str, str], ...] = ()
+    # Where none is valid the ledger has nothing to do, and the edge writes the trail row.
+    if commands:
+        bulk = await _execute(services, exchange, commands, is_atomic=False)
+        executed, headers = iter(bulk.results), REPLAYED if bulk.replayed else ()
+    body = joined(reading if isinstance(reading, Answer) else next(executed) for reading in readings)
+    return Reply(body, headers=headers)
+
+
+async def _run_atomic(services: Services, exchange: Exchange, operations: Sequence[object]) -> Reply:
+    commands = read_all(operations, exchange.api_audit_id)
+    bulk = await _execute(services, exchange, commands, is_atomic=True)
+    headers = REPLAYED if bulk.replayed else ()
+    if bulk.refusal is None:
+        return Reply(joined(bulk.results), JSON, bulk.status, headers)
+    return Reply(bulk.refusal.body, CONTENT_TYPE, bulk.status, headers)
+
+
+async def _execute(
+    services: Services, exchange: Exchange, commands: Sequence[Command], *, is_atomic: bool
+) -> BulkAnswer:
+    bulk = await outcome_of(
+        services.ledger.execute_bulk(commands, trail_record_of(exchange), is_atomic=is_atomic),
+        retry=SEND_AGAIN,
+        retry_to_learn="Send the whole request again to learn which; each operation takes effect at most once.",
+    )
+    exchange.is_recorded = True
+    return bulk
 
 
 def joined(results: Iterable[Answer]) -> bytes:
@@ -160,3 +110,47 @@ def _atomic_not_available() -> Refused:
 
 
 _JSON_OF: Final = (b"false", b"true")
+
+_DESCRIPTION: Final = """\
+Runs 1 to 1,000 operations in order. The body may have up to 1 MiB. Each operation has its key in `requestId`, with \
+the same scope as on the operation's own route, so the whole request can be sent again safely.
+
+**independent**: each operation has its own outcome. `results` lists the outcomes in the order of the operations, each \
+with the status and body of the operation's own route; an invalid operation gets a 400 there. The answer as a whole is \
+200.
+
+**atomic**: all operations take effect, or none does. The first refusal is the answer to the whole request, with the \
+position of the refused operation in `index`, and is stored for every key. Each key then stands for the whole request: \
+a request that differs, or that mixes used and new keys, is answered 422. This mode is not available if \
+`TRANSFER_MODE` is `stepwise`.
+
+Two requests of one client address run at a time; further ones wait for their turn until the deadline. Single requests \
+on the same wallets go before a request that waits.
+"""
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/operations",
+        handler=run_operations,
+        has_bulk_body=True,
+        operation_id="runOperations",
+        tag="money",
+        summary="Run many operations",
+        description=_DESCRIPTION,
+        request=BulkRequest,
+        request_examples=BULK_EXAMPLES,
+        success="The operations were run; each result is the outcome of one operation.",
+        response=BulkResponse,
+        response_example=BULK_DONE,
+        headers=("Idempotency-Replayed",),
+        codes=(
+            Code.ATOMIC_NOT_AVAILABLE,
+            Code.SAME_WALLET,
+            Code.INSUFFICIENT_FUNDS,
+            Code.BALANCE_LIMIT_EXCEEDED,
+            Code.WALLET_NOT_FOUND,
+            *MOVE,
+        ),
+    ),
+)

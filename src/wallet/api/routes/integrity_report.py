@@ -1,5 +1,9 @@
-"""Builds the answer of `GET /integrity` from what the integrity monitor has stored."""
+"""Builds the answer of `GET /integrity` from what the integrity monitor has stored.
 
+At most one statement a second is sent, however many requests arrive. Nothing is checked here.
+"""
+
+import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
@@ -18,14 +22,19 @@ from wallet.api.contract.integrity_schemas import (
     IntegrityWarning,
     IntegrityWorker,
 )
+from wallet.api.contract.reply import format_time
 from wallet.api.routes.integrity_warnings import duration_of, seconds_since, warnings_of
-from wallet.api.routes.reads import format_time
 from wallet.domain.money import format_money
 from wallet.integrity.findings import Check, counted
 from wallet.integrity.monitor.full_check import progress_of
-from wallet.integrity.monitor.reading import Reading
+from wallet.integrity.monitor.reading import Reading, read_integrity
 from wallet.integrity.monitor.state import FullCheckProgress, StoredFault, Sums
+from wallet.postgres.connections import Pool
+from wallet.queries.reading import ReadFailed
 
+CACHED_SECONDS: Final = 1.0
+READ_SECONDS_MAX: Final = 2.0
+"""As for readiness and metrics: a client that asks every few seconds has no use for a later answer."""
 _PROGRESS_MIN: Final = 0.05
 """Below this the duration cannot be estimated from the progress; that of the last full check is used."""
 
@@ -49,6 +58,39 @@ _CURES: Final = {
     "Fail over to a standby or restore a backup, then run `wallet verify` with the exported heads.",
     Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
 }
+
+
+class IntegrityReports:
+    """The report, at most a second old."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._reading: asyncio.Task[IntegrityResponse] | None = None
+        self._begun_at = float("-inf")
+        self._ended_at = float("-inf")
+
+    async def report(self) -> IntegrityResponse:
+        """Returns the report. Callers that wait at the same time share one read, and its failure. Raises ReadFailed."""
+        loop = asyncio.get_running_loop()
+        reading = self._reading
+        if reading is None or (reading.done() and loop.time() - self._ended_at >= CACHED_SECONDS):
+            self._begun_at = loop.time()
+            reading = self._reading = asyncio.create_task(self._read())
+            reading.add_done_callback(self._end)
+        # Not cancelled at the time limit: asyncpg may take long to cancel, and no caller has to wait for that.
+        await asyncio.wait({reading}, timeout=max(0.0, self._begun_at + READ_SECONDS_MAX - loop.time()))
+        if not reading.done():
+            raise ReadFailed
+        return reading.result()
+
+    async def _read(self) -> IntegrityResponse:
+        return report_of(await read_integrity(self._pool))
+
+    def _end(self, reading: "asyncio.Task[IntegrityResponse]") -> None:
+        self._ended_at = reading.get_loop().time()
+        # Retrieved, so that a failure that no caller waits for is not logged as an error of ours.
+        if not reading.cancelled():
+            reading.exception()
 
 
 def report_of(reading: Reading) -> IntegrityResponse:

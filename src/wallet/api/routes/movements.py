@@ -1,101 +1,169 @@
 """The routes that move money: one command each, decided by the ledger."""
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
-import falcon.asgi
-
+from wallet.api.contract.examples import (
+    DEPOSIT_EXAMPLES,
+    DEPOSITED,
+    TRANSFER_EXAMPLES,
+    TRANSFERRED,
+    WITHDRAW_EXAMPLES,
+    WITHDRAWN,
+)
 from wallet.api.contract.problems import CONTENT_TYPE, Code, Refused
+from wallet.api.contract.reply import Reply
 from wallet.api.contract.requests import read_deposit, read_transfer, read_withdraw
-from wallet.api.contract.schemas import JSON
-from wallet.api.edge.exchange import Exchange, exchange_of
+from wallet.api.contract.route import ANY, WALLET_ID, Parameter, Route
+from wallet.api.contract.schemas import JSON, MoveRequest, MoveResponse, TransferRequest, TransferResponse
+from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
+from wallet.api.services import Services
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
-from wallet.trail.records import TrailRecord
-
-ROLLED_BACK: Final = "Something went wrong on our side. It was logged, and this attempt was rolled back."
+from wallet.domain.identifiers import ID_PATTERN
+from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 
 NO_EFFECT: Final = (
     "This attempt had no effect. An attempt with the same key through another process, or before a restart, "
     "may still take effect."
 )
+REPLAYED: Final = (("Idempotency-Replayed", "true"),)
+
+Result = TypeVar("Result")
 
 
-class Executes(Protocol):
-    """What the routes need of the ledger."""
-
-    async def execute(self, command: Command, record: TrailRecord) -> Answer:
-        """Bring a command to its end. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
-        ...
-
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
-        """Bring the commands of one request to their end, in order. Raises what `execute` raises."""
-        ...
+async def deposit(services: Services, exchange: Exchange) -> Reply:
+    """Add an amount to a wallet, which is created if it does not exist."""
+    return await _execute(services, exchange, read_deposit(exchange))
 
 
-class Deposits:
-    """POST /wallet/{id}/deposit"""
-
-    def __init__(self, ledger: Executes) -> None:
-        self._ledger = ledger
-
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """Add an amount to a wallet, which is made if it does not exist."""
-        exchange = exchange_of(req.scope)
-        await _execute(self._ledger, exchange, read_deposit(exchange, wallet_id), resp)
+async def withdraw(services: Services, exchange: Exchange) -> Reply:
+    """Take an amount from a wallet."""
+    return await _execute(services, exchange, read_withdraw(exchange))
 
 
-class Withdrawals:
-    """POST /wallet/{id}/withdraw"""
-
-    def __init__(self, ledger: Executes) -> None:
-        self._ledger = ledger
-
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """Take an amount from a wallet."""
-        exchange = exchange_of(req.scope)
-        await _execute(self._ledger, exchange, read_withdraw(exchange, wallet_id), resp)
+async def transfer(services: Services, exchange: Exchange) -> Reply:
+    """Move an amount to another wallet, which is created if it does not exist."""
+    return await _execute(services, exchange, read_transfer(exchange))
 
 
-class Transfers:
-    """POST /wallet/{id}/transfer"""
-
-    def __init__(self, ledger: Executes) -> None:
-        self._ledger = ledger
-
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """Move an amount to another wallet, which is made if it does not exist."""
-        exchange = exchange_of(req.scope)
-        await _execute(self._ledger, exchange, read_transfer(exchange, wallet_id), resp)
-
-
-async def _execute(ledger: Executes, exchange: Exchange, command: Command, resp: falcon.asgi.Response) -> None:
+async def _execute(services: Services, exchange: Exchange, command: Command) -> Reply:
     # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
-    exchange.request_id = command.request_id
-    try:
-        answer = await ledger.execute(command, trail_record_of(exchange))
-    except NotExecuted as reason:
-        raise Refused(
-            Code.NOT_EXECUTED,
-            f"{sentence_of(reason)} {NO_EFFECT} Retry with key {command.request_id}; it takes effect at most once.",
-        ) from None
-    except OutcomeUnknown as reason:
-        raise Refused(
-            Code.OUTCOME_UNKNOWN,
-            f"{sentence_of(reason)} It may or may not have taken effect. "
-            f"Retry with key {command.request_id} to learn which; it takes effect at most once.",
-        ) from None
-    except CommandFailed:
-        raise Refused(Code.INTERNAL_ERROR, ROLLED_BACK) from None
+    key = exchange.request_id = command.request_id
+    answer = await outcome_of(
+        services.ledger.execute(command, trail_record_of(exchange)),
+        retry=f"Retry with key {key}; it takes effect at most once.",
+        retry_to_learn=f"Retry with key {key} to learn which; it takes effect at most once.",
+    )
     exchange.is_recorded = True
-    resp.status = answer.status
-    resp.data = answer.body
-    resp.content_type = JSON if answer.success else CONTENT_TYPE
-    if answer.replayed:
-        resp.set_header("Idempotency-Replayed", "true")
+    return Reply(
+        answer.body,
+        JSON if answer.success else CONTENT_TYPE,
+        answer.status,
+        REPLAYED if answer.replayed else (),
+    )
 
 
-def sentence_of(reason: Exception) -> str:
-    """The sentence of the ledger's error, or of its class."""
+async def outcome_of(executing: Awaitable[Result], *, retry: str, retry_to_learn: str) -> Result:
+    """Returns what the ledger answers. Raises Refused for its errors, with the advice that fits the request."""
+    try:
+        return await executing
+    except NotExecuted as reason:
+        raise Refused(Code.NOT_EXECUTED, f"{_sentence_of(reason)} {NO_EFFECT} {retry}") from None
+    except OutcomeUnknown as reason:
+        detail = f"{_sentence_of(reason)} It may or may not have taken effect. {retry_to_learn}"
+        raise Refused(Code.OUTCOME_UNKNOWN, detail) from None
+    except CommandFailed:
+        detail = "Something went wrong on our side. It was logged, and this attempt was rolled back."
+        raise Refused(Code.INTERNAL_ERROR, detail) from None
+
+
+def _sentence_of(reason: Exception) -> str:
     return str(reason) or "The ledger gave no answer in time."
+
+
+_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "header",
+    "The idempotency key, instead of `requestId` or equal to it; either bare or as a quoted string.",
+    # Without an example: Swagger UI would fill it in beside a body that has a key of its own.
+    {"type": "string", "pattern": f"^{ID_PATTERN}$"},
+)
+MOVE: Final = (
+    Code.INVALID_AMOUNT,
+    Code.INVALID_REQUEST,
+    Code.INVALID_JSON,
+    Code.INCOMPLETE_BODY,
+    Code.REQUEST_TIMEOUT,
+    Code.BODY_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.IDEMPOTENCY_KEY_REUSED,
+    Code.NOT_EXECUTED,
+    Code.OUTCOME_UNKNOWN,
+    *ANY,
+)
+"""The refusals of every route that moves money."""
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/wallet/{id}/deposit",
+        handler=deposit,
+        operation_id="deposit",
+        tag="money",
+        summary="Deposit",
+        description="Adds an amount to a wallet. The first deposit creates the wallet.",
+        parameters=(WALLET_ID, _KEY),
+        request=MoveRequest,
+        request_examples=DEPOSIT_EXAMPLES,
+        status=201,
+        success="The amount was added.",
+        response=MoveResponse,
+        response_example=DEPOSITED,
+        headers=("Idempotency-Replayed",),
+        codes=(Code.BALANCE_LIMIT_EXCEEDED, *MOVE),
+    ),
+    Route(
+        method="POST",
+        path="/wallet/{id}/withdraw",
+        handler=withdraw,
+        operation_id="withdraw",
+        tag="money",
+        summary="Withdraw",
+        description="Takes an amount from a wallet. The balance never goes below zero.",
+        parameters=(WALLET_ID, _KEY),
+        request=MoveRequest,
+        request_examples=WITHDRAW_EXAMPLES,
+        status=201,
+        success="The amount was taken.",
+        response=MoveResponse,
+        response_example=WITHDRAWN,
+        headers=("Idempotency-Replayed",),
+        codes=(Code.INSUFFICIENT_FUNDS, Code.WALLET_NOT_FOUND, *MOVE),
+    ),
+    Route(
+        method="POST",
+        path="/wallet/{id}/transfer",
+        handler=transfer,
+        operation_id="transfer",
+        tag="money",
+        summary="Transfer",
+        description="Moves an amount to another wallet, which is created if it does not exist.",
+        parameters=(WALLET_ID, _KEY),
+        request=TransferRequest,
+        request_examples=TRANSFER_EXAMPLES,
+        status=201,
+        success="The transfer is complete.",
+        response=TransferResponse,
+        response_example=TRANSFERRED,
+        headers=("Idempotency-Replayed",),
+        codes=(
+            Code.SAME_WALLET,
+            Code.INSUFFICIENT_FUNDS,
+            Code.BALANCE_LIMIT_EXCEEDED,
+            Code.WALLET_NOT_FOUND,
+            Code.TRANSFER_FAILED,
+            *MOVE,
+        ),
+    ),
+)

@@ -1,133 +1,129 @@
 """The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
 
-import falcon
-import falcon.asgi
 import msgspec
 
+from wallet.api.contract.openapi import document
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.schemas import JSON, AliveResponse
-from wallet.api.edge.exchange import exchange_of
-from wallet.api.routes.health import Health, ready_response
+from wallet.api.contract.reply import Reply, json_reply
+from wallet.api.contract.route import ANY, Route
+from wallet.api.contract.schemas import JSON, AliveResponse, ReadyResponse
+from wallet.api.edge.exchange import Exchange
+from wallet.api.routes.health import ready_response
 from wallet.api.routes.static_files import StaticFile
-from wallet.api.routes.swagger import Asset, page_headers
+from wallet.api.routes.swagger import load_assets, page_headers
+from wallet.api.services import Services
 from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
-from wallet.runtime.metrics import Metrics
 
 _REVALIDATE: Final = "no-cache"
 _KEEP_AN_HOUR: Final = "max-age=3600"
+_DOCUMENT: Final = "openapi.json"
+_PAGE: Final = "index.html"
 
 
-class Alive:
-    """GET /healthz"""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """The process answers."""
-        _answer(resp, AliveResponse())
-
-    on_head = on_get
-
-
-class Ready:
-    """GET /readyz"""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Whether requests can be served; 503 names what failed."""
-        _answer(resp, await ready_response(self._health))
-
-    on_head = on_get
+def static_files(routes: Sequence[Route], *, has_swagger: bool) -> dict[str, StaticFile]:
+    """Returns the OpenAPI document of these routes, and the files of its page, by name. Raises SwaggerMissing."""
+    content: bytes = msgspec.json.encode(document(routes))
+    files = {_DOCUMENT: StaticFile(content, JSON, cache_control=_REVALIDATE)}
+    for name, asset in (load_assets() if has_swagger else {}).items():
+        is_page = name == _PAGE
+        files[name] = StaticFile(
+            asset.content,
+            asset.content_type,
+            cache_control=_REVALIDATE if is_page else _KEEP_AN_HOUR,
+            headers=tuple(page_headers().items()) if is_page else (),
+        )
+    return files
 
 
-class MetricsPage:
-    """GET /metrics"""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Everything Prometheus scrapes."""
-        resp.data = await self._metrics.text()
-        resp.content_type = METRICS_CONTENT_TYPE
-
-    on_head = on_get
+async def get_alive(services: Services, exchange: Exchange) -> Reply:
+    """The process answers."""
+    return json_reply(AliveResponse())
 
 
-class Home:
-    """GET /"""
-
-    def __init__(self, *, has_pages: bool) -> None:
-        self._has_pages = has_pages
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Lead to the documentation, which is what somebody who opens the bare address looks for."""
-        if not self._has_pages:
-            raise Refused(Code.ROUTE_NOT_FOUND, "There is no page here. The API is described at /openapi.json.")
-        # Not a permanent redirect, which a browser would still follow when another page is here one day.
-        resp.status = falcon.HTTP_302
-        resp.set_header("Location", "/docs")
-        resp.content_type = falcon.MEDIA_TEXT
-        resp.data = b"The documentation is at /docs, the OpenAPI document at /openapi.json.\n"
-
-    on_head = on_get
+async def get_ready(services: Services, exchange: Exchange) -> Reply:
+    """Whether requests can be served; 503 names what failed."""
+    return json_reply(await ready_response(services.health))
 
 
-class Document:
-    """GET /openapi.json, GET /docs-json"""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._file = StaticFile(_encode(document), JSON, cache_control=_REVALIDATE)
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """The contract of this API."""
-        await self._file.answer(exchange_of(req.scope), resp)
-
-    on_head = on_get
+async def get_metrics(services: Services, exchange: Exchange) -> Reply:
+    """Everything Prometheus scrapes."""
+    return Reply(await services.metrics.text(), METRICS_CONTENT_TYPE)
 
 
-class SwaggerPage:
-    """GET /docs, GET /api"""
-
-    def __init__(self, assets: Mapping[str, Asset]) -> None:
-        page = assets["index.html"]
-        self._file = StaticFile(page.content, page.content_type, cache_control=_REVALIDATE)
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """The page, which loads everything else from here."""
-        await self._file.answer(exchange_of(req.scope), resp)
-        for name, value in page_headers().items():
-            resp.set_header(name, value)
-
-    on_head = on_get
+async def get_home(services: Services, exchange: Exchange) -> Reply:
+    """Lead to the documentation, which is what somebody who opens the bare address looks for."""
+    if _PAGE not in services.files:
+        raise Refused(Code.ROUTE_NOT_FOUND, "There is no page here. The API is described at /openapi.json.")
+    text = b"The documentation is at /docs, the OpenAPI document at /openapi.json.\n"
+    # Not a permanent redirect, which a browser would still follow when another page is here one day.
+    return Reply(text, "text/plain; charset=utf-8", HTTPStatus.FOUND, (("Location", "/docs"),))
 
 
-class SwaggerAssets:
-    """GET /docs/assets/{name}"""
-
-    def __init__(self, assets: Mapping[str, Asset]) -> None:
-        self._files = {
-            name: StaticFile(asset.content, asset.content_type, cache_control=_KEEP_AN_HOUR)
-            for name, asset in assets.items()
-        }
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str) -> None:
-        """One of the page's files."""
-        file = self._files.get(name)
-        if file is None:
-            raise falcon.HTTPNotFound
-        await file.answer(exchange_of(req.scope), resp)
-
-    on_head = on_get
+async def get_document(services: Services, exchange: Exchange) -> Reply:
+    """The contract of this API."""
+    return await services.files[_DOCUMENT].reply(exchange)
 
 
-def _answer(resp: falcon.asgi.Response, shape: object) -> None:
-    resp.data = _encode(shape)
-    resp.content_type = JSON
-    resp.set_header("Cache-Control", "no-store")
+async def get_page(services: Services, exchange: Exchange) -> Reply:
+    """The page, which loads everything else from here."""
+    return await services.files[_PAGE].reply(exchange)
 
 
-_encode: Final = msgspec.json.Encoder().encode
+async def get_asset(services: Services, exchange: Exchange) -> Reply:
+    """One of the page's files."""
+    file = services.files.get(exchange.path_values["name"])
+    if file is None:
+        raise Refused(Code.ROUTE_NOT_FOUND, "There is no such file.")
+    return await file.reply(exchange)
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=get_alive,
+        operation_id="isAlive",
+        tag="operating",
+        summary="Liveness",
+        description="Checks the process only, and neither the database nor the broker.",
+        success="The process is alive.",
+        response=AliveResponse,
+        codes=ANY,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=get_ready,
+        operation_id="isReady",
+        tag="operating",
+        summary="Readiness",
+        description="A service that is `degraded` still serves requests: a broker that is down delays events and loses "
+        "none.",
+        success="The service is ready.",
+        response=ReadyResponse,
+        codes=(Code.NOT_READY, *ANY),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=get_metrics,
+        operation_id="getMetrics",
+        tag="operating",
+        summary="Metrics",
+        description="The metrics of the service, in the text format of Prometheus.",
+        success="The metrics.",
+        content_type=METRICS_CONTENT_TYPE,
+        codes=ANY,
+    ),
+    Route(method="GET", path="/", handler=get_home),
+    Route(method="GET", path="/openapi.json", handler=get_document, aliases=("/docs-json",)),
+)
+SWAGGER_ROUTES: Final = (
+    Route(method="GET", path="/docs", handler=get_page, aliases=("/api",)),
+    Route(method="GET", path="/docs/assets/{name}", handler=get_asset),
+)
+"""Served where ENABLE_SWAGGER is true."""

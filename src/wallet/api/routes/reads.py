@@ -1,110 +1,75 @@
 """The routes that read: a wallet's balance, its history, its totals."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-import falcon.asgi
 import msgspec
 
-from wallet.api.contract.paging import PARAMETERS, Page, format_cursor, read_page
+from wallet.api.contract.examples import STATS
+from wallet.api.contract.paging import Page, format_cursor, read_page
 from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.reply import Reply, format_time, json_reply
 from wallet.api.contract.requests import read_wallet_id
-from wallet.api.contract.schemas import JSON, HistoryItem, StatsResponse, WalletResponse
-from wallet.api.edge.exchange import exchange_of
+from wallet.api.contract.route import READ, WALLET_ID, Parameter, Route
+from wallet.api.contract.schemas import HistoryItem, StatsResponse, WalletResponse
+from wallet.api.edge.exchange import Exchange
+from wallet.api.services import Services
 from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, format_money
-from wallet.postgres.connections import Pool
 from wallet.queries.history import StoredEvent, history_of
 from wallet.queries.reading import ReadFailed
 from wallet.queries.stats import stats_of
 from wallet.queries.wallets import balance_of
 
 
-class Wallets:
-    """GET /wallet/{id}"""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """The wallet's balance now."""
-        known_id = read_wallet_id(exchange_of(req.scope), wallet_id)
-        try:
-            balance = await balance_of(self._pool, known_id)
-        except ReadFailed as error:
-            raise _unavailable(error) from None
-        _answer(resp, WalletResponse(known_id, format_money(balance or ZERO), balance is not None))
-
-    on_head = on_get
+async def get_wallet(services: Services, exchange: Exchange) -> Reply:
+    """The wallet's balance now."""
+    wallet_id = read_wallet_id(exchange)
+    try:
+        balance = await balance_of(services.reads, wallet_id)
+    except ReadFailed as error:
+        raise _unavailable(error) from None
+    return json_reply(WalletResponse(wallet_id, format_money(balance or ZERO), balance is not None))
 
 
-class Histories:
-    """GET /wallet/{id}/history"""
-
-    parameters: Final = PARAMETERS
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """The wallet's events, newest first."""
-        exchange = exchange_of(req.scope)
-        known_id = read_wallet_id(exchange, wallet_id)
-        page = read_page(exchange.parameters)
-        try:
-            # One more than asked for tells whether there is a next page.
-            events = await history_of(
-                self._pool,
-                known_id,
-                limit=page.limit + 1,
-                below_version=page.below_version,
-                before=page.before,
-            )
-        except ReadFailed as error:
-            raise _unavailable(error) from None
-        if len(events) > page.limit:
-            resp.set_header("Link", _link_to_next(known_id, page, events[page.limit - 1].version))
-        _answer(resp, [_history_item(known_id, event) for event in events[: page.limit]])
-
-    on_head = on_get
-
-
-class Stats:
-    """GET /wallet/{id}/stats"""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, wallet_id: str) -> None:
-        """What the worker has counted so far."""
-        known_id = read_wallet_id(exchange_of(req.scope), wallet_id)
-        try:
-            stats = await stats_of(self._pool, known_id)
-        except ReadFailed as error:
-            raise _unavailable(error) from None
-        _answer(
-            resp,
-            StatsResponse(
-                wallet_id=known_id,
-                total_deposited=format_money(stats.total_deposited),
-                total_withdrawn=format_money(stats.total_withdrawn),
-                total_transferred_out=format_money(stats.total_transferred_out),
-                total_transferred_in=format_money(stats.total_transferred_in),
-                last_activity_at=_known_time(stats.last_activity_at),
-                suspicious=stats.is_suspicious,
-                suspicious_reason=stats.suspicious_reason,
-                created_at=_known_time(stats.created_at),
-                updated_at=_known_time(stats.updated_at),
-                as_of=_known_time(stats.as_of),
-            ),
+async def get_history(services: Services, exchange: Exchange) -> Reply:
+    """The wallet's events, newest first."""
+    wallet_id = read_wallet_id(exchange)
+    page = read_page(exchange.parameters)
+    try:
+        # One more than asked for tells whether there is a next page.
+        events = await history_of(
+            services.reads, wallet_id, limit=page.limit + 1, below_version=page.below_version, before=page.before
         )
+    except ReadFailed as error:
+        raise _unavailable(error) from None
+    has_more = len(events) > page.limit
+    link = (("Link", _link_to_next(wallet_id, page, events[page.limit - 1].version)),) if has_more else ()
+    return json_reply([_history_item(wallet_id, event) for event in events[: page.limit]], headers=link)
 
-    on_head = on_get
 
-
-def format_time(moment: datetime) -> str:
-    """A time as it leaves the service: RFC 3339, UTC, always six digits of a second."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+async def get_stats(services: Services, exchange: Exchange) -> Reply:
+    """What the worker has counted so far."""
+    wallet_id = read_wallet_id(exchange)
+    try:
+        stats = await stats_of(services.reads, wallet_id)
+    except ReadFailed as error:
+        raise _unavailable(error) from None
+    return json_reply(
+        StatsResponse(
+            wallet_id=wallet_id,
+            total_deposited=format_money(stats.total_deposited),
+            total_withdrawn=format_money(stats.total_withdrawn),
+            total_transferred_out=format_money(stats.total_transferred_out),
+            total_transferred_in=format_money(stats.total_transferred_in),
+            last_activity_at=_known_time(stats.last_activity_at),
+            suspicious=stats.is_suspicious,
+            suspicious_reason=stats.suspicious_reason,
+            created_at=_known_time(stats.created_at),
+            updated_at=_known_time(stats.updated_at),
+            as_of=_known_time(stats.as_of),
+        )
+    )
 
 
 def _known_time(moment: datetime | None) -> str | None:
@@ -127,15 +92,78 @@ def _link_to_next(wallet_id: WalletId, page: Page, below_version: int) -> str:
     return f'</wallet/{wallet_id}/history?limit={page.limit}&cursor={cursor}>; rel="next"'
 
 
-def _answer(resp: falcon.asgi.Response, shape: object) -> None:
-    resp.data = _encode(shape)
-    resp.content_type = JSON
-    # A balance is true only at the moment it is read.
-    resp.set_header("Cache-Control", "no-store")
-
-
 def _unavailable(error: ReadFailed) -> Refused:
     return Refused(Code.UNAVAILABLE, f"{error} Nothing was changed. Try again.")
 
 
-_encode: Final = msgspec.json.Encoder().encode
+_LIMIT: Final = Parameter(
+    "limit",
+    "query",
+    "The highest number of events in the answer; more than 200 is served as 200.",
+    {"type": "integer", "minimum": 1, "default": 50},
+)
+_CURSOR: Final = Parameter(
+    "cursor",
+    "query",
+    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
+    "`before`.",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+)
+_BEFORE: Final = Parameter(
+    "before",
+    "query",
+    "Only events earlier than this RFC 3339 time, exact to the microsecond.",
+    {"type": "string", "format": "date-time"},
+)
+
+_STATS_DESCRIPTION: Final = """\
+The totals that a worker has counted. They follow the changes of the wallet, usually within a second. `asOf` says how \
+far: a change that was answered before that time is in the totals. It moves on about twice a second under load and \
+every few seconds while nothing happens, and never past a change that is not counted. So it stands still while no \
+worker runs, and while the event of any wallet waits as a dead letter.
+"""
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/wallet/{id}",
+        handler=get_wallet,
+        operation_id="getWallet",
+        tag="reading",
+        summary="Balance",
+        description="A wallet that does not exist has the balance 0.0000 and `exists` false.",
+        parameters=(WALLET_ID,),
+        success="The current balance.",
+        response=WalletResponse,
+        response_example={"walletId": "alice", "balance": "100.5000", "exists": True},
+        codes=READ,
+    ),
+    Route(
+        method="GET",
+        path="/wallet/{id}/history",
+        handler=get_history,
+        operation_id="getHistory",
+        tag="reading",
+        summary="History",
+        description="The wallet's events, newest first, in the order of the wallet's versions.",
+        parameters=(WALLET_ID, _LIMIT, _CURSOR, _BEFORE),
+        success="A page of events.",
+        response=list[HistoryItem],
+        headers=("Link",),
+        codes=READ,
+    ),
+    Route(
+        method="GET",
+        path="/wallet/{id}/stats",
+        handler=get_stats,
+        operation_id="getStats",
+        tag="reading",
+        summary="Statistics",
+        description=_STATS_DESCRIPTION,
+        parameters=(WALLET_ID,),
+        success="The totals.",
+        response=StatsResponse,
+        response_example=STATS,
+        codes=READ,
+    ),
+)

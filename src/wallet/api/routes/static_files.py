@@ -5,17 +5,15 @@ A file is compressed once, at its first use and in a thread, so that neither the
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Final
 
-import falcon
-import falcon.asgi
-
+from wallet.api.contract.reply import Reply
 from wallet.api.edge.exchange import Exchange
 
 GZIP_LEVEL: Final = 6
-PIECE_BYTES: Final = 32 * 1024
 _QUALITY_DEFAULT: Final = 1.0
 _COMPRESSED_KINDS: Final = ("image/",)
 """Content types that are compressed already."""
@@ -24,33 +22,34 @@ _COMPRESSED_KINDS: Final = ("image/",)
 class StaticFile:
     """One file, and its gzip form once a client has asked for that."""
 
-    def __init__(self, content: bytes, content_type: str, *, cache_control: str) -> None:
+    def __init__(
+        self, content: bytes, content_type: str, *, cache_control: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self.content = content
         self.content_type = content_type
         self._cache_control = cache_control
+        self._headers = headers
         self._digest = sha256(content).hexdigest()[:32]
         self._is_compressible = not content_type.startswith(_COMPRESSED_KINDS)
         self._compressing = asyncio.Lock()
         self._compressed: bytes | None = None
 
-    async def answer(self, exchange: Exchange, resp: falcon.asgi.Response) -> None:
-        """Answer with the file in the encoding that the client prefers, or with 304 if it has it already."""
+    async def reply(self, exchange: Exchange) -> Reply:
+        """Returns the file in the encoding that the client prefers, or 304 if the client has it already."""
         is_packed = self._is_compressible and prefers_gzip(exchange.headers.get("accept-encoding"))
-        resp.set_header("Vary", "Accept-Encoding")
-        resp.set_header("Cache-Control", self._cache_control)
-        # Each encoding is a representation of its own, and so has a tag of its own.
-        resp.set_header("ETag", self._tag(is_packed=is_packed))
+        headers = (
+            ("Vary", "Accept-Encoding"),
+            ("Cache-Control", self._cache_control),
+            # Each encoding is a representation of its own, and so has a tag of its own.
+            ("ETag", self._tag(is_packed=is_packed)),
+            *self._headers,
+        )
         if self._is_known(exchange.headers.get("if-none-match"), is_packed=is_packed):
-            resp.status = falcon.HTTP_304
-            return
-        resp.content_type = self.content_type
-        content = self.content
+            return Reply(b"", "", HTTPStatus.NOT_MODIFIED, headers)
         if is_packed:
-            content = await self._gzipped()
-            resp.set_header("Content-Encoding", "gzip")
-        resp.content_length = len(content)
-        if exchange.method != "HEAD":
-            resp.stream = _in_pieces(content)
+            headers = (*headers, ("Content-Encoding", "gzip"))
+        content = await self._gzipped() if is_packed else self.content
+        return Reply(content, self.content_type, headers=headers, is_in_pieces=True)
 
     async def _gzipped(self) -> bytes:
         async with self._compressing:
@@ -66,12 +65,6 @@ class StaticFile:
             return False
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
         return "*" in tags or self._tag(is_packed=is_packed) in tags
-
-
-async def _in_pieces(content: bytes) -> AsyncIterator[bytes]:
-    """The content in pieces: of what a slow client has not taken yet, the server keeps a copy of one piece only."""
-    for start in range(0, len(content), PIECE_BYTES):
-        yield content[start : start + PIECE_BYTES]
 
 
 def prefers_gzip(accept_encoding: str | None) -> bool:

@@ -1,0 +1,65 @@
+"""What a route is: one entry of the table from which everything about it follows.
+
+The router, HEAD and OPTIONS, the query's parameters, the limit of the body, the label in metrics, the OpenAPI document
+and the tests of the contract read it. Each file in routes/ declares its own; `app.ROUTES` joins them.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from wallet.api.contract.problems import Code
+from wallet.api.contract.reply import Reply
+from wallet.api.contract.schemas import JSON, WalletIdText
+from wallet.api.edge.exchange import Exchange
+from wallet.api.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value in the path, the query or a header; the schema is a type, or JSON Schema itself."""
+
+    name: str
+    place: Literal["path", "query", "header"]
+    description: str
+    schema: Any
+
+
+Handler = Callable[[Services, Exchange], Awaitable[Reply]]
+"""Serves one request. Raises Refused, or any other exception for a bug."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path. A GET is served as HEAD too. A route without a tag is not in the OpenAPI document."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    aliases: tuple[str, ...] = ()
+    has_bulk_body: bool = False
+    operation_id: str = ""
+    tag: Literal["money", "reading", "operating"] | None = None
+    summary: str = ""
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    request: Any = None
+    request_examples: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    success: str = ""
+    response: Any = None
+    response_example: Any = None
+    content_type: str = JSON
+    headers: tuple[str, ...] = ()
+    codes: tuple[Code, ...] = ()
+
+    @property
+    def query_parameters(self) -> tuple[str, ...]:
+        """The names that the query may have."""
+        return tuple(parameter.name for parameter in self.parameters if parameter.place == "query")
+
+
+WALLET_ID: Final = Parameter("id", "path", "The id of the wallet.", WalletIdText)
+ANY: Final = (Code.INTERNAL_ERROR,)
+READ: Final = (Code.INVALID_REQUEST, Code.UNAVAILABLE, *ANY)
+"""The refusals of every route that reads."""
