@@ -34,6 +34,12 @@ def started(processes: Processes, kind: str, database_url: str, port: int, **set
     return process
 
 
+def test_an_unknown_query_parameter_is_refused_here_too(database_url: str, processes: Processes) -> None:
+    port = free_port()
+    started(processes, "api", database_url, port)
+    assert {ask(port, f"{path}?zzz=1").status_code for path in ("/healthz", "/readyz", "/metrics")} == {400}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_process_answers_probes_and_scrapes(kind: str, database_url: str, processes: Processes) -> None:
     port = free_port()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from typing import Final
+from uuid import uuid4
 
 import pytest
 
@@ -201,3 +202,21 @@ async def test_garbage_that_names_an_event_without_effect_is_discarded_by_force_
     await keep_letters(url, [Message(body.encode() + b" ", event_id, None)])
     await process_all(url)
     assert (await operator.dlq("discard", "2", "--reason", "forged")).code == 0
+
+
+async def test_a_letter_whose_body_names_another_event_is_not_discarded_while_its_own_has_no_effect(
+    operator: Operator,
+) -> None:
+    url = operator.wire.database_url
+    async with running_ledger(url) as ledger:
+        await send(ledger, deposit("alice", 5))
+    await seal_all(url)
+    [(event_id,)] = await fetch(url, "select event_id::text from events where version = 2")
+    await keep_letters(url, [Message(json.dumps({"id": str(uuid4())}).encode(), event_id, None)])
+    body = {"id": str(uuid4()), "walletId": "alice", "version": 2}
+    await keep_letters(url, [Message(json.dumps(body).encode(), None, None)])
+    for letter in ("1", "2"):
+        assert (await operator.dlq("discard", letter, "--reason", "forged")).code == 1
+    await process_all(url)
+    for letter in ("1", "2"):
+        assert (await operator.dlq("discard", letter, "--reason", "forged")).code == 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.api import RunningApi, running_api
 from tests.support.integrity_monitor import hand_monitor
-from tests.support.ledger import deposit, running_ledger, send
+from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
@@ -21,6 +21,8 @@ from tests.support.waiting import eventually
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.api.contract.integrity_schemas import IntegrityResponse
 from wallet.api.routes import integrity_report as report_module
+from wallet.ledger.answers import OutcomeUnknown
+from wallet.runtime.failpoints import configure_failpoints
 
 
 async def audit_of(api: RunningApi) -> dict[str, Any]:
@@ -306,3 +308,47 @@ async def test_a_database_of_an_earlier_version_is_a_503_and_metrics_go_on(empty
     async with running_api(empty_database_url) as api:
         assert (await api.get("/integrity")).status == 503
         assert "wallet_api_processes" in await metrics_of(api)
+
+
+async def test_a_full_check_of_an_earlier_version_does_not_make_it_clean(books_url: str) -> None:
+    async with once_audited_api(books_url) as api:
+        async with as_owner(books_url) as connection:
+            await connection.execute("update auditor set state = state #- '{passed,tallies,TRAIL}'")
+        found = await status_becomes(api, "starting")
+        assert "not everything has been checked once" in found["summary"]
+
+
+async def test_a_clock_that_was_put_back_hides_neither_a_check_that_stopped_nor_events_that_wait(
+    books_url: str,
+) -> None:
+    async with once_audited_api(books_url) as api:
+        async with running_ledger(books_url) as ledger:
+            await send(ledger, deposit("alice", 1))
+        async with as_owner(books_url) as connection:
+            await connection.execute(
+                """update auditor
+                set state = jsonb_set(state, '{looked,taken_at}', to_jsonb(now() + interval '1 hour'));
+                update events set occurred_at = occurred_at + interval '1 hour'"""
+            )
+        found = await status_becomes(api, "behind")
+        assert [warning["name"] for warning in found["warnings"]] == ["monitor", "relay"]
+        assert "put back" in found["warnings"][0]["detail"]
+
+
+async def test_money_in_flight_is_part_of_what_is_under_way(database_url: str) -> None:
+    async with running_ledger(database_url, is_stepwise=True) as ledger:
+        await send(ledger, deposit("alice", 5))
+        configure_failpoints("saga.after_debit=raise")
+        with pytest.raises(OutcomeUnknown):
+            await send(ledger, transfer("alice", "bob", 5))
+        configure_failpoints("")
+    await seal_all(database_url)
+    await process_all(database_url)
+    async with running_api(database_url) as api:
+        async with hand_monitor(database_url) as auditor:
+            await auditor.settle()
+
+        async def names_it() -> bool:
+            return "transfers of 5.0000 to be finished" in (await audit_of(api))["summary"]
+
+        await eventually(names_it)

@@ -3,7 +3,6 @@
 import re
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -84,19 +83,12 @@ async def test_a_flood_of_large_messages_becomes_dead_letters_in_bounded_memory(
         return await open_dead_letters(database_url) == len(sizes)
 
     await until(are_dead_letters, within=SETTLE_SECONDS_MAX)
-    peak = peak_bytes(worker.pid)
+    peak = worker.peak_bytes()
     assert peak < 300 * MIB, f"the worker used {peak / MIB:.0f} MiB"
     [(longest, stored)] = await fetch(database_url, "select max(body_bytes), max(octet_length(body)) from dead_letters")
     assert (longest, stored) == (16 * MIB, BODY_STORED_BYTES_MAX)
     assert await queue_counts(rabbitmq_url) == (0, len(sizes))
     assert await message_count(rabbitmq_url, DEAD_LETTER_QUEUE) == len(sizes)
-
-
-def peak_bytes(pid: int) -> int:
-    """The largest resident set that the process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 SLOW = """

@@ -19,6 +19,7 @@ from wallet.api.contract.bodies import VALUES_MAX, decode_object
 from wallet.api.contract.problems import Refused
 from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.incoming import BodyBudget, BodyLimits
+from wallet.trail.buffer import REFUSED_A_SECOND_MAX, REFUSED_BURST_MAX
 
 KIB = 1024
 FLOOD = 1_500
@@ -65,6 +66,29 @@ async def test_a_flood_of_refused_posts_takes_no_row_of_another_client_and_littl
     assert url <= 512
 
 
+async def test_a_flood_of_503s_takes_no_row_of_another_client_and_little_room(database_url: str) -> None:
+    """Their bodies find no room, so they never reach the ledger."""
+    limits = BodyLimits(bodies_bytes_max=50)
+    hostile, honest = "X-Forwarded-For: 10.0.0.1", "X-Forwarded-For: 10.0.0.2"
+    async with running_api(database_url, body_limits=limits, trusted_proxies="127.0.0.1") as api:
+        path, body = "/wallet/alice/deposit", '{"amount":1,"requestId":"k"}'.ljust(100)
+        for _ in range(5):
+            answers = await asyncio.gather(
+                *(api.post(path, body, hostile, f"user-agent: {'x' * 4000}") for _ in range(500))
+            )
+            assert {answer.status for answer in answers} == {503}
+        assert (await api.post(path, body, honest)).status == 503
+    rows = "select count(*) from api_audit where status = 503 and client_ip"
+    [(from_honest,)] = await fetch(database_url, f"{rows} = '10.0.0.2'")
+    [(from_hostile,)] = await fetch(database_url, f"{rows} = '10.0.0.1'")
+    assert from_honest == 1
+    assert from_hostile <= REFUSED_BURST_MAX + 60 * REFUSED_A_SECOND_MAX
+    [(stored,)] = await fetch(
+        database_url, "select max(octet_length(headers::text) + octet_length(body)) from api_audit where status = 503"
+    )
+    assert stored <= 2 * KIB + 200
+
+
 async def test_scrapes_and_reports_are_computed_once_a_second_for_all_who_ask(database_url: str) -> None:
     async with running_api(database_url) as api:
         rendered = 0
@@ -82,7 +106,15 @@ async def test_scrapes_and_reports_are_computed_once_a_second_for_all_who_ask(da
         assert rendered <= 1 + (time.monotonic() - began)
 
 
-@pytest.mark.parametrize("raw", [b"[" + b"1," * (512 * KIB - 1) + b"1]", b'{"a":[' + b"[]," * (341 * KIB) + b"1]}"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" + b"1," * (512 * KIB - 1) + b"1]",
+        b'{"a":[' + b"[]," * (341 * KIB) + b"1]}",
+        (b'{"a":' * 300 + b"1" + b"}" * 300 + b",") * 500,
+    ],
+    ids=["numbers", "arrays", "nested objects"],
+)
 def test_a_body_of_a_million_values_is_refused_before_it_is_decoded(raw: bytes) -> None:
     began = time.process_time()
     with pytest.raises(Refused, match=f"more than {VALUES_MAX} values"):
@@ -93,34 +125,48 @@ def test_a_body_of_a_million_values_is_refused_before_it_is_decoded(raw: bytes) 
 LARGE = head("POST", "/wallet/alice/deposit", "Content-Type: application/json", f"Content-Length: {60 * KIB}")
 
 
-async def test_bodies_use_a_bounded_amount_of_memory_and_the_next_one_is_told_to_come_again(database_url: str) -> None:
-    limits = BodyLimits(bodies_bytes_max=400 * KIB)
+async def test_a_body_beyond_the_share_of_its_client_is_read_when_there_is_room(database_url: str) -> None:
+    """And is not refused: the client's other request may be over soon."""
+    limits = BodyLimits(bodies_bytes_max=400 * KIB, body_seconds_max=3.0)
+    async with running_api(database_url, body_limits=limits) as api, connected(api.port) as slow:
+        await slow.send(LARGE + b" " * (60 * KIB - 1))
+        waiting = asyncio.create_task(api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB)))
+        assert (await api.post("/wallet/alice/deposit", '{"amount":1}')).status == 201
+        assert not waiting.done()
+        await slow.send(b" ")
+        assert (await waiting).status == 201
+
+
+async def test_a_body_that_waits_too_long_for_room_is_told_to_come_again(database_url: str) -> None:
+    limits = BodyLimits(bodies_bytes_max=240 * KIB, body_seconds_max=1.0)
+    large = b'{"amount":1}'.ljust(60 * KIB)
     async with running_api(database_url, body_limits=limits) as api:
-        async with connected(api.port) as slow:
-            await slow.send(LARGE + b" " * (60 * KIB - 1))
+        await api.post("/wallet/alice/deposit", '{"amount":1}')
+        outside = await asyncpg.connect(database_url)
+        locking = outside.transaction()
+        await locking.start()
+        await outside.execute("select from wallets where wallet_id = 'alice' for update")
+        held = asyncio.create_task(api.send(LARGE + large))
 
-            async def is_refused() -> bool:
-                answer = await api.send(LARGE + b" " * 60 * KIB)
-                if answer.status != 503:
-                    return False
-                assert answer.json["code"] == "not_executed"
-                assert "retry-after" in answer.headers
-                return True
+        async def is_refused() -> bool:
+            answer = await api.send(LARGE.replace(b"alice", b"bob") + large)
+            return (answer.status, answer.json.get("code")) == (503, "not_executed")
 
-            await eventually(is_refused)
-            chunked = head(
-                "POST", "/wallet/alice/deposit", "Content-Type: application/json", "Transfer-Encoding: chunked"
-            )
-            answer = await api.send(chunked + f"{60 * KIB:x}\r\n".encode() + b" " * 60 * KIB + b"\r\n0\r\n\r\n")
-            assert (answer.status, answer.json["code"]) == (503, "not_executed")
-            assert (await api.post("/wallet/alice/deposit", '{"amount":1}')).status == 201
-        # The first client went away in the middle of its body: its share is free again.
+        await eventually(is_refused)
+        await locking.rollback()
+        await outside.close()
+        assert (await held).status == 201
 
-        async def has_room() -> bool:
-            answer = await api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB))
-            return answer.status == 201
 
-        await eventually(has_room)
+async def test_many_large_bulk_requests_of_one_client_wait_and_none_is_refused(database_url: str) -> None:
+    async with running_api(database_url, body_limits=BodyLimits()) as api:
+        operation = '{"type":"deposit","walletId":"w","amount":"1","requestId":"%s"}'
+
+        async def send_bulk(number: int) -> int:
+            body = '{"mode":"independent","operations":[' + operation % f"k{number}" + "]}"
+            return (await api.post("/operations", body.ljust(1024 * KIB - 16))).status
+
+        assert await asyncio.gather(*(send_bulk(number) for number in range(24))) == [200] * 24
 
 
 async def test_bodies_that_are_declared_and_not_sent_take_no_room(database_url: str) -> None:
@@ -131,19 +177,32 @@ async def test_bodies_that_are_declared_and_not_sent_take_no_room(database_url: 
         assert (await api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB))).status == 201
 
 
-def test_one_client_uses_at_most_a_quarter_of_the_memory_for_bodies() -> None:
+async def test_one_client_uses_at_most_a_quarter_of_the_memory_for_bodies() -> None:
     budget = BodyBudget(400 * KIB)
-    for number in range(3):
-        budget.reserve(exchange_from(f"127.0.0.{number + 2}"), 100 * KIB)
-        with pytest.raises(Refused, match="one client"):
-            budget.reserve(exchange_from(f"127.0.0.{number + 2}"), 1)
+    first = [exchange_from(f"127.0.0.{number + 2}") for number in range(3)]
+    for exchange in first:
+        await budget.reserve(exchange, 100 * KIB)
+    second = exchange_from("127.0.0.2")
+    waiting = asyncio.create_task(budget.reserve(second, 1))
     honest = exchange_from("127.0.0.1")
-    budget.reserve(honest, 60 * KIB)
-    budget.reserve(exchange_from("127.0.0.8"), 40 * KIB)
+    await budget.reserve(honest, 60 * KIB)
+    await budget.reserve(exchange_from("127.0.0.8"), 40 * KIB)
     with pytest.raises(Refused, match="other requests"):
-        budget.reserve(exchange_from("127.0.0.9"), 1)
+        await budget.reserve(exchange_from("127.0.0.9"), 1)
     budget.release(honest)
-    budget.reserve(exchange_from("127.0.0.9"), 60 * KIB)
+    await budget.reserve(exchange_from("127.0.0.9"), 50 * KIB)
+    assert not waiting.done()
+    budget.release(first[0])
+    await waiting
+    assert second.reserved_bytes == 1
+
+
+async def test_the_addresses_of_one_ipv6_network_are_one_client(database_url: str) -> None:
+    async with running_api(database_url, trusted_proxies="127.0.0.1") as api:
+        for number in range(20):
+            await api.post("/wallet/-/deposit", "{}", f"X-Forwarded-For: 2001:db8:0:1::{number:x}")
+        refused = api.trail_buffer._refused
+        assert list(refused._allowances) == ["2001:db8:0:1::/64"]
 
 
 def exchange_from(address: str) -> Exchange:

@@ -17,6 +17,7 @@ from tests.support.books import fetch_value
 from tests.support.checkout import ROOT
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
+from tests.support.verification import GUARDED
 from wallet.trail import pruning
 from wallet.trail.pruning import prune_trail_rows
 
@@ -81,6 +82,18 @@ async def test_a_deletion_without_its_record_is_refused(database_url: str, attem
         await connection.execute(attempt)
     await connection.close()
     assert await fetch_value(database_url, ROW_COUNT) == 3
+
+
+@pytest.mark.parametrize("table", GUARDED)
+async def test_no_session_variable_switches_the_guards_off(books_url: str, table: str) -> None:
+    connection = await asyncpg.connect(books_url)
+    await connection.execute("set session_replication_role = replica")
+    if table != "trail_prunings":  # The books have none.
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute(f"delete from {table}")
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await connection.execute(f"truncate {table} cascade")
+    await connection.close()
 
 
 async def test_an_earlier_record_permits_no_later_deletion_and_none_states_what_is_not_so(database_url: str) -> None:

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer
+from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
 from wallet.ledger import recovery
@@ -71,6 +72,56 @@ async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_
     await outside.close()
     lines = [line for line in logs if line["event"] == "transfer_recovery_failed"]
     assert len(lines) <= LOCKED
+    await assert_books_are_right(database_url)
+
+
+@pytest.mark.parametrize("count", [300])
+async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_that_cannot(
+    count: int, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the youngest, so whoever begins with the oldest each time never comes to it."""
+    locked = [f"locked-{number}" for number in range(count)]
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        async with running_ledger(database_url, is_stepwise=True) as ledger:
+            await send(ledger, deposit("sender", count + 1))
+            await send_bulk(ledger, [deposit(receiver, 1) for receiver in [*locked, "late"]])
+            await begin_transfers(ledger, [*locked, "late"])
+    outside, late = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    holding, holding_late = outside.transaction(), late.transaction()
+    await holding.start()
+    await outside.execute(LOCK)
+    await holding_late.start()
+    await late.execute("select from wallets where wallet_id = 'late' for update")
+    async with running_ledger(database_url, is_stepwise=True) as ledger:
+
+        def has_failed() -> bool:
+            return any(each.row["to_wallet_id"] == "late" for each in ledger._recovery._failed.values())
+
+        await eventually(has_failed, within=40)
+        await holding_late.rollback()
+        await eventually(lambda: has_ended(database_url, "late"), within=SOON_SECONDS)
+        assert await fetch_value(database_url, DEBITED) == count
+        await holding.rollback()
+        await eventually(lambda: none_is_debited(database_url), within=60)
+    await outside.close()
+    await late.close()
+    await assert_books_are_right(database_url)
+
+
+async def test_a_transfer_whose_time_lies_in_the_future_is_driven_too(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the clock was put back."""
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        async with running_ledger(database_url, is_stepwise=True) as ledger:
+            await send(ledger, deposit("sender", 1))
+            await begin_transfers(ledger, ["receiver"])
+    async with as_owner(database_url) as connection:
+        await connection.execute("update transfers set updated_at = now() + interval '1 hour'")
+    async with running_ledger(database_url, is_stepwise=True):
+        await eventually(lambda: none_is_debited(database_url))
     await assert_books_are_right(database_url)
 
 

@@ -19,6 +19,7 @@ from tests.support.relay import (
     sealed_rows,
 )
 from tests.support.unsealed_batches import insert_batch
+from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from wallet.postgres.connections import Connection
 from wallet.relay import seal as seal_module
@@ -101,9 +102,8 @@ async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_wha
         batch = await insert_batch(connection)
         await seal_batches(connection, lease, is_published=False)
         # As after the clock was put back by an hour.
-        await connection.execute("set session_replication_role = replica")
-        await connection.execute("update journal set sealed_at = sealed_at + interval '1 hour'")
-        await connection.execute("set session_replication_role = origin")
+        async with as_owner(database_url) as owner:
+            await owner.execute("update journal set sealed_at = sealed_at + interval '1 hour'")
         await mark_published(connection, lease, [batch.batch_id])
         assert await count_where(connection, "published_at > sealed_at") == 1
 

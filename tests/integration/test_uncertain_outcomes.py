@@ -188,7 +188,7 @@ async def test_a_retry_whose_body_is_refused_is_not_told_not_executed_while_the_
 ) -> None:
     """The memory for bodies is used up, so nobody reads which key the retry has."""
     database_url = own_postgres_server.create_database()
-    limits = BodyLimits(bodies_bytes_max=400)
+    limits = BodyLimits(bodies_bytes_max=150)
     body = '{"amount":5,"requestId":"d1"}'
     async with running_api(database_url, body_limits=limits, request_deadline_seconds=DEADLINE_SECONDS) as api:
         assert (await api.post(DEPOSIT, '{"amount":1,"requestId":"d0"}')).status == 201

@@ -347,6 +347,31 @@ SPOILT = {
         "update api_audit set body = '[]' where request_id = 'a2'",
         Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
     ),
+    "an audit row's body replaced by one with a replacement character": Spoilt(
+        "update api_audit set body = 'x' || chr(65533) where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+    ),
+    "an audit row's body replaced, and its length": Spoilt(
+        "update api_audit set body = '{}', body_length = 5000 where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+    ),
+    "an audit row's wallet changed in its path": Spoilt(
+        "update api_audit set url = '/wallet/mallory/withdraw' where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "/wallet/mallory/withdraw",
+    ),
+    "an audit row's path changed to one with escapes": Spoilt(
+        "update api_audit set url = '/%25' where request_id = 'a2'",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "/%25",
+    ),
+    "an audit row's time changed": Spoilt(
+        """update api_audit set "timestamp" = "timestamp" - interval '10 years' where request_id = 'a2'""",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "a time that is not the one",
+    ),
+    "an audit row of a success planted": Spoilt(
+        """insert into api_audit select bucket, gen_random_uuid(), method, url, body, body_length, body_sha256, headers,
+            client_ip, status, wallet_id, 'planted', "timestamp" from api_audit where request_id = 'a2'""",
+        Check.TRAIL, "api_audit", "(wallet alice, request planted)", "an outcome of this key", "status 201",
+    ),
     "a failed event without its dead letter": Spoilt(
         """update processed_events set status = 'failed', error_message = 'lost'
             where event_id = (select event_id from events where wallet_id = 'eve' and version = 2)""",

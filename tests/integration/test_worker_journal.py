@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.event_log import Log
+from tests.support.verification import as_owner
 from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, until
 from wallet.runtime.failpoints import configure_failpoints
 
@@ -16,10 +17,7 @@ update worker_checkpoint set token = token + 1, holder = 'another', lease_until 
 returning position
 """
 HOLD = "update worker_checkpoint set holder = 'another', lease_until = now() + interval '3 seconds'"
-UNPUBLISH = """
-with switched as (select set_config('session_replication_role', 'replica', false))
-update journal set published_at = null from switched
-"""
+UNPUBLISH = "update journal set published_at = null"
 GIVE_BACK = "update worker_checkpoint set lease_until = '-infinity' returning position"
 
 
@@ -232,7 +230,8 @@ async def test_a_batch_that_is_not_published_is_waited_for_however_it_is_publish
     async with Log.open(database_url) as log:
         log.deposit("alice", 1)
         await log.commit(confirmed=False)
-        await fetch(database_url, UNPUBLISH)
+        async with as_owner(database_url) as owner:
+            await owner.execute(UNPUBLISH)
         log.deposit("bob", 1)
         await log.commit(confirmed=False)
         async with wire.worker():

@@ -67,6 +67,12 @@ class WalletProcess:
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {series: float(value) for series, value in pairs}
 
+    def peak_bytes(self) -> int:
+        """The largest resident set that the process has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
     def send_signal(self, signal_number: int) -> None:
         """Sends a signal to the process alone, not to its children."""
         self._process.send_signal(signal_number)

@@ -53,7 +53,7 @@ def test_what_is_not_a_plain_positive_amount_is_refused(spelling: str) -> None:
         b'{"amount":NaN}', b'{"amount":Infinity}', b'{"amount":-Infinity}',
         b'{"amount":1,"amount":2}', b'{"amount":1,"a":{"b":1,"b":1}}', b'{"amount":1,"\\u0061mount":1}',
         b'{"amount":"\xff"}', b'\xef\xbb\xbf{"amount":1}', '{"amount":1}'.encode("utf-16"),
-        b"[" * 60_000, b'{"a":' * 10_000, b"[" * 30_000 + b"]" * 30_000,
+        b"[" * 30_000, b'{"a":' * 10_000, b"[" * 30_000 + b"]" * 30_000,
     ],
 )  # fmt: skip
 def test_what_is_not_strict_json_is_refused(body: bytes) -> None:

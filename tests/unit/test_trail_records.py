@@ -133,3 +133,10 @@ def test_only_a_trusted_proxy_may_say_who_the_client_is(peer: str, forwarded_for
 
 def test_without_trusted_proxies_the_socket_is_the_client() -> None:
     assert client_ip("10.0.0.1", "198.51.100.1", ()) == "10.0.0.1"
+
+
+def test_the_answered_request_id_is_stored_whole_however_long_the_other_headers_are() -> None:
+    request_id = "r" * 128
+    stored = headers_json(dict.fromkeys(HEADERS_KEPT, "x" * 256), request_id)
+    assert json.loads(stored)["x-request-id"] == request_id
+    assert len(stored) <= 2048

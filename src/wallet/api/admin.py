@@ -14,6 +14,7 @@ import structlog
 
 from wallet.api.contract.problems import CONTENT_TYPE as PROBLEM_TYPE
 from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.query import read_parameters
 from wallet.api.contract.schemas import JSON, AliveResponse
 from wallet.api.edge.server import serve
 from wallet.api.routes.health import Health, ready_response
@@ -42,6 +43,8 @@ class Admin:
                 raise Refused(Code.ROUTE_NOT_FOUND, f"There is no such route here; there are {', '.join(PATHS)}.")
             if method not in ("GET", "HEAD"):
                 raise Refused(Code.METHOD_NOT_ALLOWED, "This route takes GET, HEAD.", headers={"Allow": "GET, HEAD"})
+            if scope["query_string"]:
+                read_parameters(scope["query_string"].decode("latin-1"), ())
             content_type, body = await self._answer(scope["path"])
             status, headers = 200, {"cache-control": "no-store"}
         except Refused as refused:

@@ -89,13 +89,15 @@ from dead_letters d
 where d.id = $1
 for update
 
+-- name: read_message_id
+select headers ->> 'messageId' from dead_letters where id = $1
+
 -- name: find_waiting_event
 select e.wallet_id, e.version
 from (
     select h.bucket, h.wallet_id, h.version, h.event_id
     from events h
     where h.bucket = wallet_bucket($2::text) and h.wallet_id = $2::text and h.version = $3::bigint
-        and h.event_id = $1::uuid
     union all
     select i.bucket, i.wallet_id, i.version, i.event_id
     from journal j

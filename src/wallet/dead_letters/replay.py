@@ -108,7 +108,9 @@ BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
 """An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
 BATCH_AFTER_EVENT_MAX: Final = timedelta(seconds=1)
 
-_FIND_WAITING_EVENT: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").find_waiting_event
+_STATEMENTS: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
+_FIND_WAITING_EVENT: Final[str] = _STATEMENTS.find_waiting_event
+_READ_MESSAGE_ID: Final[str] = _STATEMENTS.read_message_id
 
 
 class WaitingEvent(NamedTuple):
@@ -119,24 +121,33 @@ class WaitingEvent(NamedTuple):
 
 
 async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingEvent | None:
-    """Returns the event with the id that the letter names, if the log has it and it had no effect.
+    """Returns an event that the letter may be about, if the log has it and it had no effect.
 
-    Events have no index by id. So it is looked for where the letter says that it is, and among the batches whose
-    ids, UUIDv7 as the event's, were made at the time that the event's id tells. What else the letter says of itself
-    is not believed.
+    That is the event with the id in the body, the one with the id of the message, and the one at the wallet and
+    version that the body names: they differ in a forged message. Events have no index by id. So an id is looked for
+    among the batches whose ids, UUIDv7 as the event's, were made at the time that the event's id tells.
     """
-    if letter.event_id is None:
+    message_id = await connection.fetchval(_READ_MESSAGE_ID, letter.letter_id)
+    for event_id in dict.fromkeys((letter.event_id, _uuid_of(message_id))):
+        made_at = 0 if event_id is None else event_id.int >> 80
+        row = await connection.fetchrow(
+            _FIND_WAITING_EVENT,
+            event_id,
+            letter.wallet_id,
+            letter.version,
+            _lowest_id_at(made_at - BATCH_BEFORE_EVENT_MAX // _MILLISECOND),
+            _lowest_id_at(made_at + BATCH_AFTER_EVENT_MAX // _MILLISECOND),
+        )
+        if row is not None:
+            return WaitingEvent(row["wallet_id"], row["version"])
+    return None
+
+
+def _uuid_of(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
         return None
-    made_at = letter.event_id.int >> 80
-    row = await connection.fetchrow(
-        _FIND_WAITING_EVENT,
-        letter.event_id,
-        letter.wallet_id,
-        letter.version,
-        _lowest_id_at(made_at - BATCH_BEFORE_EVENT_MAX // _MILLISECOND),
-        _lowest_id_at(made_at + BATCH_AFTER_EVENT_MAX // _MILLISECOND),
-    )
-    return None if row is None else WaitingEvent(row["wallet_id"], row["version"])
 
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -150,7 +161,6 @@ def _lowest_id_at(milliseconds: int) -> UUID:
 GROUP_SIZE: Final = 100
 """How many dead letters are published before their results are checked and reported."""
 
-_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
 _MARK_REPLAYED: Final[str] = _STATEMENTS.mark_replayed
 _NOTE_FAILED_REPLAY: Final[str] = _STATEMENTS.note_failed_replay
 

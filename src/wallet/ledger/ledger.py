@@ -23,6 +23,7 @@ from wallet.ledger.saga import Saga
 from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import Pool
+from wallet.runtime.addresses import client_of
 from wallet.runtime.metrics import Gauge
 from wallet.trail.records import TrailRecord
 
@@ -107,7 +108,7 @@ class Ledger:
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
         with self._attempts.attempt(tuple(command.key for command in commands)) as attempt:
-            async with self._bulk_turns.turn(record.client_ip, deadline, len(commands)):
+            async with self._bulk_turns.turn(client_of(record.client_ip), deadline, len(commands)):
                 completed = await self._enqueue(tuple(commands), record, deadline, kind)
                 answer = await self._finish_bulk(commands, completed, deadline)
             attempt.decisions = completed.decisions

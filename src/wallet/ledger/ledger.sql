@@ -160,10 +160,34 @@ insert into journal (batch_id, event_count, digest) values ($1, $2, $3)
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
     t.updated_at
 from transfers t
-where t.status = 'debited' and t.updated_at < now() - $1::interval
+-- A time that is far ahead was written before the clock was put back.
+where t.status = 'debited' and (t.updated_at < now() - $1::interval or t.updated_at > now() + $1::interval)
     and t.updated_at >= $2 and (t.updated_at, t.transfer_id) > ($2, $3)
 order by t.updated_at, t.transfer_id
 limit $4
+
+-- name: still_unfinished
+-- A wallet is locked if it is there and can't be locked now. The locks that this takes end with the statement.
+select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
+    sender.is_free is null
+    or (receiver.is_free is null and exists (
+        select from wallets w where w.bucket = wallet_bucket(t.to_wallet_id) and w.wallet_id = t.to_wallet_id
+    )) as is_locked
+from unnest($1::text[], $2::uuid[]) as k (from_wallet_id, transfer_id)
+join transfers t
+    on t.bucket = wallet_bucket(k.from_wallet_id) and t.from_wallet_id = k.from_wallet_id
+    and t.transfer_id = k.transfer_id
+left join lateral (
+    select true as is_free from wallets w
+    where w.bucket = t.bucket and w.wallet_id = t.from_wallet_id
+    for update skip locked
+) as sender on true
+left join lateral (
+    select true as is_free from wallets w
+    where w.bucket = wallet_bucket(t.to_wallet_id) and w.wallet_id = t.to_wallet_id
+    for update skip locked
+) as receiver on true
+where t.status = 'debited'
 
 -- name: pending_transfer
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id

@@ -54,14 +54,14 @@ from (values (true)) as always (only_row)
 left join lateral (
     select j.seq, j.batch_id
     from journal j
-    where j.position is null
+    where j.position is null and j.event_count > 0
     order by j.seq
     limit 1
 ) as u on only_row
 left join lateral (
     select j.position, j.sealed_at
     from journal j
-    where j.position is not null and j.published_at is null
+    where j.position is not null and j.published_at is null and j.event_count > 0
     order by j.position
     limit 1
 ) as p on only_row

@@ -10,14 +10,17 @@ What pika asks of its callers, and where it is kept:
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from pika import URLParameters
+from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.frame import Header
+from pika.spec import FRAME_END_SIZE, FRAME_HEADER, FRAME_HEADER_SIZE
 
 HEARTBEAT_SECONDS: Final = 15
 CONNECT_SECONDS: Final = 5.0
@@ -189,8 +192,40 @@ class BrokerChannel:
             event.set()
 
 
+UNREADABLE: Final = "x-wallet-unreadable"
+"""The header that stands for properties which can't be read, or for headers that are too large to keep."""
+_FRAME_HEADER: Final = struct.Struct(">BHL")
+_CONTENT_HEADER: Final = struct.Struct(">HHQ")
+_UNREADABLE_ERRORS: Final = (
+    AMQPError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 class _Connection(AsyncioConnection):
-    """pika's connection, with a way to end it that asks nothing of the broker."""
+    """pika's connection, with a way to end it that asks nothing of the broker.
+
+    Properties that pika can't read (a time beyond year 9999, tables nested hundreds deep) would end the connection each
+    time the message comes. Here the message arrives without them.
+    """
+
+    def _read_frame(self) -> tuple[int, Any]:
+        try:
+            return super()._read_frame()  # type: ignore[misc,no-any-return]
+        except _UNREADABLE_ERRORS as error:
+            frame = bytes(self._frame_buffer)  # type: ignore[attr-defined]
+            kind, channel, size = _FRAME_HEADER.unpack_from(frame)
+            if kind != FRAME_HEADER:
+                raise
+            _class, _weight, body_size = _CONTENT_HEADER.unpack_from(frame, FRAME_HEADER_SIZE)
+            log.warning("properties_unreadable", bytes=size, error=repr(error)[:_REASON_LENGTH_MAX])
+            properties = BasicProperties(headers={UNREADABLE: f"properties of {size} bytes"})
+            return FRAME_HEADER_SIZE + size + FRAME_END_SIZE, Header(channel, body_size, properties)
 
     def abort(self) -> None:
         """End the connection at once; the callback for its end is called soon after."""

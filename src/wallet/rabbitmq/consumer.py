@@ -17,10 +17,11 @@ How the worker uses it:
   come again, `redelivered`, with new tags. Acknowledging a delivery of a lost connection does nothing: it is dropped.
 - `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never acknowledges a
   message that the caller did not name. So the order of `reject` and `ack` cannot lose a message.
-- Memory is bounded in bytes. A body is kept up to BODY_STORED_BYTES_MAX, with its length and digest. When the bodies of
-  unacknowledged messages reach UNACKNOWLEDGED_BYTES_MAX, the consumer cancels itself, keeps nothing of what still
-  arrives, and connects again when the messages in hand are acknowledged: the others are delivered again then. As the
-  broker's prefetch counts messages, not bytes, the next connection asks for fewer at a time.
+- Memory is bounded. Of large headers only their number is kept. A body is kept up to BODY_STORED_BYTES_MAX, with
+  its length and digest. When the bodies of unacknowledged messages reach UNACKNOWLEDGED_BYTES_MAX, the consumer
+  cancels itself, keeps nothing of what still arrives, and connects again when the messages in hand are
+  acknowledged: the others are delivered again then. As the broker's prefetch counts messages, not bytes, the next
+  connection asks for fewer at a time.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ import structlog
 from pika import BasicProperties
 from pika.spec import Basic
 
-from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUnavailable, connect
+from wallet.rabbitmq.connection import UNREADABLE, BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
 from wallet.runtime.loop import Pace
 from wallet.runtime.started import Started, report_started
@@ -44,6 +45,9 @@ from wallet.wire.envelope import BODY_STORED_BYTES_MAX, WholeBody
 
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
+HEADER_VALUES_MAX: Final = 1_000
+"""Of one message; a long text counts as several. A broker that moves a message adds some ten."""
+_CHARACTERS_OF_A_VALUE: Final = 64
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """A group's bodies may all have to be stored as dead letters, within the time limit of a transaction."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -309,7 +313,7 @@ class _Session:
                 kept,
                 properties.message_id,
                 properties.type,
-                _plain(properties.headers or {}),
+                _kept(properties.headers or {}),
                 bool(method.redelivered),
                 tag,
                 self.number,
@@ -332,6 +336,26 @@ class _Session:
         self._is_cancelled = True
         self.arrived.set()
         self._has_group.set()
+
+
+def _kept(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The headers as plain values. Where they would need too much memory, only how many there were."""
+    values_left = HEADER_VALUES_MAX
+    waiting: list[Any] = [headers]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            values_left -= len(value)
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str | bytes):
+            values_left -= len(value) // _CHARACTERS_OF_A_VALUE
+        if values_left < 0:
+            return {UNREADABLE: f"{len(headers)} headers, too large to keep"}
+    try:
+        plain: Mapping[str, Any] = _plain(headers)
+    except RecursionError:
+        return {UNREADABLE: f"{len(headers)} headers, nested too deep"}
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ import structlog
 
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import Failure, failure_of
+from wallet.runtime.addresses import client_of
 from wallet.runtime.loop import Pace
 from wallet.runtime.metrics import Counter, Metrics
 from wallet.trail.records import TrailRow, insert_trail_rows
@@ -84,7 +85,7 @@ class RefusedRows:
 
     def add(self, row: TrailRow, now_seconds: float) -> int:
         """Keep a row if its client may have it. Returns how many rows were lost: none, or one."""
-        client = row.record.client_ip
+        client = client_of(row.record.client_ip)
         if not self._allowance_of(client, now_seconds).use_one(now_seconds):
             return 1
         self._by_client.setdefault(client, deque()).append(row)

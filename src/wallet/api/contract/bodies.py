@@ -52,8 +52,9 @@ def read_transfer_body(raw: bytes) -> Body:
 
 def decode_object(raw: bytes) -> dict[str, object]:
     """Decode a body that must be a JSON object: UTF-8, no name twice, no NaN, no nesting without end."""
-    if raw.count(b",") > VALUES_MAX:
-        # Decoding creates an object for each value; counting first costs a hundredth of that.
+    if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > VALUES_MAX:
+        # Decoding creates an object for each value: a comma, or the beginning of an object or array, for each. Counting
+        # first costs a hundredth of that.
         raise Refused(Code.INVALID_REQUEST, f"The body has more than {VALUES_MAX} values.")
     try:
         document = _decode(raw.decode("utf-8", "strict"))

@@ -12,6 +12,11 @@ from wallet.domain.outcomes import Rejection
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
+NO_EFFECT: Final = (
+    "This attempt had no effect. An attempt with the same key through another process, or before a restart, "
+    "may still take effect."
+)
+"""Part of every `not_executed`: the attempt alone is described."""
 
 
 @unique

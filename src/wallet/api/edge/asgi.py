@@ -33,6 +33,7 @@ from wallet.api.edge.router import NO_SUCH_ROUTE, Resource, Router
 from wallet.api.edge.trail_records import refused_record_of, trail_record_of
 from wallet.api.services import Services
 from wallet.domain.identifiers import RequestId, WalletId, is_id
+from wallet.runtime.addresses import client_of
 from wallet.runtime.logs import log_struct
 from wallet.runtime.metrics import Histogram, Metrics
 from wallet.trail.buffer import TrailBuffer
@@ -97,18 +98,21 @@ class Edge:
         started = time.perf_counter()
         exchange = Exchange(scope)
         exchange.client_ip = client_ip(exchange.peer, exchange.headers.get("x-forwarded-for"), self._trusted_proxies)
-        # Known before the body, so that a refusal of the body itself can name it.
-        exchange.request_id = key_in_header(exchange)
+        exchange.client = client_of(exchange.client_ip)
         answering = _Answering(exchange, send)
         try:
             found = self._find(exchange)
+            is_bulk = isinstance(found, Resource) and found.has_bulk_body
+            if not is_bulk:
+                # Known before the body, so that a refusal of the body itself can name it.
+                exchange.request_id = key_in_header(exchange)
             await receive_body(
                 exchange,
                 receive,
                 self._limits,
                 budget=self._budget,
                 timer=self._timer,
-                is_bulk=isinstance(found, Resource) and found.has_bulk_body,
+                is_bulk=is_bulk,
             )
             if isinstance(found, Refused):
                 raise found
@@ -170,7 +174,10 @@ class Edge:
             log_struct("warning" if answering.status >= 500 else "info", "request", line)
 
     def _record(self, exchange: Exchange, answering: "_Answering") -> None:
-        if answering.status < 500:
+        if answering.status < HTTPStatus.INTERNAL_SERVER_ERROR or answering.code is Code.NOT_EXECUTED:
+            self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), answering.status))
+        elif answering.code is Code.OUTCOME_UNKNOWN and not exchange.has_reached_ledger:
+            # It moved nothing itself: what may still take effect is an earlier attempt, which has its own row.
             self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), answering.status))
         elif answering.code is Code.OUTCOME_UNKNOWN:
             self._trail_buffer.add_deferred(TrailRow(trail_record_of(exchange), answering.status))

@@ -1,11 +1,12 @@
 """The client's address: that of the socket, or the one that a trusted proxy reports."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from wallet.runtime.addresses import Address, read_address
+
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 
 ENTRIES_MAX: Final = 20
 """How many hops of X-Forwarded-For are looked at; no honest chain is longer."""
@@ -42,9 +43,4 @@ def _parse(entry: str) -> Address | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    # A dual-stack socket shows an IPv4 client as ::ffff:a.b.c.d, and networks are written as plain IPv4.
-    return getattr(address, "ipv4_mapped", None) or address
+    return read_address(text)

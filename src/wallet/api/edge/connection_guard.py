@@ -23,14 +23,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from wallet.api.edge.client_ip import Address, Network
+from wallet.api.edge.client_ip import Network
+from wallet.runtime.addresses import client_of, read_address
 
 SILENT_SECONDS_MAX: Final = 5.0
 CHECK_SECONDS: Final = 0.2
@@ -108,7 +107,7 @@ class ConnectionGuard:
             if not connection.has_sent and connection.idle_seconds >= self._silent_seconds_max:
                 silent.append(connection)
             else:
-                by_client[_client_of(connection.peer[0])].append(connection)
+                by_client[client_of(connection.peer[0])].append(connection)
         if silent:
             self._close(silent, reason="silent")
         kept: list[_Connection] = []
@@ -142,8 +141,8 @@ class ConnectionGuard:
         return isinstance(address, tuple) and address[1] == self._port
 
     def _is_exempt(self, connection: _Connection) -> bool:
-        address = _address_of(connection.peer[0])
-        return any(address in network for network in self._exempt)
+        address = read_address(connection.peer[0])
+        return address is not None and any(address in network for network in self._exempt)
 
     def _close(self, connections: Sequence[_Connection], **why: str) -> None:
         for connection in connections:
@@ -162,15 +161,3 @@ def _duplicate(descriptor: int) -> socket.socket:
     except BaseException:
         os.close(copy)
         raise
-
-
-@lru_cache(maxsize=4096)
-def _address_of(peer: str) -> Address:
-    address = ip_address(peer.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _client_of(peer: str) -> str:
-    """Who is counted: an IPv4 address, or the /64 network of an IPv6 address, which one client has to itself."""
-    address = _address_of(peer)
-    return str(address if address.version == 4 else ip_network((address, 64), strict=False))

@@ -19,8 +19,9 @@ class Exchange:
     """A request: what the client sent, the ids it was given, and what the handlers learned of it.
 
     The edge creates it, passes it to the handler, and then logs, counts and records from it. `path_values` are the
-    variable parts of the path; `parameters` are those of the query, once their names are checked.
-    `body_length` and `body_sha256` cover all that was read, which can be more than `body` keeps.
+    variable parts of the path; `client` is who is counted in limits; `parameters` are those of the query, once
+    their names are checked. `body_length` and `body_sha256` cover all that was read, which can be more than `body`
+    keeps.
     """
 
     __slots__ = (
@@ -28,8 +29,10 @@ class Exchange:
         "body",
         "body_length",
         "body_sha256",
+        "client",
         "client_ip",
         "correlation_id",
+        "has_reached_ledger",
         "headers",
         "is_recorded",
         "method",
@@ -42,6 +45,7 @@ class Exchange:
         "reserved_bytes",
         "route",
         "traceparent",
+        "waits_for_room",
         "wallet_id",
     )
 
@@ -54,6 +58,7 @@ class Exchange:
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
         self.client_ip: str = self.peer
+        self.client: str = self.peer
         self.headers: Mapping[str, str] = _headers_of(scope["headers"])
         self.correlation_id, self.traceparent = correlate(
             self.headers.get("x-request-id"), self.headers.get("traceparent")
@@ -65,8 +70,10 @@ class Exchange:
         self.route: str = UNMATCHED_ROUTE
         self.wallet_id: WalletId | None = None
         self.request_id: RequestId | None = None
+        self.has_reached_ledger: bool = False
         self.is_recorded: bool = False
         self.reserved_bytes: int = 0
+        self.waits_for_room: bool = False
 
 
 def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -12,13 +12,12 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from wallet.api.contract.problems import Code, FieldError, Refused, refusal_of
+from wallet.api.contract.problems import NO_EFFECT, Code, FieldError, Refused, refusal_of
 from wallet.api.edge.exchange import Exchange
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-ATTEMPT_HAD_NO_EFFECT: Final = "This attempt had no effect. Send the request again with the same key."
 CLOSE: Final = {"Connection": "close"}
 
 
@@ -37,45 +36,84 @@ class BodyLimits:
 class BodyBudget:
     """The bytes that bodies may use together. A request keeps its share until it is answered.
 
-    One client may use a quarter of them. Bytes are counted as they arrive: a client that declares a length and sends
-    nothing takes no room from the others.
+    One client may use a quarter of them; its further bodies are read when its earlier requests are answered. Bytes are
+    counted as they arrive: a client that declares a length and sends nothing takes no room from the others.
     """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._client_bytes_max = bytes_max // 4
         self._used = 0
-        self._used_by_client: dict[str, int] = {}
+        self._clients: dict[str, _ClientBodies] = {}
 
-    def expect(self, exchange: Exchange, size: int) -> None:
-        """Refuse a request whose bytes would not be free now; reserves nothing. Raises Refused."""
-        if self._used_by_client.get(exchange.client_ip, 0) + size > self._client_bytes_max:
-            raise _budget_used("the bodies of your other requests use all the memory that one client's may use")
-        if self._used + size > self._bytes_max:
-            raise _budget_used("the bodies of other requests use all the memory that bodies may use")
-
-    def reserve(self, exchange: Exchange, size: int) -> None:
-        """Reserve more bytes for a request. Raises Refused where they are not free."""
-        used_by_client = self._used_by_client.get(exchange.client_ip, 0) + size
-        if used_by_client > self._client_bytes_max or self._used + size > self._bytes_max:
-            self.expect(exchange, size)
+    async def reserve(self, exchange: Exchange, size: int) -> None:
+        """Reserve more bytes for a request; waits while its client's share is used. Raises Refused if none are free."""
+        client = self._clients.get(exchange.client)
+        if client is None:
+            client = self._clients[exchange.client] = _ClientBodies()
+        client.requests.setdefault(exchange)
+        try:
+            while self._used + size <= self._bytes_max and not client.has_room(exchange, size, self._client_bytes_max):
+                client.is_changed.clear()
+                exchange.waits_for_room = True
+                await client.is_changed.wait()
+            if self._used + size > self._bytes_max:
+                raise _budget_used()
+            exchange.waits_for_room = False
+        except BaseException:
+            if not exchange.reserved_bytes:
+                self.release(exchange)
+            raise
         self._used += size
-        self._used_by_client[exchange.client_ip] = used_by_client
+        client.used += size
         exchange.reserved_bytes += size
+
+    def finish(self, exchange: Exchange) -> None:
+        """All of the request's body has arrived."""
+        client = self._clients.get(exchange.client)
+        if client is not None and exchange in client.requests:
+            client.requests[exchange] = True
+            client.arrived += exchange.reserved_bytes
+            client.is_changed.set()
 
     def release(self, exchange: Exchange) -> None:
         """Give back what a request has reserved."""
-        if not exchange.reserved_bytes:
+        client = self._clients.get(exchange.client)
+        if client is None or exchange not in client.requests:
             return
         self._used -= exchange.reserved_bytes
-        self._used_by_client[exchange.client_ip] -= exchange.reserved_bytes
-        if not self._used_by_client[exchange.client_ip]:
-            del self._used_by_client[exchange.client_ip]
+        client.used -= exchange.reserved_bytes
+        if client.requests.pop(exchange):
+            client.arrived -= exchange.reserved_bytes
         exchange.reserved_bytes = 0
+        client.is_changed.set()
+        if not client.requests:
+            del self._clients[exchange.client]
 
 
-def _budget_used(reason: str) -> Refused:
-    return Refused(Code.NOT_EXECUTED, f"The service is busy: {reason}. {ATTEMPT_HAD_NO_EFFECT}", headers=CLOSE)
+class _ClientBodies:
+    """The requests of one client whose bodies use memory, oldest first, and whether each has arrived whole."""
+
+    __slots__ = ("arrived", "is_changed", "requests", "used")
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.arrived = 0
+        """Of those, the bytes of bodies that have arrived whole."""
+        self.requests: dict[Exchange, bool | None] = {}
+        self.is_changed = asyncio.Event()
+
+    def has_room(self, exchange: Exchange, size: int, bytes_max: int) -> bool:
+        """Whether a request may reserve more. Its oldest one that is being read does not wait for the younger ones."""
+        if self.used + size <= bytes_max:
+            return True
+        oldest = next((each for each, has_arrived in self.requests.items() if not has_arrived), None)
+        return exchange is oldest and self.arrived + exchange.reserved_bytes + size <= bytes_max
+
+
+def _budget_used() -> Refused:
+    detail = "The service is busy: the bodies of other requests use all the memory that bodies may use."
+    return Refused(Code.NOT_EXECUTED, f"{detail} {NO_EFFECT} Send it again with the same key.", headers=CLOSE)
 
 
 class BodyTimer:
@@ -137,8 +175,6 @@ async def receive_body(
     if length is not None and length > bytes_max and "expect" in exchange.headers:
         # The client waits for a word before it sends: nothing to drain, and the word is no.
         raise _too_large(bytes_max)
-    if length is not None:
-        budget.expect(exchange, min(length, bytes_max))
     task = timer.begin()
     try:
         await _receive_chunks(
@@ -147,6 +183,8 @@ async def receive_body(
     except asyncio.CancelledError:
         if not timer.end(task):
             raise
+        if exchange.waits_for_room:
+            raise _budget_used() from None
         raise Refused(
             Code.REQUEST_TIMEOUT,
             f"The body did not arrive within {limits.body_seconds_max:g} seconds; nothing was done.",
@@ -156,6 +194,7 @@ async def receive_body(
         timer.end(task)
         raise
     timer.end(task)
+    budget.finish(exchange)
     if exchange.body_length > bytes_max:
         raise _too_large(bytes_max)
 
@@ -177,7 +216,7 @@ async def _receive_chunks(
             digest.update(chunk)
             exchange.body_length += len(chunk)
             more = chunk[: kept_max - len(kept)]
-            budget.reserve(exchange, len(more))
+            await budget.reserve(exchange, len(more))
             kept += more
             # Asking for the empty last message would cost a turn of the loop for each request.
             if exchange.body_length == length or not message.get("more_body", False):

@@ -68,7 +68,8 @@ def headers_json(headers: Mapping[str, str], correlation_id: str) -> str:
         kept["referer"] = redact_url(headers["referer"])[:HEADER_LENGTH_MAX]
     encoded = _encode(kept)
     if len(encoded) > HEADERS_BYTES_MAX:
-        encoded = _encode({name: value[:CUT_HEADER_LENGTH_MAX] for name, value in kept.items()})
+        cut = {name: value[:CUT_HEADER_LENGTH_MAX] for name, value in kept.items()}
+        encoded = _encode(cut | {"x-request-id": correlation_id})
     return encoded.decode()
 
 

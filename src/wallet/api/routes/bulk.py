@@ -11,14 +11,14 @@ from typing import Final
 
 from wallet.api.contract.bulk_bodies import read_all, read_bulk_body, read_each
 from wallet.api.contract.examples import BULK_DONE, BULK_EXAMPLES
-from wallet.api.contract.problems import CONTENT_TYPE, Code, FieldError, Refused, refusal_of
+from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, FieldError, Refused, refusal_of
 from wallet.api.contract.reply import Reply
 from wallet.api.contract.requests import json_body
 from wallet.api.contract.route import Route
 from wallet.api.contract.schemas import JSON, BulkRequest, BulkResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
-from wallet.api.routes.movements import MOVE, NO_EFFECT, REPLAYED, outcome_of
+from wallet.api.routes.movements import MOVE, REPLAYED, outcome_of
 from wallet.api.services import Services, TurnTooLate
 from wallet.domain.commands import Command
 from wallet.ledger.answers import Answer, BulkAnswer
@@ -31,7 +31,7 @@ async def run_operations(services: Services, exchange: Exchange) -> Reply:
     _refuse_key_in_header(exchange)
     raw = json_body(exchange)
     try:
-        async with services.decoding_turns.turn(exchange.client_ip):
+        async with services.decoding_turns.turn(exchange.client):
             body = read_bulk_body(raw)
             if not body.is_atomic:
                 return await _run_independent(services, exchange, body.operations)
@@ -74,6 +74,7 @@ async def _run_atomic(services: Services, exchange: Exchange, operations: Sequen
 async def _execute(
     services: Services, exchange: Exchange, commands: Sequence[Command], *, is_atomic: bool
 ) -> BulkAnswer:
+    exchange.has_reached_ledger = True
     bulk = await outcome_of(
         services.ledger.execute_bulk(commands, trail_record_of(exchange), is_atomic=is_atomic),
         retry=SEND_AGAIN,

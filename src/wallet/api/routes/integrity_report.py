@@ -154,6 +154,8 @@ def _under_way_now(reading: Reading) -> Iterator[str]:
         yield f"{counted(unchecked, 'batch')} to be checked"
     if reading.unpublished_at is not None:
         yield "events to be published"
+    if looked is not None and looked.in_flight:
+        yield f"transfers of {_money(looked.in_flight)} to be finished"
     if reading.lag.event_count:
         yield f"{counted(reading.lag.event_count, 'published event')} to have their effects"
 

@@ -56,12 +56,20 @@ def _of_failed_checks(reading: Reading) -> Iterator[IntegrityWarning]:
             yield IntegrityWarning(sort, detail)
 
 
+def is_far_ahead(moment: datetime | None, now: datetime) -> bool:
+    """Whether a stored time was written before the clock was put back; its age is unknown then."""
+    return moment is not None and (moment - now).total_seconds() > BACKLOG_SECONDS_MAX
+
+
 def _of_the_monitor(reading: Reading) -> list[IntegrityWarning]:
     looked = reading.state.looked
     cure = f"Is a worker running? If so, see {_LOGGED} in worker.log."
     if looked is None:
         return [IntegrityWarning("monitor", f"Nothing has been checked yet. {cure}")]
     age = seconds_since(looked.taken_at, reading.now)
+    if is_far_ahead(looked.taken_at, reading.now):
+        detail = f"The last check has a time in the future: the clock of PostgreSQL was put back. {cure}"
+        return [IntegrityWarning("monitor", detail)]
     if age > CHECK_SECONDS_MAX:
         detail = f"The last check was {age:.0f} s ago: newer faults are not reported. {cure}"
         return [IntegrityWarning("monitor", detail)]
@@ -88,8 +96,8 @@ def _of_the_full_pass(reading: Reading) -> list[IntegrityWarning]:
     elif age > max(FULL_CHECK_SECONDS_MAX, DURATIONS_MAX * (duration_of(passed) + _planned_seconds(reading))):
         detail = f"The last full check began {age:.0f} s ago, much longer than one takes. {_SLOW}"
         found.append(IntegrityWarning("fullPass", detail))
-    delivery = passed.tallies.get("DELIVERY")
-    texts = [] if delivery is None else delivery.warnings
+    tallies = [passed.tallies[name] for name in ("DELIVERY", "EFFECTS") if name in passed.tallies]
+    texts = [text for tally in tallies for text in tally.warnings]
     return [*found, *(IntegrityWarning("worker", f"At the last full check {text}") for text in texts)]
 
 
@@ -117,6 +125,12 @@ def duration_of(passed: FullCheckResult) -> float:
 
 def _of_the_relay(reading: Reading) -> list[IntegrityWarning]:
     seconds = seconds_since(reading.unpublished_at, reading.now)
+    if is_far_ahead(reading.unpublished_at, reading.now):
+        detail = (
+            "Events wait whose time lies in the future, as the clock of PostgreSQL was put back; none is lost. "
+            "Is a relay running, and is RabbitMQ there? See relay.log; the backlog drains by itself."
+        )
+        return [IntegrityWarning("relay", detail)]
     if seconds <= BACKLOG_SECONDS_MAX:
         return []
     detail = (

@@ -11,7 +11,7 @@ from wallet.api.contract.examples import (
     WITHDRAW_EXAMPLES,
     WITHDRAWN,
 )
-from wallet.api.contract.problems import CONTENT_TYPE, Code, Refused
+from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, Refused
 from wallet.api.contract.reply import Reply
 from wallet.api.contract.requests import read_deposit, read_transfer, read_withdraw
 from wallet.api.contract.route import ANY, WALLET_ID, Parameter, Route
@@ -23,10 +23,6 @@ from wallet.domain.commands import Command
 from wallet.domain.identifiers import ID_PATTERN
 from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 
-NO_EFFECT: Final = (
-    "This attempt had no effect. An attempt with the same key through another process, or before a restart, "
-    "may still take effect."
-)
 REPLAYED: Final = (("Idempotency-Replayed", "true"),)
 
 Result = TypeVar("Result")
@@ -50,6 +46,7 @@ async def transfer(services: Services, exchange: Exchange) -> Reply:
 async def _execute(services: Services, exchange: Exchange, command: Command) -> Reply:
     # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
     key = exchange.request_id = command.request_id
+    exchange.has_reached_ledger = True
     answer = await outcome_of(
         services.ledger.execute(command, trail_record_of(exchange)),
         retry=f"Retry with key {key}; it takes effect at most once.",

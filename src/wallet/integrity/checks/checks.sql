@@ -153,7 +153,8 @@ limit 1
 -- name: stuck_transfers
 select count(*) over () as fault_count, t.transfer_id, t.from_wallet_id, t.updated_at
 from transfers t
-where t.status = 'debited' and t.updated_at < $1
+-- One that is far ahead was written before the clock was put back; $1 is a minute ago.
+where t.status = 'debited' and (t.updated_at < $1 or t.updated_at > $1::timestamptz + interval '2 minutes')
 order by t.updated_at, t.transfer_id
 limit 1
 
@@ -302,21 +303,22 @@ order by j.position desc
 limit 1
 
 -- name: followed_from
--- Where a worker reads the journal itself, and has not come to its end.
-select c.position
+-- Where a worker reads the journal itself, under a lease of the length $1, and has not come to its end.
+select greatest(c.position, c.followed_position) as position
 from worker_checkpoint c
-where c.lease_until > clock_timestamp()
+where not lease_has_ended(c.lease_until, clock_timestamp(), $1::interval)
 
 -- name: events_without_effect
--- Events published before $3 without their effect, and without an open dead letter or a replay that is under way. Lost
--- is one whose dead letter was discarded, and one before the last effect ($4, published at $5), unless a worker that
--- reads the journal itself has not come to it ($6).
+-- Events published before $3 (or far ahead, before the clock was put back) without their effect, and without an open
+-- dead letter or a replay after $3. Lost is one whose dead letter was discarded, and one before the last effect ($4,
+-- published at $5, which must be later than a replay), unless a worker that reads the journal itself has not come to
+-- it ($6).
 select count(*) over () as event_count, count(*) filter (where f.is_lost) over () as lost_count, f.event_id,
     f.wallet_id, f.version, f.is_lost, f.is_discarded
 from (
     select e.event_id, e.wallet_id, e.version, j.position, e.ordinal, coalesce(d.is_discarded, false) as is_discarded,
         coalesce(d.is_discarded and d.replayed_at is null, false)
-            or coalesce(j.position < $4::bigint, false)
+            or coalesce(j.position < $4::bigint, false) and coalesce(d.replayed_at < $5::timestamptz, true)
             and not coalesce(j.published_at = j.sealed_at and j.position > $6::bigint, false) as is_lost
     from events e
     join journal j using (batch_id)
@@ -327,9 +329,10 @@ from (
         where l.event_id is not null
         group by l.event_id
     ) as d on d.event_id = e.event_id
-    where j.published_at < $3 and e.bucket between $1 and $2
+    where (j.published_at < $3 or j.published_at > $3::timestamptz + interval '1 hour')
+        and e.bucket between $1 and $2
         and not coalesce(d.is_open, false)
-        and not coalesce(d.replayed_at >= coalesce($5::timestamptz, '-infinity'), false)
+        and not coalesce(d.replayed_at > $3, false)
         and not exists (
             select from processed_events p
             where p.bucket between $1 and $2 and p.bucket = e.bucket and p.event_id = e.event_id
@@ -337,7 +340,7 @@ from (
         )
 ) as f
 order by f.is_lost desc, f.position, f.ordinal
-limit 5
+limit $7
 
 -- name: inbox_counts
 select
@@ -379,34 +382,57 @@ order by bucket, wallet_id, a.type, a.is_receiver
 
 -- name: operations_unlike_their_trail
 -- Each outcome beside the row of the audit trail that its request left: in its wallet's bucket, or in bucket 0 and
--- without a wallet where many came in one request. Gives those whose row is missing or says something else. What is
--- read of a row is reduced before the join (`offset 0`), so that no body is carried through it. A path with escapes
--- may spell the route in any way.
-select o.bucket, o.wallet_id, o.request_id, o.kind, o.status, o.api_audit_id, a.api_audit_id is null as is_missing,
-    a.method, a.path, a.status as trail_status, a.wallet_id as trail_wallet_id, a.request_id as trail_request_id,
-    a.is_body_intact
-from operations o
-left join (
-    select t.bucket, t.api_audit_id, t.method, split_part(t.url, '?', 1) as path, t.wallet_id, t.request_id, t.status,
-        t.body_length > 4096 or strpos(t.body, chr(65533)) > 0 or (
-            octet_length(t.body) = t.body_length and sha256(convert_to(t.body, 'UTF8')) = t.body_sha256
-        ) as is_body_intact
-    from api_audit t
-    offset 0
-) as a on a.api_audit_id = o.api_audit_id and (a.bucket = o.bucket or a.bucket = 0)
-where a.api_audit_id is null or (
-    a.method = 'POST' and a.is_body_intact and (
-        (
-            a.bucket = o.bucket and a.wallet_id = o.wallet_id and a.request_id = o.request_id
-            and a.status is not distinct from o.status
-            and (strpos(a.path, '/' || o.kind) > 0 or strpos(a.path, '%') > 0)
-        )
-        or (
-            a.bucket = 0 and num_nulls(a.wallet_id, a.request_id) = 2 and (a.status = 200 or a.status = o.status)
-            and (strpos(a.path, '/operations') > 0 or strpos(a.path, '%') > 0)
-        )
-    )
-) is not true
+-- without a wallet where many came in one request. Gives those whose row is missing or says something else, and those
+-- whose path has escapes, to be compared when these are undone. What is read of a row is reduced before the join
+-- (`offset 0`), so that no body is carried through it. A body that led to an outcome is UTF-8, so its text gives the
+-- bytes again; of a longer one the first 4096 bytes are kept, and the last character may have been cut. An id is
+-- UUIDv7: its first 48 bits are the time in milliseconds, by the clock of the api.
+select c.*
+from (
+    select o.bucket, o.wallet_id, o.request_id, o.kind, o.status, o.api_audit_id, a.api_audit_id is null as is_missing,
+        a.bucket as trail_bucket, a.method, a.path, a.status as trail_status, a.wallet_id as trail_wallet_id,
+        a.request_id as trail_request_id, a.is_body_intact, a.is_in_time,
+        a.method = 'POST' and a.is_body_intact and a.is_in_time and (
+            (
+                a.bucket = o.bucket and a.wallet_id = o.wallet_id and a.request_id = o.request_id
+                and a.status is not distinct from o.status
+            )
+            or (
+                a.bucket = 0 and num_nulls(a.wallet_id, a.request_id) = 2 and (a.status = 200 or a.status = o.status)
+            )
+        ) is true as agrees
+    from operations o
+    left join (
+        select t.bucket, t.api_audit_id, t.method, split_part(t.url, '?', 1) as path, t.wallet_id, t.request_id,
+            t.status,
+            case
+                when t.body_length > 4096 then octet_length(t.body) >= 4096
+                else octet_length(t.body) = t.body_length and sha256(convert_to(t.body, 'UTF8')) = t.body_sha256
+            end as is_body_intact,
+            abs(
+                extract(epoch from t."timestamp")
+                - ('x' || left(replace(t.api_audit_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0
+            ) < 86400 as is_in_time
+        from api_audit t
+        offset 0
+    ) as a on a.api_audit_id = o.api_audit_id and (a.bucket = o.bucket or a.bucket = 0)
+) as c
+where c.is_missing or not c.agrees
+    or rtrim(c.path, '/') <> case c.trail_bucket
+        when 0 then '/operations'
+        else '/wallet/' || c.wallet_id || '/' || c.kind
+    end
+
+-- name: trail_rows_without_outcome
+-- Rows that say that money moved, of a request whose key has no outcome. The answer to a bulk request is 200.
+select count(*) over () as fault_count, t.api_audit_id, t.wallet_id, t.request_id, t.status
+from api_audit t
+where t.status = 201 and not exists (
+    select from operations o
+    where o.bucket = t.bucket and o.wallet_id = t.wallet_id and o.request_id = t.request_id
+)
+order by t.api_audit_id
+limit 1
 
 -- name: operation_count
 select count(*)

@@ -1,9 +1,10 @@
 """I6, I17: the worker's inbox compared with the log. An event that has not arrived yet is late, not lost.
 
-An event is lost if it was published more than a minute ago, had no effect, has no open dead letter and no replay under
-way, and either its dead letter was discarded or the worker has passed over it: a later event had its effect, more than
-a minute ago. One that is not published is the relay's to bring (I11); one that nothing later has passed waits in the
-queue, or for a worker that reads the journal, or was lost at the very end: of that it warns.
+An event is lost if it was published more than a minute ago, had no effect, has no open dead letter, and either its dead
+letter was discarded or the worker has passed over it: an event that was published later, and later than a replay of it,
+had its effect, more than a minute ago. One that is not published is the relay's to bring (I11); one that nothing later
+has passed waits in the queue, or for a worker that reads the journal, or was lost at the very end: it is named in a
+warning.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ from uuid import UUID
 
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
+from wallet.worker.from_journal import LEASE as JOURNAL_LEASE
 
 EFFECT_WITHIN: Final = timedelta(seconds=60)
 """How long an event may be on its way; and how long a later effect must be ago to show that it is not any more."""
+LOST_NAMED_MAX: Final = 1_000
+"""Of each finding; the number of all is given beside the names."""
 BATCHES_SEARCHED: Final = 200
 """The last effect is searched for in this many of the newest batches. If none had one, everything is late."""
 REBUILD: Final = "`wallet rebuild` gives the effect from the log"
@@ -33,7 +37,7 @@ class HandledUpTo(NamedTuple):
 async def read_handled(snapshot: Snapshot, effect_within: timedelta = EFFECT_WITHIN) -> HandledUpTo:
     """Returns how far the worker has come."""
     last = await snapshot.row(SQL.last_effect, snapshot.taken_at - effect_within, BATCHES_SEARCHED)
-    followed = await snapshot.row(SQL.followed_from)
+    followed = await snapshot.row(SQL.followed_from, JOURNAL_LEASE)
     position, published_at = (None, None) if last is None else last.values()
     return HandledUpTo(position, published_at, None if followed is None else followed["position"])
 
@@ -80,7 +84,9 @@ async def _prove_that_none_is_lost(
     snapshot: Snapshot, buckets: Buckets, passed: HandledUpTo, effect_within: timedelta
 ) -> Finding:
     finding = Finding(Check.EFFECTS, "event")
-    rows = await snapshot.rows(SQL.events_without_effect, *buckets, snapshot.taken_at - effect_within, *passed)
+    rows = await snapshot.rows(
+        SQL.events_without_effect, *buckets, snapshot.taken_at - effect_within, *passed, LOST_NAMED_MAX
+    )
     lost = [LostEvent(row["event_id"], row["wallet_id"], row["version"]) for row in rows if row["is_lost"]]
     if lost:
         add_lost(finding, lost, rows[0]["lost_count"])

@@ -1,12 +1,14 @@
 """I18: each outcome has its row of the audit trail, which agrees with it, unless a record of pruning covers the row.
 
-What it can't see: a change of a row's headers, client address or time; of its body together with the body's digest; and
-rows of POSTs that stored no outcome (replays, and what was refused before the ledger). The trail has no chain.
+What it can't see: a change of a row's headers, client address or query, or of its time by less than a day; of its body
+together with the body's digest, or of the first 4 KiB of a longer body; and rows of POSTs that stored no outcome
+(replays, and what was refused before the ledger), unless they say that money moved. The trail has no chain.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import unquote
 from uuid import UUID
 
 from asyncpg import Record
@@ -30,11 +32,27 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
             for row in rows:
                 if row["is_missing"] and pruned.covers(row["bucket"], row["api_audit_id"]):
                     continue
+                if row["agrees"] and _is_path_right(row):
+                    continue
                 finding.fault_count += 1
                 first = row if first is None else min(first, row, key=_key)
     if first is not None:
         finding.add_fault("api_audit", _name(first), expected=_expected(first), found=_found(first), count=0)
+    planted = await snapshot.row(SQL.trail_rows_without_outcome)
+    if planted is not None:
+        name = f"{planted['api_audit_id']} (wallet {planted['wallet_id']}, request {planted['request_id']})"
+        found = f"status {planted['status']}, and no outcome"
+        finding.add_fault(
+            "api_audit", name, expected="an outcome of this key", found=found, count=planted["fault_count"]
+        )
     return [finding]
+
+
+def _is_path_right(row: Record) -> bool:
+    """Whether a path with escapes is that of the outcome; one without was compared by the statement."""
+    is_bulk = row["trail_bucket"] == NO_WALLET_BUCKET
+    expected = "/operations" if is_bulk else f"/wallet/{row['wallet_id']}/{row['kind']}"
+    return "%" in row["path"] and unquote(row["path"]).removesuffix("/") == expected
 
 
 class PrunedRows:
@@ -76,6 +94,7 @@ def _found(row: Record) -> str:
     if row["is_missing"]:
         return "no row, and no record of pruning that covers it"
     body = "" if row["is_body_intact"] else ", and a body that is not the one of its digest"
+    body += "" if row["is_in_time"] else ", and a time that is not the one of its id"
     return (
         f"{row['method']} {row['path']}, wallet {row['trail_wallet_id']}, request {row['trail_request_id']}, "
         f"status {row['trail_status']}{body}"

@@ -11,7 +11,7 @@ events are remembered; beyond them the full pass finds what is lost.
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from asyncpg import Record
@@ -25,7 +25,9 @@ from wallet.integrity.snapshot import Snapshot
 
 SECONDS_MAX: Final = 0.5
 WAITING_MAX: Final = 1_000
-NAMED_MAX: Final = 5
+FAR_AHEAD: Final = timedelta(hours=1)
+NAMED_MAX: Final = 200
+"""In the stored state; the full check names more."""
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ def _is_decided(batch: Record, passed: HandledUpTo, now: datetime) -> bool:
         return False
     if batch["event_count"] == 0:
         return True
-    if passed.position is None or batch["position"] >= passed.position or batch["published_at"] > now - EFFECT_WITHIN:
+    if passed.position is None or batch["position"] >= passed.position or _is_recent(batch["published_at"], now):
         return False
     is_followed = passed.followed_from is not None and batch["position"] > passed.followed_from
     return not (batch["is_in_journal_only"] and is_followed)
@@ -92,10 +94,15 @@ async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Han
 
 def _is_lost(event: Waiting, letters: Record, passed: HandledUpTo, now: datetime) -> bool:
     replayed_at = letters["replayed_at"]
-    if letters["is_open"] or event.published_at > now - EFFECT_WITHIN:
+    if letters["is_open"] or _is_recent(event.published_at, now):
         return False
     if letters["is_discarded"] and replayed_at is None:
         return True
     if passed.position is None or passed.published_at is None:
         return False
     return event.position < passed.position and (replayed_at is None or replayed_at < passed.published_at)
+
+
+def _is_recent(moment: datetime, now: datetime) -> bool:
+    """Whether a time is less than a minute ago. One that is far ahead was written before the clock was put back."""
+    return now - EFFECT_WITHIN < moment < now + FAR_AHEAD

@@ -56,7 +56,8 @@ cross join lateral (
     from (
         select t.transfer_id, t.from_wallet_id, t.updated_at
         from transfers t
-        where t.status = 'debited' and t.updated_at < clock_timestamp() - $1::interval
+        where t.status = 'debited'
+            and (t.updated_at < clock_timestamp() - $1::interval or t.updated_at > clock_timestamp() + $1::interval)
         order by t.updated_at
         limit 1000
     ) as f

@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from wallet.integrity.checks.transfers import STUCK_AFTER
+from wallet.integrity.findings import Check
 from wallet.integrity.monitor.lease import SQL
 from wallet.integrity.monitor.state import Lag, State, StateUnreadable, decode_state
 from wallet.postgres.connections import Pool
@@ -38,9 +39,12 @@ class Reading:
 
     @property
     def is_starting(self) -> bool:
-        """Whether something was never checked: no full check was completed, or only one of an empty journal."""
+        """Whether something was never checked: no full check of all was completed, or only one of an empty journal."""
         passed = self.state.passed
         if passed is None or self.state.looked is None:
+            return True
+        if any(check.name not in passed.tallies for check in Check):
+            # The last full check was one of an earlier version, which had fewer checks.
             return True
         return passed.head.position == 0 and self.head_position > 0
 
