@@ -11,7 +11,7 @@ from tests.support.ledger import deposit, running_ledger, send
 from tests.support.verification import as_owner
 from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor import monitor as monitor_module
+from wallet.integrity.monitor import checking as monitor_module
 from wallet.integrity.monitor.state import Lag, StoredFault
 
 

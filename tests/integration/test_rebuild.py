@@ -19,10 +19,10 @@ from tests.support.relay import connected, relay_settings, running_relay
 from tests.support.verification import faults_of
 from tests.support.worker import RULES, Wire, fetch, has_logged, projections_match, until
 from tests.support.written_books import process_all, seal_all
+from wallet.postgres.session import NotMigrated
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message
 from wallet.runtime.failpoints import configure_failpoints
-from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.handle import handle_group
 from wallet.worker.messages import check_messages
 from wallet.worker.rebuild import Rebuilt, UnknownEvents, rebuild
@@ -276,7 +276,7 @@ async def test_an_empty_log_gives_no_rows(database_url: str) -> None:
 
 
 async def test_a_database_without_our_tables_is_not_rebuilt(empty_database_url: str) -> None:
-    with pytest.raises(DatabaseNotMigrated, match="run `wallet migrate`"):
+    with pytest.raises(NotMigrated, match="run `wallet migrate`"):
         await rebuild(empty_database_url, RULES)
 
 

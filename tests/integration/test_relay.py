@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -15,12 +16,13 @@ from tests.support.relay import connected, count_where, relay_settings, running_
 from tests.support.unsealed_batches import InsertedBatch, insert_batch, insert_events
 from tests.support.waiting import eventually
 from wallet.postgres.connections import Connection
+from wallet.postgres.lease import LeaseLost
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.publisher import Publisher
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology
+from wallet.relay import leadership as term_module
 from wallet.relay import publish as publish_module
-from wallet.relay import term as term_module
-from wallet.relay.lease import Lease, LeaseLost, take
+from wallet.relay.lease import JOURNAL
 from wallet.relay.publish import BatchPublisher
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
@@ -115,11 +117,11 @@ async def test_a_zombie_may_publish_duplicates_but_never_marks(database_url: str
         Publisher.open(rabbitmq_url, Topology(), name="test") as publisher,
     ):
         batch = await insert_batch(connection, 2)
-        leader = await take(connection, "leader")
+        leader = await JOURNAL.take(connection, "leader")
         assert leader is not None
         await seal_batches(connection, leader, is_published=False)
         with pytest.raises(LeaseLost):
-            await BatchPublisher(publisher, Lease("zombie", leader.token - 1)).publish_round(connection)
+            await BatchPublisher(publisher, replace(leader, token=leader.token - 1)).publish_round(connection)
         assert not await published(connection, batch)
         await BatchPublisher(publisher, leader).publish_round(connection)
         assert await published(connection, batch)

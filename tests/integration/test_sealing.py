@@ -22,14 +22,15 @@ from tests.support.unsealed_batches import insert_batch
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from wallet.postgres.connections import Connection
+from wallet.postgres.lease import Lease, LeaseLost
+from wallet.relay import leadership as term_module
 from wallet.relay import seal as seal_module
-from wallet.relay import term as term_module
 from wallet.relay.heads import FILENAME
-from wallet.relay.lease import Lease, LeaseLost, release, renew, take
+from wallet.relay.leadership import Leadership
+from wallet.relay.lease import JOURNAL
 from wallet.relay.publish import mark_published
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
-from wallet.relay.term import Term
 
 
 async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(
@@ -38,7 +39,7 @@ async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(
     monkeypatch.setattr(seal_module, "BATCHES_MAX", 3)
     async with connected(database_url) as connection:
         batches = [await insert_batch(connection, number % 3) for number in range(8)]
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         assert [await seal_batches(connection, lease, is_published=False) for _ in range(4)] == [3, 3, 2, 0]
         rows = await sealed_rows(connection)
@@ -49,7 +50,7 @@ async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(
 
 async def test_a_late_committer_gets_a_later_position_and_is_not_skipped(database_url: str) -> None:
     async with connected(database_url) as slow, connected(database_url) as fast:
-        lease = await take(fast, "test")
+        lease = await JOURNAL.take(fast, "test")
         assert lease is not None
         async with slow.transaction():
             late = await insert_batch(slow)
@@ -64,18 +65,18 @@ async def test_a_late_committer_gets_a_later_position_and_is_not_skipped(databas
 
 async def test_only_one_relay_can_take_the_lease(database_url: str) -> None:
     async with connected(database_url) as first, connected(database_url) as second:
-        taken = await asyncio.gather(take(first, "first"), take(second, "second"))
+        taken = await asyncio.gather(JOURNAL.take(first, "first"), JOURNAL.take(second, "second"))
         assert len([lease for lease in taken if lease is not None]) == 1
 
 
 async def test_a_zombie_can_neither_seal_nor_mark_nor_renew_nor_release(database_url: str) -> None:
     async with connected(database_url) as connection:
-        zombie = await take(connection, "zombie")
+        zombie = await JOURNAL.take(connection, "zombie")
         assert zombie is not None
         batch = await insert_batch(connection)
         await seal_batches(connection, zombie, is_published=False)
         await _let_the_lease_expire(connection)
-        leader = await take(connection, "leader")
+        leader = await JOURNAL.take(connection, "leader")
         assert leader is not None
         assert leader.token > zombie.token
         await insert_batch(connection)
@@ -84,9 +85,9 @@ async def test_a_zombie_can_neither_seal_nor_mark_nor_renew_nor_release(database
         with pytest.raises(LeaseLost):
             await mark_published(connection, zombie, [batch.batch_id])
         with pytest.raises(LeaseLost):
-            await renew(connection, zombie)
-        await release(connection, zombie)
-        assert await take(connection, "third") is None
+            await zombie.renew(connection)
+        await zombie.release(connection)
+        assert await JOURNAL.take(connection, "third") is None
         assert await count_where(connection, "position is null") == 1
         assert await count_where(connection, "published_at is not null") == 0
         assert await seal_batches(connection, leader, is_published=False) == 1
@@ -97,7 +98,7 @@ async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_wha
 ) -> None:
     """A worker beside a queue tells by that which batches the queue will not bring."""
     async with connected(database_url) as connection:
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         batch = await insert_batch(connection)
         await seal_batches(connection, lease, is_published=False)
@@ -110,13 +111,13 @@ async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_wha
 
 async def test_a_relay_whose_lease_ran_out_untaken_is_still_the_leader(database_url: str) -> None:
     async with connected(database_url) as connection:
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         await _let_the_lease_expire(connection)
         await insert_batch(connection)
         assert await seal_batches(connection, lease, is_published=False) == 1
-        await renew(connection, lease)
-        assert await take(connection, "other") is None
+        await lease.renew(connection)
+        assert await JOURNAL.take(connection, "other") is None
 
 
 async def test_a_standby_takes_over_at_once_when_the_leader_stops(database_url: str, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ async def test_a_standby_takes_over_at_once_when_the_leader_stops(database_url: 
 
 async def test_a_standby_takes_over_from_a_leader_that_vanished(database_url: str, tmp_path: Path) -> None:
     async with connected(database_url) as connection:
-        assert await take(connection, "vanished") is not None
+        assert await JOURNAL.take(connection, "vanished") is not None
         await insert_batch(connection)
         async with running_relay(relay_settings(database_url, None, tmp_path)):
             await eventually(lambda: count_where(connection, "position = 1"))
@@ -153,7 +154,7 @@ async def test_a_relay_that_loses_its_lease_stands_by(database_url: str, tmp_pat
                 await eventually(lambda: "lease_lost" in [log["event"] for log in logs])
                 await insert_batch(connection)
                 assert await count_where(connection, "position is not null") == 0
-                await release(connection, usurper)
+                await usurper.release(connection)
                 await eventually(lambda: count_where(connection, "position = 1"))
 
 
@@ -177,11 +178,11 @@ async def test_two_relays_and_many_writers_leave_one_gapless_chain(database_url:
 
 async def test_without_a_broker_a_sealed_batch_is_a_published_one(database_url: str, tmp_path: Path) -> None:
     async with connected(database_url) as connection:
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         await insert_batch(connection)
         await seal_batches(connection, lease, is_published=False)
-        await release(connection, lease)
+        await lease.release(connection)
         assert await count_where(connection, "published_at is null") == 1
         async with running_relay(relay_settings(database_url, None, tmp_path)):
             await insert_batch(connection)
@@ -252,12 +253,12 @@ async def test_the_head_that_is_exported_at_stop_covers_what_was_committed_just_
     database_url: str, tmp_path: Path
 ) -> None:
     async with connected(database_url) as connection:
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         batch = await insert_batch(connection)
         stop = asyncio.Event()
         stop.set()
-        await Term(relay_settings(database_url, None, tmp_path), stop, lease).lead()
+        await Leadership(relay_settings(database_url, None, tmp_path), stop, lease).lead()
         assert [row["batch_id"] for row in await sealed_rows(connection)] == [batch.batch_id]
     assert (tmp_path / FILENAME).read_text().startswith("1 ")
 
@@ -267,13 +268,13 @@ async def test_a_relay_that_is_stopped_as_soon_as_it_leads_exports_the_head_of_a
 ) -> None:
     """The stop comes between taking the lease and the first round of sealing."""
     stop = asyncio.Event()
-    lead = term_module.Term.lead
+    lead = term_module.Leadership.lead
 
-    async def lead_after_the_stop(term: term_module.Term) -> None:
+    async def lead_after_the_stop(term: term_module.Leadership) -> None:
         stop.set()
         await lead(term)
 
-    monkeypatch.setattr(term_module.Term, "lead", lead_after_the_stop)
+    monkeypatch.setattr(term_module.Leadership, "lead", lead_after_the_stop)
     async with connected(database_url) as connection:
         await insert_batch(connection)
         async with asyncio.timeout(STOP_SECONDS_MAX):
@@ -287,7 +288,7 @@ async def test_a_relay_that_is_stopped_as_soon_as_it_leads_exports_the_head_of_a
 async def test_a_relay_that_stands_by_logs_once_who_holds_the_lease(database_url: str, tmp_path: Path) -> None:
     settings = relay_settings(database_url, None, tmp_path)
     async with connected(database_url) as connection:
-        assert await take(connection, "another") is not None
+        assert await JOURNAL.take(connection, "another") is not None
         with capture_logs() as logs:
             async with running_relay(settings):
                 await eventually(lambda: "lease_taken" in [log["event"] for log in logs])
@@ -299,7 +300,7 @@ async def test_a_relay_that_stands_by_logs_once_who_holds_the_lease(database_url
 async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(database_url: str, tmp_path: Path) -> None:
     """As after the clock was put back by an hour."""
     async with connected(database_url) as connection:
-        before = await take(connection, "before")
+        before = await JOURNAL.take(connection, "before")
         assert before is not None
         await connection.execute("update journal_head set lease_until = lease_until + interval '1 hour'")
         async with running_relay(relay_settings(database_url, None, tmp_path)):
@@ -338,7 +339,7 @@ async def _let_the_lease_expire(connection: Connection) -> None:
 async def _take_by_force(connection: Connection) -> Lease | None:
     """Take the lease as another relay does after a long pause of its holder; None if the holder was faster."""
     await _let_the_lease_expire(connection)
-    return await take(connection, "usurper")
+    return await JOURNAL.take(connection, "usurper")
 
 
 async def _holder(connection: Connection) -> str | None:

@@ -19,10 +19,11 @@ from tests.support.written_books import LAST_POSITION
 from wallet.integrity import snapshot as snapshot_module
 from wallet.integrity.checks import journal as journal_module
 from wallet.integrity.findings import Check
-from wallet.integrity.snapshot import ALL_BUCKETS, SQL, NotMigrated, open_snapshot, snapshot_on
+from wallet.integrity.snapshot import ALL_BUCKETS, SQL, open_snapshot, snapshot_on
 from wallet.integrity.verify import Proof
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.session import NotMigrated
 from wallet.relay.heads import FILENAME, export_head
 
 

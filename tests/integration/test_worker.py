@@ -257,7 +257,7 @@ async def test_a_worker_waits_for_its_database_to_be_migrated(empty_database_url
                 await wire.deliver(await log.commit())
             await wire.matches(log.rows)
     reasons = {line["reason"].split(":")[0] for line in lines if line["event"] == "worker_paused"}
-    assert "DatabaseNotMigrated" in reasons
+    assert "NotMigrated" in reasons
     assert await is_drained(rabbitmq_url)
 
 

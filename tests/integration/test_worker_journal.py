@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.event_log import Log
 from tests.support.verification import as_owner
 from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, until
+from wallet.postgres.lease import LeaseTable
 from wallet.runtime.failpoints import configure_failpoints
 
 STEAL = """
@@ -146,7 +147,7 @@ async def test_when_the_active_worker_stops_another_takes_over_at_once(wire: Wir
 
 async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     # As long as the other one's lease, which so is one that may be.
-    monkeypatch.setattr("wallet.worker.from_journal.LEASE", timedelta(hours=1))
+    monkeypatch.setattr("wallet.worker.from_journal.CHECKPOINT", LeaseTable("worker_checkpoint", timedelta(hours=1)))
     async with Log.open(wire.database_url) as log, wire.worker():
         log.deposit("alice", 1)
         first = await log.commit()

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from tests.support.relay import connected
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor.lease import MonitorLease, new_holder
-from wallet.integrity.monitor.monitor import check_new_once, check_slice_once
+from wallet.integrity.monitor.checking import check_new_once, check_slice_once
+from wallet.integrity.monitor.lease import MonitorLease
 from wallet.integrity.monitor.state import State, StoredFault
 from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
+from wallet.postgres.lease import new_holder
 
 
 class HandMonitor:

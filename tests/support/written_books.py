@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from tests.support.worker import running_worker
 from wallet.domain.commands import Command
 from wallet.ledger.ledger import Ledger
-from wallet.relay.lease import release, take
+from wallet.relay.lease import JOURNAL
 from wallet.relay.seal import seal_batches
 
 LAST_POSITION: Final = 114
@@ -63,12 +63,12 @@ async def write_books(database_url: str) -> None:
 async def seal_all(database_url: str) -> int:
     """Seal what waits, as a relay without a broker does; returns how many."""
     async with connected(database_url) as connection:
-        lease = await take(connection, "test")
+        lease = await JOURNAL.take(connection, "test")
         assert lease is not None
         sealed = 0
         while count := await seal_batches(connection, lease, is_published=True):
             sealed += count
-        await release(connection, lease)
+        await lease.release(connection)
     return sealed
 
 

@@ -23,7 +23,7 @@ BANNED_SUFFIXES = ("Manager", "Helper", "Helpers", "Util", "Utils", "Base", "Dat
 BANNED_MODULES = ("utils", "util", "helpers", "helper", "common", "misc", "manager", "base")
 
 # The rooms where money is; a float there would round it.
-EXACT_ROOMS = (SOURCE / "domain", SOURCE / "ledger", SOURCE / "monkey")
+EXACT_ROOMS = (SOURCE / "domain", SOURCE / "ledger", SOURCE / "stress")
 
 # What may be a float there: a time-out and the like, in seconds.
 DURATION = re.compile(r"(?i)seconds|deadline|delay|elapsed|pause|remaining|timeout")
@@ -32,7 +32,7 @@ DURATION = re.compile(r"(?i)seconds|deadline|delay|elapsed|pause|remaining|timeo
 CATCHES_EVERYTHING = {
     "src/wallet/trail/buffer.py",
     "src/wallet/api/edge/asgi.py",
-    "src/wallet/integrity/monitor/monitor.py",
+    "src/wallet/integrity/monitor/checking.py",
     "src/wallet/ledger/lane.py",
     "src/wallet/relay/relay.py",
     "src/wallet/worker/handle.py",

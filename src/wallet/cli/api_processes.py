@@ -23,8 +23,9 @@ from typing import Final
 
 from wallet.api.edge.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
 from wallet.api.edge.server import is_listened_on, reserved_port
-from wallet.cli.children import CannotStart, Child, is_set_within, running
+from wallet.cli.children import CannotStart, Child, running
 from wallet.cli.errands import EXIT_WRONG_CALL
+from wallet.runtime.loop import is_set_within
 from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
 
 PROCESSES_MAX: Final = 64

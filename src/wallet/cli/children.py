@@ -23,6 +23,7 @@ from typing import Final, NoReturn
 import typer
 
 from wallet.cli.errands import EXIT_FAILED
+from wallet.runtime.loop import is_set_within
 from wallet.runtime.started import Started, report_starts_to
 
 STOP_SECONDS_MAX: Final = 30.0
@@ -62,13 +63,6 @@ class BackOff:
         delay = self._delay
         self._delay = min(delay * 2, RESTART_SECONDS_MAX)
         return delay
-
-
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, at most this many seconds. Returns whether it was set."""
-    with contextlib.suppress(TimeoutError):
-        return await asyncio.wait_for(event.wait(), seconds)
-    return False
 
 
 class Child:

@@ -16,7 +16,6 @@ from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.options import AsJson, between
 from wallet.cli.terminal import clipped, printable
-from wallet.dead_letters.database import open_database
 from wallet.dead_letters.details import read_details
 from wallet.dead_letters.discard import Discarded, remove_closed
 from wallet.dead_letters.discard import discard as discard_letters
@@ -26,6 +25,7 @@ from wallet.dead_letters.letters import (
     LetterId,
     count_letters,
     letter_ids,
+    open_database,
     read_letter,
     read_letters,
     read_message,

@@ -15,15 +15,14 @@ from wallet.cli.database import NoDatabase
 from wallet.cli.warn import print_warnings, unknown_setting_warnings
 from wallet.dead_letters.letters import NoSuchLetter
 from wallet.integrity.checks.heads import HeadsUnreadable
-from wallet.integrity.snapshot import NotMigrated
 from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of, sentence_about
 from wallet.postgres.migrations import MigrationError
+from wallet.postgres.session import NotMigrated
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.rabbitmq.topology import TopologyMismatch
 from wallet.runtime.failpoints import InvalidFailpoints
 from wallet.runtime.settings import InvalidSettings
-from wallet.worker.database import DatabaseNotMigrated
 from wallet.worker.rebuild import UnknownEvents
 
 EXIT_DONE: Final = 0
@@ -44,7 +43,6 @@ class CannotLog(Exception):
 _WRONG_SETTINGS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddress)
 _WRONG_CALLS: Final = (
     CannotLog,
-    DatabaseNotMigrated,
     HeadsUnreadable,
     NoDatabase,
     NoSuchLetter,

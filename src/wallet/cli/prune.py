@@ -11,11 +11,9 @@ from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.errands import EXIT_DONE, EXIT_WRONG_CALL, complain, give_up, print_json, run_errand
 from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.options import AsJson
-from wallet.postgres.connections import connect
-from wallet.postgres.migrations import missing_migrations
+from wallet.postgres.session import session
 from wallet.runtime.settings import load_settings
 from wallet.trail.pruning import prune_trail_rows
-from wallet.worker.database import DatabaseNotMigrated
 
 Before = Annotated[
     str, typer.Option("--audit-before", help="RFC 3339 with an offset, such as 2026-01-31T00:00:00Z; in the past.")
@@ -71,14 +69,8 @@ def _is_confirmed(before: datetime) -> bool:
 
 
 async def _prune(dsn: str, before: datetime, actor: str, reason: str) -> int:
-    connection = await connect(dsn, application_name="wallet prune")
-    try:
-        missing = await missing_migrations(connection)
-        if missing:
-            raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
+    async with session(dsn, application_name="wallet prune") as connection:
         return await prune_trail_rows(connection, before, actor=actor, reason=reason)
-    finally:
-        await connection.close()
 
 
 def _read_time(text: str) -> datetime | None:

@@ -9,8 +9,8 @@ import uvloop
 from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson
+from wallet.fraud.rules import FraudRules
 from wallet.runtime.settings import load_settings
-from wallet.worker.process import rules_of
 from wallet.worker.rebuild import Rebuilt
 from wallet.worker.rebuild import rebuild as rebuild_projections
 
@@ -33,7 +33,7 @@ def rebuild_on_screen(data_dir: Path, *, as_json: bool = False) -> int:
         settings = find_system(load_settings(), data_dir)
         if not as_json:
             print("rebuilding statistics and fraud alerts from the log; workers wait until it is done", flush=True)
-        rebuilt = uvloop.run(rebuild_projections(settings.dsn, rules_of(settings)))
+        rebuilt = uvloop.run(rebuild_projections(settings.dsn, FraudRules.of(settings)))
         if as_json:
             print_json(_object(rebuilt))
         else:

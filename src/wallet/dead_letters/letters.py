@@ -6,6 +6,7 @@ a newer program wrote it. `replayed` and `discarded` are closed, and open again 
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,7 @@ import asyncpg
 
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.postgres.connections import Connection
+from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_STORED_BYTES_MAX
 
@@ -27,6 +29,10 @@ _READ_LETTERS: Final[str] = _STATEMENTS.read_letters
 _READ_MESSAGE: Final[str] = _STATEMENTS.read_message
 
 _WHOLE_BODY: Final = 2**31 - 1
+STATEMENT_SECONDS: Final = 60.0
+"""A body may have 128 MiB, and nobody waits for an operator's command."""
+LOCK_MS: Final = 10_000
+"""A worker holds a letter while it stores such a body in it."""
 
 
 class NoSuchLetter(Exception):
@@ -104,6 +110,11 @@ class StoredMessage:
     headers: Mapping[str, Any]
     history: Sequence[Happening]
     whole: None = None
+
+
+def open_database(dsn: str) -> AbstractAsyncContextManager[Connection]:
+    """The session of an operator's command. Raises NotMigrated, or one of DATABASE_ERRORS."""
+    return session(dsn, application_name="wallet dlq", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS)
 
 
 async def letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[LetterId]:

@@ -29,7 +29,7 @@ from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.runtime.failpoints import failpoint
-from wallet.runtime.loop import Pace
+from wallet.runtime.loop import Backoff
 
 PATIENCE_SECONDS: Final = 3.0
 """How long to wait without a sign from the worker, over all letters of a command. A sign costs nothing."""
@@ -77,7 +77,7 @@ class Follower:
     async def _wait_for_news(self, letters: Sequence[Letter]) -> list[Replayed]:
         news: list[Replayed] = []
         pending = {letter.letter_id: letter for letter in letters}
-        pace = Pace(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
+        pace = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
         while pending:
             looked_at = time.monotonic()
             seen = [(now, _fate(pending[now.letter_id], now)) for now in await read_letters(self._connection, pending)]

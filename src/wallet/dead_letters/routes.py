@@ -14,7 +14,6 @@ from wallet.rabbitmq.topology import Topology
 from wallet.runtime.settings import Settings
 from wallet.worker.handle import handle_group
 from wallet.worker.messages import check_messages
-from wallet.worker.process import rules_of
 
 PUBLISH_SECONDS_MAX: Final = 15.0
 _SHORT_STRING_BYTES_MAX: Final = 255
@@ -38,7 +37,7 @@ class Route(Protocol):
 async def open_route(settings: Settings, connection: Connection) -> AsyncIterator[Route]:
     """The route of the transport that is set. Raises BrokerUnavailable, TopologyMismatch or InvalidBrokerAddress."""
     if settings.amqp_url is None:
-        yield StraightToHandlers(connection, rules_of(settings))
+        yield StraightToHandlers(connection, FraudRules.of(settings))
         return
     topology = Topology(settings.rabbitmq_exchange, settings.rabbitmq_dlx)
     async with Publisher.open(settings.amqp_url, topology, name="wallet dlq") as publisher:

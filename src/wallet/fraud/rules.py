@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum, unique
+from typing import Self
 
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.events import FundsWithdrawn
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.domain.money import format_money
+from wallet.runtime.settings import Settings
 
 
 @unique
@@ -33,6 +35,15 @@ class FraudRules:
     large_withdrawal_threshold: Decimal
     rapid_withdrawal_count: int
     rapid_withdrawal_window: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Returns the rules as they are set."""
+        return cls(
+            settings.fraud_large_withdrawal_threshold,
+            settings.fraud_rapid_withdrawal_count,
+            timedelta(seconds=settings.fraud_rapid_withdrawal_window_seconds),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ keeps the rows of that moment until it ends.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -15,16 +15,14 @@ from asyncpg import Record
 
 from wallet.domain.identifiers import BUCKET_COUNT
 from wallet.integrity.findings import Check, Finding
-from wallet.postgres.connections import Connection, connect
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.postgres.migrations import missing_migrations
+from wallet.postgres.connections import Connection
+from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
 
 SQL: Final = load_statements("wallet.integrity.checks", "checks.sql")
 
 # One statement reads and sorts a whole table; this is the longest that one may take.
 STATEMENT_SECONDS: Final = 3600.0
-CLOSE_SECONDS: Final = 2.0
 ROWS_FETCHED: Final = 2_000
 
 
@@ -36,10 +34,6 @@ class Buckets(NamedTuple):
 
 
 ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
-
-
-class NotMigrated(Exception):
-    """The database lacks tables of this version."""
 
 
 def damage_finding(error: BaseException | None, noun: str = "event", looked_at: int = 0) -> Finding:
@@ -86,16 +80,11 @@ class Snapshot:
 @asynccontextmanager
 async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
     """A snapshot on a connection of its own. Raises NotMigrated, or one of DATABASE_ERRORS."""
-    connection = await connect(dsn, application_name="wallet verify", statement_seconds=STATEMENT_SECONDS)
-    try:
-        missing = await missing_migrations(connection)
-        if missing:
-            raise NotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
-        async with snapshot_on(connection) as snapshot:
-            yield snapshot
-    finally:
-        with suppress(*DATABASE_ERRORS):
-            await connection.close(timeout=CLOSE_SECONDS)
+    async with (
+        session(dsn, application_name="wallet verify", statement_seconds=STATEMENT_SECONDS) as connection,
+        snapshot_on(connection) as snapshot,
+    ):
+        yield snapshot
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ from wallet.ledger.answers import Answer, OutcomeUnknown
 from wallet.ledger.statements import SQL
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.runtime.loop import is_set_within
 
 STUCK_AFTER: Final = timedelta(seconds=5)
 """A transfer untouched for so long has lost its driver."""
@@ -107,7 +108,7 @@ class Recovery:
             except DATABASE_ERRORS as error:
                 log.warning("transfer_recovery_waits", error=repr(error))
             # Jittered, so that several processes fall out of step and find different transfers to drive.
-            await self._wait(ROUND_SECONDS * random.uniform(0.8, 1.2))
+            await is_set_within(self._stopping, ROUND_SECONDS * random.uniform(0.8, 1.2))
 
     async def _walk(self, tasks: asyncio.TaskGroup) -> None:
         """First attempts: go on from the last place, to the end of what is unfinished or to the round's limit."""
@@ -192,10 +193,3 @@ class Recovery:
                 next_attempt_seconds=round(backoff_seconds, 1),
                 error=error,
             )
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return

@@ -39,7 +39,7 @@ from pika.spec import Basic
 
 from wallet.rabbitmq.connection import UNREADABLE, BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
-from wallet.runtime.loop import Pace
+from wallet.runtime.loop import Backoff
 from wallet.runtime.started import Started, report_started
 from wallet.wire.envelope import BODY_STORED_BYTES_MAX, WholeBody
 
@@ -91,7 +91,7 @@ class Consumer:
         self._session_count = 0
         self._resumed = asyncio.Event()
         self._resumed.set()
-        self._pace = Pace(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
+        self._pace = Backoff(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
         self._is_retrying = False
         self._prefetch = self._prefetch_max
 

@@ -1,38 +1,28 @@
-"""The lease: which relay may seal and mark.
+"""The lease of the relay, which may seal and mark, and the head of the journal, which it guards."""
 
-Two things guard it. The time in `lease_until` only decides when another relay may take over, which it also may when
-that time is further away than a lease lasts, because the clock was put back. The token decides who writes: it grows
-with each taking, and every transaction that seals or marks locks `journal_head` first and compares. So a relay that
-slept past its lease finds another token, or writes as the leader it still is.
-
-Times are PostgreSQL's, read before they are bound, so a lease can only be shorter than meant, never longer.
-"""
-
+import asyncio
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from wallet.postgres.connections import Connection
+from wallet.postgres.lease import Lease, LeaseTable, new_holder
 from wallet.postgres.statements import load_statements
+from wallet.relay.polling_loop import PollingLoop, Work
+from wallet.runtime.loop import woken_at
 from wallet.runtime.standby import Standby
+from wallet.runtime.started import Started, report_started
 
 # Long enough for a slow commit or a pause of the process, short enough that a killed leader is not missed.
-LEASE: Final = timedelta(seconds=4)
+JOURNAL: Final = LeaseTable("journal_head", timedelta(seconds=4))
 RENEW_SECONDS: Final = 1.0
 
+log = structlog.get_logger()
+
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
-
-
-class LeaseLost(Exception):
-    """Another relay has taken the lease; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to seal and mark, as long as the journal's head has this token."""
-
-    holder: str
-    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +33,36 @@ class Head:
     chain: bytes
 
 
-async def take(connection: Connection, holder: str, standby: Standby | None = None) -> Lease | None:
-    """Take the lease if nobody holds it, or report to `standby` who does. One or two round trips."""
-    row = await connection.fetchrow(_SQL.read_lease, LEASE)
-    assert row is not None, "journal_head has lost its row"
-    token = None
-    if row["is_free"]:
-        until = row["now"] + LEASE
-        token = await connection.fetchval(_SQL.take_lease, holder, until, row["token"], row["now"], LEASE)
-    elif standby is not None:
-        standby.report(row["holder"], row["lease_until"])
-    return None if token is None else Lease(holder, token)
-
-
-async def renew(connection: Connection, lease: Lease) -> None:
-    """Hold the lease for its full time from now; raises LeaseLost."""
-    now = await connection.fetchval(_SQL.read_clock)
-    renewed = await connection.execute(_SQL.renew_lease, now + LEASE, lease.token)
-    if renewed != "UPDATE 1":
-        raise LeaseLost
-
-
-async def release(connection: Connection, lease: Lease) -> None:
-    """Let another relay take over at once; harmless when it already has."""
-    now = await connection.fetchval(_SQL.read_clock)
-    await connection.execute(_SQL.release_lease, now, lease.token)
-
-
 async def lock_head(connection: Connection, lease: Lease) -> Head:
     """Lock the head until the transaction ends, before anything else in it; raises LeaseLost."""
     row = await connection.fetchrow(_SQL.lock_head)
     assert row is not None, "journal_head has lost its row"
     if row["token"] != lease.token:
-        raise LeaseLost
+        raise lease.lost()
     return Head(row["position"], row["chain"])
+
+
+async def wait_for_lease(dsn: str, stop: asyncio.Event) -> Lease | None:
+    """Stand by until this process has the lease, and return it; None at stop."""
+    holder = new_holder()
+    lease: Lease | None = None
+    standby = Standby(log, "relay_stands_by")
+    rounds = PollingLoop(dsn, name="relay standby", stop=stop)
+    began_at_seconds = time.monotonic()
+
+    async def try_to_take(connection: Connection) -> Work:
+        nonlocal lease
+        lease = await JOURNAL.take(connection, holder, standby)
+        if lease is not None:
+            rounds.finish()
+        elif time.monotonic() - began_at_seconds > JOURNAL.length.total_seconds():
+            # A killed relay's lease would have ended by now: a living one renews it.
+            report_started(Started.STANDS_BY)
+        return Work.NONE
+
+    try:
+        async with woken_at(stop, rounds):
+            await rounds.run(try_to_take)
+    finally:
+        await rounds.close()
+    return lease

@@ -20,10 +20,11 @@ import asyncpg
 import structlog
 
 from wallet.postgres.connections import Connection
+from wallet.postgres.lease import Lease
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.publisher import Message, NotPublished, Publisher
-from wallet.relay.lease import Lease, lock_head
-from wallet.relay.rounds import Work
+from wallet.relay.lease import lock_head
+from wallet.relay.polling_loop import Work
 from wallet.runtime.failpoints import failpoint
 from wallet.wire.envelope import StoredEvent, encode_envelope
 

@@ -7,27 +7,6 @@
 select position, chain, clock_timestamp() as now
 from journal_head
 
--- name: read_lease
-select holder, token, lease_until, lease_has_ended(lease_until, clock_timestamp(), $1) as is_free,
-    clock_timestamp() as now
-from journal_head
-
--- name: take_lease
-update journal_head
-set holder = $1, token = token + 1, lease_until = $2
-where token = $3 and lease_has_ended(lease_until, $4, $5)
-returning token
-
--- name: renew_lease
-update journal_head
-set lease_until = $1
-where token = $2
-
--- name: release_lease
-update journal_head
-set holder = null, lease_until = $1
-where token = $2
-
 -- name: lock_head
 select token, position, chain
 from journal_head

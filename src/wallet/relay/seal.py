@@ -11,8 +11,9 @@ leaves all of it or nothing.
 from typing import Final
 
 from wallet.postgres.connections import Connection
+from wallet.postgres.lease import Lease
 from wallet.postgres.statements import load_statements
-from wallet.relay.lease import Lease, lock_head
+from wallet.relay.lease import lock_head
 from wallet.wire.digest import chain_of
 
 # Bounds how long a round holds the head's lock, for which marking waits.

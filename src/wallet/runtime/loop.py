@@ -1,17 +1,20 @@
-"""Waits between the rounds of a loop: they double while there is nothing to do, up to a limit."""
+"""What the loops of all processes share: waits that grow, and waits that end when the process is asked to stop."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+Result = TypeVar("Result")
 
 _JITTER: Final = 0.2
 
 
-class Pace:
-    """One loop's waits, each jittered by up to a fifth so that several processes fall out of step.
+class Backoff:
+    """One loop's waits: they double up to a limit.
 
+    Each is jittered by up to a fifth, so that several processes fall out of step.
     `wake` ends the wait in progress, or the next one: a loop looks at its stop right after it.
     """
 
@@ -33,12 +36,8 @@ class Pace:
         """Wait, and make the next wait twice as long."""
         seconds = self._seconds * (1 - _JITTER * random.random())
         self._seconds = min(self._seconds * 2, self._seconds_max)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        self._woken.clear()
+        if await is_set_within(self._woken, seconds):
+            self._woken.clear()
 
 
 class Sleeper(Protocol):
@@ -63,3 +62,26 @@ async def woken_at(stop: asyncio.Event, *sleepers: Sleeper) -> AsyncIterator[Non
     finally:
         watching.cancel()
         await asyncio.wait({watching})
+
+
+async def unless_stopped(awaitable: Awaitable[Result], stop: asyncio.Event) -> Result | None:
+    """Returns the result, or None if asked to stop before it is there; then the wait for it is cancelled."""
+    waiting = asyncio.ensure_future(awaitable)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        stopping.cancel()
+        waiting.cancel()
+        await asyncio.wait({waiting, stopping})
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, at most this many seconds. Returns whether it was set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -23,7 +23,7 @@ import structlog
 from wallet.postgres.connections import Pool
 from wallet.postgres.errors import Failure, failure_of
 from wallet.runtime.addresses import client_of
-from wallet.runtime.loop import Pace
+from wallet.runtime.loop import Backoff
 from wallet.runtime.metrics import Counter, Metrics
 from wallet.trail.records import TrailRow, insert_trail_rows
 
@@ -156,7 +156,7 @@ class TrailBuffer:
 
     async def run(self) -> None:
         """Write rows until cancelled."""
-        pace = Pace(seconds_min=PAUSE_SECONDS_MIN, seconds_max=PAUSE_SECONDS_MAX)
+        pace = Backoff(seconds_min=PAUSE_SECONDS_MIN, seconds_max=PAUSE_SECONDS_MAX)
         while True:
             await self._has_rows.wait()
             if await self._write_batch():

@@ -19,10 +19,8 @@ Every worker does so, with a broker or without, so that no event depends on whic
 """
 
 import asyncio
-import os
-import secrets
-import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -33,14 +31,16 @@ from asyncpg import Record
 
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
+from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.lease import Lease, LeaseTable, new_holder
+from wallet.postgres.session import NotMigrated, Session
 from wallet.postgres.statements import load_statements
-from wallet.runtime.loop import Pace
+from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.runtime.standby import Standby
 from wallet.runtime.started import Started, report_started
-from wallet.worker.database import Database
 from wallet.worker.effects import MoveCheckpoint
 from wallet.worker.group_size import GroupSize
-from wallet.worker.handle import Handled, LeaseLost, handle_group
+from wallet.worker.handle import Handled, handle_group
 from wallet.worker.journal import (
     PASSED_MAX,
     PIECE_SIZE_MAX,
@@ -50,29 +50,28 @@ from wallet.worker.journal import (
     pass_by_broker,
     read_pieces,
 )
-from wallet.worker.stopping import unless_stopped
+from wallet.worker.loop import APPLICATION, run_loop
 
-LEASE: Final = timedelta(seconds=4)
+CHECKPOINT: Final = LeaseTable("worker_checkpoint", timedelta(seconds=4))
 RENEW_SECONDS: Final = 1.0
+GIVE_UP_SECONDS: Final = 2.0
 STANDBY_SECONDS: Final = 1.0
 POLL_SECONDS_MIN: Final = 0.005
 POLL_SECONDS_MAX: Final = 0.2
 BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 1.0
 """Beside a queue there is nothing to handle, unless relays and workers differ in their transport."""
 
-_STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_TAKE_LEASE: Final[str] = _STATEMENTS.take_lease
-_MOVE_CHECKPOINT: Final[str] = _STATEMENTS.move_checkpoint
-_GIVE_UP_LEASE: Final[str] = _STATEMENTS.give_up_lease
-_READ_LEASE: Final[str] = _STATEMENTS.read_lease
+_SQL: Final = load_statements("wallet.worker", "worker.sql")
 
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Lease:
+class _Following:
+    """How far the holder of the lease has come, on the connection that it took the lease on."""
+
     connection: Connection
-    token: int
+    lease: Lease
     position: int
     """Every batch up to here has its effects."""
     followed: int
@@ -90,82 +89,77 @@ class FromJournal:
     poll_seconds_max = POLL_SECONDS_MAX
     _is_started_by_following = True
 
-    def __init__(self, database: Database, rules: FraudRules, stop: asyncio.Event) -> None:
-        self._database = database
+    def __init__(self, session: Session, rules: FraudRules, stop: asyncio.Event) -> None:
+        self._session = session
         self._rules = rules
         self._stop = stop
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._lease: _Lease | None = None
+        self._holder = new_holder()
+        self._following: _Following | None = None
         self._standby = Standby(_log, "journal_stands_by")
-        self._pace = Pace(seconds_min=POLL_SECONDS_MIN, seconds_max=self.poll_seconds_max)
+        self._pace = Backoff(seconds_min=POLL_SECONDS_MIN, seconds_max=self.poll_seconds_max)
         self._group_size = GroupSize(PIECE_SIZE_MAX)
 
     async def take_turn(self) -> None:
         """Handle what the journal holds beyond the checkpoint, or wait a moment."""
-        connection = await self._database.connection()
-        lease = self._lease
-        if lease is None or lease.connection is not connection:
+        connection = await self._session.connection()
+        following = self._following
+        if following is None or following.connection is not connection:
             # A new connection may lead to another server, promoted meanwhile, whose checkpoint is an earlier one.
-            lease = await self._take_lease(connection)
+            following = await self._take_lease(connection)
             if self._is_started_by_following:
                 report_started(Started.FOLLOWS_JOURNAL)
-        if lease is None:
+        if following is None:
             await unless_stopped(asyncio.sleep(STANDBY_SECONDS), self._stop)
             return
-        pieces = await self._next_pieces(connection, lease)
+        pieces = await self._next_pieces(connection, following)
         for piece in pieces:
-            await self._handle(connection, lease, piece)
+            await self._handle(connection, following, piece)
             if self._stop.is_set():
                 break
         if pieces:
             self._pace.reset()
         else:
-            await self._idle(connection, lease)
+            await self._idle(connection, following)
 
     async def stand_down(self) -> None:
         """Forget the lease; this worker may take it again at once, by its holder's name."""
-        self._lease = None
+        self._following = None
 
     async def give_up(self) -> None:
         """Let another worker take over now; what the lease's end would do anyway, only later."""
-        if self._lease is not None:
-            connection = await self._database.connection()
-            await connection.execute(_GIVE_UP_LEASE, self._lease.token)
-            self._lease = None
+        if self._following is not None:
+            await self._following.lease.release(await self._session.connection())
+            self._following = None
             _log.info("journal_lease_given_up", holder=self._holder)
 
-    async def _next_pieces(self, connection: Connection, lease: _Lease) -> list[Piece]:
-        return await read_pieces(connection, lease.followed)
+    async def _next_pieces(self, connection: Connection, following: _Following) -> list[Piece]:
+        return await read_pieces(connection, following.followed)
 
     def _begin_at(self, row: Record) -> int:
         """Returns where to begin. What was only passed over is handled here: a queue may never bring it."""
         return int(row["position"])
 
-    async def _take_lease(self, connection: Connection) -> _Lease | None:
-        self._lease = None
-        row = await connection.fetchrow(_TAKE_LEASE, self._holder, LEASE)
-        if row is None:
-            held = await connection.fetchrow(_READ_LEASE)
-            if held is not None:
-                self._standby.report(held["holder"], held["lease_until"])
+    async def _take_lease(self, connection: Connection) -> _Following | None:
+        self._following = None
+        lease = await CHECKPOINT.take(connection, self._holder, self._standby)
+        if lease is None:
             return None
-        self._standby.reset()
-        position = row["position"]
-        self._lease = _Lease(connection, row["token"], position, self._begin_at(row), time.monotonic())
-        _log.info("journal_lease_taken", holder=self._holder, token=row["token"], position=self._lease.followed)
-        return self._lease
+        position, begin_at = lease.row["position"], self._begin_at(lease.row)
+        self._following = _Following(connection, lease, position, begin_at, time.monotonic())
+        _log.info("journal_lease_taken", holder=self._holder, token=lease.token, position=begin_at)
+        return self._following
 
-    async def _handle(self, connection: Connection, lease: _Lease, piece: Piece) -> None:
+    async def _handle(self, connection: Connection, following: _Following, piece: Piece) -> None:
         started = time.monotonic()
-        position, followed = lease.move(piece.position)
-        move = partial(_move_checkpoint, lease=lease, position=position, followed=followed)
+        position, followed = following.move(piece.position)
+        move = partial(_move_checkpoint, following=following, position=position, followed=followed)
         try:
             handled = await self._handle_in_groups(connection, piece.messages, move)
         except BaseException:
             self._group_size.note_failure()
             raise
         self._group_size.note_success()
-        lease.position, lease.followed, lease.renewed_at = position, followed, started
+        following.position, following.followed, following.renewed_at = position, followed, started
         ms = round((time.monotonic() - started) * 1000, 1)
         count = len(piece.messages)
         _log.debug("group_handled", count=count, refused=len(handled.refused), position=piece.position, ms=ms)
@@ -180,10 +174,12 @@ class FromJournal:
             messages = messages[size:]
         return await handle_group(connection, messages, self._rules, check=check_rows, move_checkpoint=move)
 
-    async def _idle(self, connection: Connection, lease: _Lease) -> None:
-        if time.monotonic() - lease.renewed_at > RENEW_SECONDS:
-            lease.renewed_at = time.monotonic()
-            await _move_checkpoint(connection, lease=lease, position=lease.position, followed=lease.followed)
+    async def _idle(self, connection: Connection, following: _Following) -> None:
+        if time.monotonic() - following.renewed_at > RENEW_SECONDS:
+            following.renewed_at = time.monotonic()
+            await _move_checkpoint(
+                connection, following=following, position=following.position, followed=following.followed
+            )
         await unless_stopped(self._pace.wait(), self._stop)
 
 
@@ -198,27 +194,38 @@ class BesideQueue(FromJournal):
     _has_warned = False
 
     def _begin_at(self, row: Record) -> int:
-        return int(row["followed_position"])
+        return max(int(row["position"]), int(row["followed_position"]))
 
-    async def _next_pieces(self, connection: Connection, lease: _Lease) -> list[Piece]:
-        passed = await pass_by_broker(connection, lease.followed)
-        if passed.position - lease.followed == PASSED_MAX:
+    async def _next_pieces(self, connection: Connection, following: _Following) -> list[Piece]:
+        passed = await pass_by_broker(connection, following.followed)
+        if passed.position - following.followed == PASSED_MAX:
             # There are probably more: the next turn comes soon, after the lease was renewed if that is due.
             self._pace.reset()
-        lease.followed = passed.position
+        following.followed = passed.position
         if not passed.has_unconfirmed:
             return []
-        self._warn(lease)
-        return await read_pieces(connection, lease.followed, with_confirmed=False)
+        self._warn(following)
+        return await read_pieces(connection, following.followed, with_confirmed=False)
 
-    def _warn(self, lease: _Lease) -> None:
+    def _warn(self, following: _Following) -> None:
         if not self._has_warned:
             self._has_warned = True
             reason = "a relay without RABBITMQ_URL published them; this worker handles them from the journal"
-            _log.warning("journal_has_events_without_broker", position=lease.followed + 1, reason=reason)
+            _log.warning("journal_has_events_without_broker", position=following.followed + 1, reason=reason)
 
 
-async def _move_checkpoint(connection: Connection, *, lease: _Lease, position: int, followed: int) -> None:
-    """Move the checkpoint and prolong the lease; raises LeaseLost if another worker has taken it."""
-    if await connection.fetchval(_MOVE_CHECKPOINT, lease.token, position, followed, LEASE) is None:
-        raise LeaseLost(f"Another worker has taken the journal over from token {lease.token}.")
+async def _move_checkpoint(connection: Connection, *, following: _Following, position: int, followed: int) -> None:
+    """Move the checkpoint and renew the lease; raises LeaseLost if another worker has taken it."""
+    lease = following.lease
+    if await connection.fetchval(_SQL.move_checkpoint, lease.token, position, followed, CHECKPOINT.length) is None:
+        raise lease.lost()
+
+
+async def follow_journal(kind: type[FromJournal], dsn: str, rules: FraudRules, stop: asyncio.Event) -> None:
+    """Handle what is in the journal until `stop`, then let another worker take over."""
+    async with Session(dsn, application_name=APPLICATION) as session:
+        transport = kind(session, rules, stop)
+        await run_loop(transport, session, stop)
+        with suppress(*DATABASE_ERRORS, NotMigrated):
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                await transport.give_up()

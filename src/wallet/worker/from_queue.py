@@ -13,16 +13,17 @@ import time
 import structlog
 
 from wallet.fraud.rules import FraudRules
+from wallet.postgres.session import Session
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.consumer import GROUP_SIZE_MAX, Consumer, Delivery
-from wallet.rabbitmq.topology import TopologyMismatch
+from wallet.rabbitmq.topology import Topology, TopologyMismatch
 from wallet.runtime.failpoints import failpoint
+from wallet.runtime.loop import unless_stopped
 from wallet.runtime.started import Started, report_started
-from wallet.worker.database import Database
 from wallet.worker.group_size import GroupSize
 from wallet.worker.handle import handle_group
+from wallet.worker.loop import APPLICATION, run_loop
 from wallet.worker.messages import check_messages
-from wallet.worker.stopping import unless_stopped
 
 _log = structlog.get_logger()
 
@@ -30,9 +31,9 @@ _log = structlog.get_logger()
 class FromQueue:
     """Turns of one consumer and one database connection."""
 
-    def __init__(self, consumer: Consumer, database: Database, rules: FraudRules, stop: asyncio.Event) -> None:
+    def __init__(self, consumer: Consumer, session: Session, rules: FraudRules, stop: asyncio.Event) -> None:
         self._consumer = consumer
-        self._database = database
+        self._session = session
         self._rules = rules
         self._stop = stop
         self._group_size = GroupSize(GROUP_SIZE_MAX)
@@ -40,7 +41,7 @@ class FromQueue:
     async def take_turn(self) -> None:
         """Handle and acknowledge one group."""
         # The database comes first: while it is away no message is taken.
-        await self._database.connection()
+        await self._session.connection()
         await self._consumer.resume()
         try:
             group = await unless_stopped(self._consumer.next_group(self._group_size.current), self._stop)
@@ -64,10 +65,16 @@ class FromQueue:
     async def _handle(self, group: list[Delivery]) -> None:
         started = time.monotonic()
         # Asked for again, as the connection may have been lost while the queue was empty.
-        handled = await handle_group(await self._database.connection(), group, self._rules, check=check_messages)
+        handled = await handle_group(await self._session.connection(), group, self._rules, check=check_messages)
         await failpoint("worker.before_ack")
         for letter in handled.refused:
             await self._consumer.reject(letter.message)
         await self._consumer.ack(handled.done)
         ms = round((time.monotonic() - started) * 1000, 1)
         _log.debug("group_handled", count=len(group), refused=len(handled.refused), ms=ms)
+
+
+async def consume(dsn: str, url: str, topology: Topology, rules: FraudRules, stop: asyncio.Event) -> None:
+    """Handle the messages of the worker's queue until `stop`. Raises InvalidBrokerAddress."""
+    async with Session(dsn, application_name=APPLICATION) as session, Consumer.open(url, topology) as consumer:
+        await run_loop(FromQueue(consumer, session, rules, stop), session, stop)

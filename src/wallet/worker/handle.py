@@ -26,6 +26,7 @@ from wallet.domain.analytics import LoggedEvent
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
 from wallet.postgres.errors import Failure, failure_of
+from wallet.postgres.lease import LeaseLost
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction
 from wallet.worker.messages import AnyMessage, Check, Checked, Refused
@@ -36,10 +37,6 @@ RETRY_DELAYS_SECONDS: Final = (0.1, 0.4)
 assert len(RETRY_DELAYS_SECONDS) == TRIES_MAX - 1
 
 _log = structlog.get_logger()
-
-
-class LeaseLost(Exception):
-    """Another worker has taken over the journal; this one's transaction was rolled back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,16 @@ from typing import Final, Protocol
 import structlog
 
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.lease import LeaseLost
+from wallet.postgres.session import NotMigrated, Session
 from wallet.rabbitmq.connection import InvalidBrokerAddress
-from wallet.runtime.loop import Pace
-from wallet.worker.database import Database, DatabaseNotMigrated
-from wallet.worker.handle import LeaseLost
-from wallet.worker.stopping import unless_stopped
+from wallet.runtime.loop import Backoff, unless_stopped
 
+APPLICATION: Final = "wallet worker"
 RETRY_SECONDS_MIN: Final = 0.1
 RETRY_SECONDS_MAX: Final = 5.0
 
-_DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, DatabaseNotMigrated, LeaseLost)
+_DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
 
 _log = structlog.get_logger()
 
@@ -35,12 +35,12 @@ class Transport(Protocol):
         """A turn failed: hold no message until the next one."""
 
 
-async def run_loop(transport: Transport, database: Database, stop: asyncio.Event) -> None:
+async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) -> None:
     """Take turns until asked to stop.
 
     Raises nothing but InvalidBrokerAddress, which no waiting cures.
     """
-    pace = Pace(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
+    pace = Backoff(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
     while not stop.is_set():
         try:
             await transport.take_turn()
@@ -50,7 +50,7 @@ async def run_loop(transport: Transport, database: Database, stop: asyncio.Event
         except Exception as error:  # noqa: BLE001 - A loop of the process: it logs, and goes on with the next turn.
             reason = f"{type(error).__name__}: {error}"
             _log.warning("worker_paused", reason=reason, exc_info=not isinstance(error, _DEPENDENCY_ERRORS))
-            database.drop()
+            session.drop()
             # A broker that does not even answer the goodbye is no reason to end.
             with suppress(TimeoutError):
                 await transport.stand_down()

@@ -21,10 +21,10 @@ from typing import Final
 from asyncpg import Record
 
 from wallet.postgres.connections import Connection
+from wallet.postgres.session import Session
 from wallet.postgres.statements import load_statements
-from wallet.worker.database import Database
-from wallet.worker.loop import run_loop
-from wallet.worker.stopping import unless_stopped
+from wallet.runtime.loop import unless_stopped
+from wallet.worker.loop import APPLICATION, run_loop
 
 INTERVAL_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 4.0
@@ -93,15 +93,15 @@ def _is_reached(target: Target, position: int) -> bool:
 
 async def run_progress(dsn: str, stop: asyncio.Event) -> None:
     """Keep `stats_progress` current until `stop` is set; the database may be away at any time."""
-    async with Database(dsn) as database:
-        await run_loop(_Turns(database, stop), database, stop)
+    async with Session(dsn, application_name=APPLICATION) as session:
+        await run_loop(_Turns(session, stop), session, stop)
 
 
 class _Turns:
     """The turns of one worker."""
 
-    def __init__(self, database: Database, stop: asyncio.Event) -> None:
-        self._database = database
+    def __init__(self, session: Session, stop: asyncio.Event) -> None:
+        self._session = session
         self._stop = stop
         self._pause_seconds = INTERVAL_SECONDS
         self._idle_ends: Record | None = None
@@ -109,7 +109,7 @@ class _Turns:
         self._idle_until = 0.0
 
     async def take_turn(self) -> None:
-        connection = await self._database.connection()
+        connection = await self._session.connection()
         if not await self._is_idle(connection):
             brought = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
             self._pause_seconds = CATCH_UP_SECONDS if brought.is_behind else INTERVAL_SECONDS

@@ -19,7 +19,6 @@
 
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -28,11 +27,9 @@ from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, merge, 
 from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.identifiers import WalletId
 from wallet.fraud.rules import Alert, FraudRules, Watch
-from wallet.postgres.connections import Connection, connect
-from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.postgres.migrations import missing_migrations
+from wallet.postgres.connections import Connection
+from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
-from wallet.worker.database import CLOSE_SECONDS, DatabaseNotMigrated
 from wallet.worker.effects import add_totals, alert_key, in_transaction, insert_alerts
 
 # A worker's transaction lasts some milliseconds, or 5 seconds at most if the worker is stopped in the middle.
@@ -59,19 +56,12 @@ class Rebuilt:
 
 
 async def rebuild(dsn: str, rules: FraudRules) -> Rebuilt:
-    """Rebuild the projections. Raises UnknownEvents, DatabaseNotMigrated, or one of DATABASE_ERRORS."""
+    """Rebuild the projections. Raises UnknownEvents, NotMigrated, or one of DATABASE_ERRORS."""
     started = time.monotonic()
-    connection = await connect(
+    async with session(
         dsn, application_name="wallet rebuild", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS
-    )
-    try:
-        missing = await missing_migrations(connection)
-        if missing:
-            raise DatabaseNotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
+    ) as connection:
         rebuilt = await in_transaction(connection, partial(_rebuild, connection, rules), isolation="repeatable_read")
-    finally:
-        with suppress(*DATABASE_ERRORS):
-            await connection.close(timeout=CLOSE_SECONDS)
     rebuilt.seconds = time.monotonic() - started
     return rebuilt
 

@@ -104,15 +104,6 @@ set error_message = excluded.error_message, attempts = known.attempts + excluded
     processed_at = excluded.processed_at
 where known.status = 'failed'
 
--- name: take_lease
-update worker_checkpoint
-set holder = $1, token = token + 1, lease_until = now() + $2::interval
-where only_row and (lease_has_ended(lease_until, now(), $2::interval) or holder = $1)
-returning token, position, greatest(position, followed_position) as followed_position
-
--- name: read_lease
-select holder, lease_until from worker_checkpoint
-
 -- name: move_checkpoint
 -- Returns no row for a holder whose token is no longer the last.
 update worker_checkpoint
@@ -120,9 +111,6 @@ set position = greatest(position, $2), followed_position = greatest(followed_pos
     lease_until = now() + $4::interval
 where only_row and token = $1
 returning position
-
--- name: give_up_lease
-update worker_checkpoint set lease_until = '-infinity' where only_row and token = $1
 
 -- name: pass_by_broker
 -- Passes over the batches after a position ($1) that a broker confirmed, at most $2 of them. Returns the position of

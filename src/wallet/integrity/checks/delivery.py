@@ -14,7 +14,7 @@ from uuid import UUID
 
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
-from wallet.worker.from_journal import LEASE as JOURNAL_LEASE
+from wallet.worker.from_journal import CHECKPOINT
 
 EFFECT_WITHIN: Final = timedelta(seconds=60)
 """How long an event may be on its way; and how long a later effect must be ago to show that it is not any more."""
@@ -37,7 +37,7 @@ class HandledUpTo(NamedTuple):
 async def read_handled(snapshot: Snapshot, effect_within: timedelta = EFFECT_WITHIN) -> HandledUpTo:
     """Returns how far the worker has come."""
     last = await snapshot.row(SQL.last_effect, snapshot.taken_at - effect_within, BATCHES_SEARCHED)
-    followed = await snapshot.row(SQL.followed_from, JOURNAL_LEASE)
+    followed = await snapshot.row(SQL.followed_from, CHECKPOINT.length)
     position, published_at = (None, None) if last is None else last.values()
     return HandledUpTo(position, published_at, None if followed is None else followed["position"])
 

@@ -10,52 +10,16 @@ another → at stop release the lease, so that another worker's monitor takes ov
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
-from wallet.integrity.findings import Check
-from wallet.integrity.monitor import faults
-from wallet.integrity.monitor.full_check import check_slice
-from wallet.integrity.monitor.incremental_check import IncrementalCheck, apply, is_balance_sum_due, start_of
-from wallet.integrity.monitor.lease import LeaseLost, MonitorLease, new_holder
-from wallet.integrity.monitor.state import FULL, INCREMENTAL, BalanceSumCheck, CheckFailure, IncrementalResult, State
-from wallet.integrity.snapshot import SQL, NotMigrated, damage_finding, snapshot_on
-from wallet.integrity.snapshot import STATEMENT_SECONDS as FULL_STATEMENT_SECONDS
-from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, Connection, connect
-from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of
-from wallet.postgres.migrations import missing_migrations
-from wallet.runtime.loop import Pace
-from wallet.runtime.standby import Standby
+from wallet.integrity.monitor.checking import check, stand_by, until_done
+from wallet.postgres.lease import LeaseLost, new_holder
 
-INCREMENTAL_SECONDS: Final = 5.0
-"""A twelfth of the minute within which a fault must be reported. Without new events a check takes milliseconds."""
-FIRST_CHECK_SECONDS: Final = 0.5
-"""Until the first slice of the first pass has summed what there is."""
-STANDBY_SECONDS: Final = 5.0
-FULL_CHECK_SECONDS: Final = 30.0
-"""From the start of one full check to the start of the next, at least: small books are checked twice a minute."""
-PAUSE_FACTOR: Final = 9.0
-"""A slice is followed by a pause of nine times its duration: the full check uses a tenth of the time."""
-PAUSE_FACTOR_IDLE: Final = 99.0
-"""Where nothing was sealed since the last full check it uses a hundredth: idle books must cost next to nothing."""
-PAUSE_SECONDS_MAX: Final = 60.0
-"""A longer pause would leave changes unverified, and nothing would report it."""
-GIVE_UP_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 4.0
 """The process does not wait longer for a database that does not respond to a clean close."""
-_RETRY_SECONDS_MIN: Final = 0.5
-_RETRY_SECONDS_MAX: Final = 10.0
-
-_PLANNED_EACH_TIME: Final = {"plan_cache_mode": "force_custom_plan"}
-"""A slice is one bucket, or all of them; a plan for one would be wrong for the other."""
-
-Result = TypeVar("Result")
 
 _log = structlog.get_logger()
 
@@ -75,181 +39,8 @@ async def run_monitor(dsn: str, stop: asyncio.Event) -> None:
 async def _check_books(dsn: str) -> None:
     holder = new_holder()
     while True:
-        lease = await _until_done(partial(_stand_by, dsn, holder))
+        lease = await until_done(partial(stand_by, dsn, holder))
         try:
-            await _hold(dsn, lease)
+            await check(dsn, lease)
         except* LeaseLost as lost:
             _log.warning("integrity_lease_lost", reason=str(lost.exceptions[0]))
-
-
-async def _until_done(
-    work: Callable[[], Awaitable[Result]], report: Callable[[Exception], Awaitable[None]] | None = None
-) -> "Result":
-    """Do the work, and retry it with growing pauses when it fails. Raises only LeaseLost.
-
-    `report` is called with each error that waiting does not cure.
-    """
-    pace = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
-    while True:
-        begun = time.monotonic()
-        try:
-            return await work()
-        except LeaseLost:
-            raise
-        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
-            if _waiting_may_cure(error):
-                _log.warning("integrity_check_paused", reason=repr(error))
-            else:
-                _log.exception("integrity_check_failed")
-                if report is not None:
-                    await report(error)
-        if time.monotonic() - begun > _RETRY_SECONDS_MAX:
-            pace.reset()
-        await pace.wait()
-
-
-def _waiting_may_cure(error: Exception) -> bool:
-    if isinstance(error, NotMigrated):
-        return True
-    return isinstance(error, DATABASE_ERRORS) and cause_of(error) in (Cause.AWAY, Cause.BUSY)
-
-
-async def _stand_by(dsn: str, holder: str) -> MonitorLease:
-    """Wait for the lease."""
-    standby = Standby(_log, "integrity_stands_by")
-    async with _connected(dsn, ROWS_BY_KEY) as connection:
-        while True:
-            lease = await MonitorLease.take(connection, holder, standby)
-            if lease is not None:
-                return lease
-            await asyncio.sleep(STANDBY_SECONDS)
-
-
-async def _hold(dsn: str, lease: MonitorLease) -> None:
-    """Check until the lease is lost; a failure of one sort of check does not stop the other. At the end release it."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for name, check in ((INCREMENTAL, _check_new), (FULL, _check_everything)):
-                tasks.create_task(_until_done(partial(check, dsn, lease), partial(_report, dsn, lease, name)))
-    finally:
-        with suppress(*DATABASE_ERRORS, NotMigrated):
-            async with asyncio.timeout(GIVE_UP_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
-                await lease.release(connection)
-
-
-async def _report(dsn: str, lease: MonitorLease, name: str, error: Exception) -> None:
-    """Save that a check fails; damage to the database's files is a fault. Raises LeaseLost."""
-    state = lease.state
-    with suppress(*DATABASE_ERRORS, NotMigrated):
-        async with asyncio.timeout(STATEMENT_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
-            at = await connection.fetchval(SQL.read_clock)
-            since = state.failed[name].at if name in state.failed else at
-            state.failed[name] = CheckFailure(since, str(error) or type(error).__name__)
-            if isinstance(error, DATABASE_ERRORS) and cause_of(error) is Cause.DAMAGED:
-                faults.enter(state, [damage_finding(error)], at)
-            await lease.save(connection)
-
-
-async def _check_new(dsn: str, lease: MonitorLease) -> None:
-    async with _connected(dsn, ROWS_BY_KEY) as connection:
-        while True:
-            is_caught_up, looked = await check_new_once(connection, lease), lease.state.looked
-            if looked is None:
-                await asyncio.sleep(FIRST_CHECK_SECONDS)
-            else:
-                # The worker may have a backlog of events at the same time: half of the time is left for it.
-                await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else looked.seconds)
-
-
-async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
-    """Check new batches and save the result. Returns whether it caught up."""
-    state, looked = lease.state, None
-    start = start_of(state)
-    if start is not None:
-        async with snapshot_on(connection) as snapshot:
-            look = IncrementalCheck(snapshot, start, waiting=state.waiting, page_events=state.page_events)
-            try:
-                looked = await look.run(state.looked)
-            except DATABASE_ERRORS:
-                state.page_events = max(state.page_events // 2, 1)
-                raise
-            if looked.is_caught_up and is_balance_sum_due(state, looked.taken_at):
-                await _sum_balances(look, state, looked)
-        apply(state, look, start, looked)
-        if state.has_checked_nothing:
-            # The first full check was of an empty journal: the next one begins at once.
-            lease.full_check_wanted.set()
-        if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
-            # The sums do not name the wallet; the full check does.
-            state.due_at = looked.taken_at
-            lease.full_check_wanted.set()
-        faults.enter(state, look.findings, looked.taken_at)
-    state.failed.pop(INCREMENTAL, None)
-    await lease.save(connection)
-    return looked is None or looked.is_caught_up
-
-
-async def _sum_balances(look: IncrementalCheck, state: State, looked: IncrementalResult) -> None:
-    # If it fails it took the longest time allowed, and the next incremental check does not try it again.
-    before, state.weighed = state.weighed, BalanceSumCheck(looked.taken_at, STATEMENT_SECONDS)
-    seconds = await look.weigh()
-    state.weighed = before if seconds is None else BalanceSumCheck(looked.taken_at, seconds)
-
-
-async def _check_everything(dsn: str, lease: MonitorLease) -> None:
-    async with _connected(dsn, _PLANNED_EACH_TIME, FULL_STATEMENT_SECONDS) as connection:
-        full_check_begun = time.monotonic()
-        while True:
-            pause_seconds = await check_slice_once(connection, lease)
-            await _pause(lease, pause_seconds)
-            if lease.state.passing is None:
-                await _pause(lease, max(0.0, full_check_begun + FULL_CHECK_SECONDS - time.monotonic()))
-                full_check_begun = time.monotonic()
-
-
-async def _pause(lease: MonitorLease, seconds: float) -> None:
-    """Wait, unless an incremental check asks for the full check."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await lease.full_check_wanted.wait()
-    lease.full_check_wanted.clear()
-
-
-async def check_slice_once(connection: Connection, lease: MonitorLease) -> float:
-    """Check the next slice and save the result. Returns how many seconds to pause."""
-    state, begun = lease.state, time.monotonic()
-    is_known = state.passed is not None and state.looked is not None and state.looked.head == state.passed.head
-    async with snapshot_on(connection) as snapshot:
-        await check_slice(snapshot, state)
-    state.failed.pop(FULL, None)
-    seconds = time.monotonic() - begun
-    # While there is a fault or a warning, somebody waits to see it disappear.
-    is_quiet = is_known and not state.faults and not _has_warnings(state)
-    pause_seconds = min(seconds * (PAUSE_FACTOR_IDLE if is_quiet else PAUSE_FACTOR), PAUSE_SECONDS_MAX)
-    if state.passing is not None:
-        state.passing.planned_seconds += seconds + pause_seconds
-    state.due_at = snapshot.taken_at + timedelta(seconds=seconds + pause_seconds)
-    await lease.save(connection)
-    return pause_seconds
-
-
-def _has_warnings(state: State) -> bool:
-    return state.passed is not None and any(tally.warnings for tally in state.passed.tallies.values())
-
-
-@asynccontextmanager
-async def _connected(
-    dsn: str, settings: Mapping[str, str], statement_seconds: float = STATEMENT_SECONDS
-) -> AsyncIterator[Connection]:
-    """Open a connection to a migrated database. Raises NotMigrated, or one of DATABASE_ERRORS."""
-    connection = await connect(
-        dsn, application_name="wallet integrity monitor", statement_seconds=statement_seconds, settings=settings
-    )
-    try:
-        missing = await missing_migrations(connection)
-        if missing:
-            raise NotMigrated(f"The database lacks {', '.join(missing)}; run `wallet migrate`.")
-        yield connection
-    finally:
-        with suppress(*DATABASE_ERRORS):
-            await connection.close(timeout=GIVE_UP_SECONDS)

@@ -1,23 +1,9 @@
--- name: take_lease
-update auditor
-set holder = $1, token = token + 1, lease_until = now() + $2::interval
-where only_row and (lease_has_ended(lease_until, now(), $2::interval) or holder = $1)
-returning token, state::text as state
-
--- name: read_lease
-select holder, lease_until from auditor
-
 -- name: save_state
 -- Prolongs the lease; no row for a holder whose token is no longer the last.
 update auditor
 set state = $2::jsonb, lease_until = now() + $3::interval
 where only_row and token = $1
 returning token
-
--- name: give_up_lease
-update auditor
-set holder = null, lease_until = '-infinity'
-where only_row and token = $1
 
 -- name: read_state
 -- What the integrity monitor stored, and beside it what can be asked at any time: each by an index, and bounded.

@@ -8,16 +8,18 @@ import structlog
 
 from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS
+from wallet.postgres.lease import Lease, LeaseLost
+from wallet.postgres.session import NotMigrated
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished, Publisher
 from wallet.rabbitmq.topology import Topology, TopologyMismatch
 from wallet.relay.heads import EXPORT_SECONDS, export_head
-from wallet.relay.lease import RENEW_SECONDS, Lease, LeaseLost, release, renew
+from wallet.relay.lease import RENEW_SECONDS
+from wallet.relay.polling_loop import PollingLoop, Work
 from wallet.relay.publish import BatchPublisher, mark_without_broker
-from wallet.relay.rounds import Rounds, Work
 from wallet.relay.seal import BATCHES_MAX, seal_batches
 from wallet.runtime.failpoints import failpoint
-from wallet.runtime.loop import Pace, woken_at
+from wallet.runtime.loop import Backoff, is_set_within, woken_at
 from wallet.runtime.settings import Settings
 
 # How long a window in flight may take to be confirmed and marked at stop; after that it is published again.
@@ -28,7 +30,7 @@ _RETRY_SECONDS_MAX: Final = 5.0
 log = structlog.get_logger()
 
 
-class Term:
+class Leadership:
     """Seals, publishes and exports heads under one lease; used once."""
 
     def __init__(self, settings: Settings, stop: asyncio.Event, lease: Lease) -> None:
@@ -36,9 +38,9 @@ class Term:
         self._stop = stop
         self._lease = lease
         self._renew_at = time.monotonic() + RENEW_SECONDS
-        self._sealing = Rounds(settings.dsn, name="relay seal", stop=stop)
-        self._publishing = Rounds(settings.dsn, name="relay publish", stop=stop)
-        self._broker_pace = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+        self._sealing = PollingLoop(settings.dsn, name="relay seal", stop=stop)
+        self._publishing = PollingLoop(settings.dsn, name="relay publish", stop=stop)
+        self._broker_pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
         self._broker_failure: str | None = None
         self._is_lost = False
 
@@ -62,7 +64,7 @@ class Term:
 
     async def _seal_round(self, connection: Connection) -> Work:
         if time.monotonic() >= self._renew_at:
-            await renew(connection, self._lease)
+            await self._lease.renew(connection)
             self._renew_at = time.monotonic() + RENEW_SECONDS
         count = await seal_batches(connection, self._lease, is_published=self._settings.amqp_url is None)
         if count == 0:
@@ -112,18 +114,14 @@ class Term:
             log.warning("broker_unavailable", kind=type(error).__name__, error=str(error))
 
     async def _export_heads(self) -> None:
-        while not self._stop.is_set():
-            try:
-                async with asyncio.timeout(EXPORT_SECONDS):
-                    await self._stop.wait()
-            except TimeoutError:
-                await self._export_head()
+        while not await is_set_within(self._stop, EXPORT_SECONDS):
+            await self._export_head()
 
     async def _export_head(self) -> None:
-        rounds = Rounds(self._settings.dsn, name="relay heads", stop=self._stop)
+        rounds = PollingLoop(self._settings.dsn, name="relay heads", stop=self._stop)
         try:
             await export_head(await rounds.connection(), self._settings.log_dir)
-        except DATABASE_ERRORS as error:
+        except (*DATABASE_ERRORS, NotMigrated) as error:
             log.warning("journal_head_not_exported", error=repr(error))
         finally:
             await rounds.close()
@@ -148,7 +146,7 @@ class Term:
                 pass
         except LeaseLost:
             log.warning("lease_lost", token=self._lease.token)
-        except DATABASE_ERRORS as error:
+        except (*DATABASE_ERRORS, NotMigrated) as error:
             log.warning("journal_not_sealed_at_stop", error=repr(error))
 
     async def _hand_over(self) -> None:
@@ -156,8 +154,8 @@ class Term:
             await self._seal_the_rest()
             await self._export_head()
         try:
-            await release(await self._sealing.connection(), self._lease)
+            await self._lease.release(await self._sealing.connection())
             log.info("lease_released", token=self._lease.token)
-        except DATABASE_ERRORS as error:
+        except (*DATABASE_ERRORS, NotMigrated) as error:
             # It ends by itself, a few seconds from now.
             log.warning("lease_not_released", token=self._lease.token, error=repr(error))

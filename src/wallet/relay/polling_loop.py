@@ -8,15 +8,15 @@ from typing import Final
 import asyncpg
 import structlog
 
-from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
+from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.runtime.loop import Pace
+from wallet.postgres.session import NotMigrated, Session
+from wallet.runtime.loop import Backoff
 
 POLL_SECONDS_MIN: Final = 0.005
 POLL_SECONDS_MAX: Final = 0.2
 _RETRY_SECONDS_MIN: Final = 0.05
 _RETRY_SECONDS_MAX: Final = 2.0
-_CLOSE_SECONDS: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -30,18 +30,17 @@ class Work(Enum):
     MORE = "go on at once: the round was full"
 
 
-class Rounds:
+class PollingLoop:
     """Runs rounds of work until stopped. An outage of the database is waited for, however long it takes."""
 
     def __init__(self, dsn: str, *, name: str, stop: asyncio.Event) -> None:
-        self._dsn = dsn
         self._name = name
         self._stop = stop
-        self._connection: Connection | None = None
+        self._session = Session(dsn, application_name=f"wallet {name}")
         self._is_down = False
         self._is_finished = False
-        self._poll = Pace(seconds_min=POLL_SECONDS_MIN, seconds_max=POLL_SECONDS_MAX)
-        self._retry = Pace(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+        self._poll = Backoff(seconds_min=POLL_SECONDS_MIN, seconds_max=POLL_SECONDS_MAX)
+        self._retry = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
 
     async def run(self, work_round: Callable[[Connection], Awaitable[Work]]) -> None:
         """Run rounds until stop or `finish`. What is not the database's fault is raised."""
@@ -49,7 +48,7 @@ class Rounds:
         while not (self._stop.is_set() or self._is_finished):
             try:
                 work = await work_round(await self.connection())
-            except DATABASE_ERRORS as error:
+            except (*DATABASE_ERRORS, NotMigrated) as error:
                 self._on_failure(error)
                 await self._retry.wait()
                 continue
@@ -64,10 +63,8 @@ class Rounds:
         self._is_finished = True
 
     async def connection(self) -> Connection:
-        """The connection, opened if need be; raises one of DATABASE_ERRORS."""
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, application_name=f"wallet {self._name}", settings=ROWS_BY_KEY)
-        return self._connection
+        """The connection, opened if need be. Raises NotMigrated, or one of DATABASE_ERRORS."""
+        return await self._session.connection()
 
     def wake(self) -> None:
         """There may be work, or a stop: end the wait."""
@@ -77,19 +74,10 @@ class Rounds:
 
     async def close(self) -> None:
         """Close the connection, by force if it does not close soon."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            await connection.close(timeout=_CLOSE_SECONDS)
-        except DATABASE_ERRORS:
-            connection.terminate()
+        await self._session.close()
 
     def _on_failure(self, error: Exception) -> None:
-        # After an error the session may be inside a transaction, or its answer still on the way: take a new one.
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        self._session.drop()
         if not self._is_down:
             self._is_down = True
             sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None

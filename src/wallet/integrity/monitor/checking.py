@@ -1,0 +1,214 @@
+"""What the integrity monitor does while it has the lease: two sorts of check, side by side."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from wallet.integrity.findings import Check
+from wallet.integrity.monitor import faults
+from wallet.integrity.monitor.full_check import check_slice
+from wallet.integrity.monitor.incremental_check import IncrementalCheck, apply, is_balance_sum_due, start_of
+from wallet.integrity.monitor.lease import MonitorLease
+from wallet.integrity.monitor.state import FULL, INCREMENTAL, BalanceSumCheck, CheckFailure, IncrementalResult, State
+from wallet.integrity.snapshot import SQL, damage_finding, snapshot_on
+from wallet.integrity.snapshot import STATEMENT_SECONDS as FULL_STATEMENT_SECONDS
+from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, Connection
+from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of
+from wallet.postgres.lease import LeaseLost
+from wallet.postgres.session import NotMigrated, session
+from wallet.runtime.loop import Backoff
+from wallet.runtime.standby import Standby
+
+INCREMENTAL_SECONDS: Final = 5.0
+"""A twelfth of the minute within which a fault must be reported. Without new events a check takes milliseconds."""
+FIRST_CHECK_SECONDS: Final = 0.5
+"""Until the first slice of the first pass has summed what there is."""
+STANDBY_SECONDS: Final = 5.0
+FULL_CHECK_SECONDS: Final = 30.0
+"""From the start of one full check to the start of the next, at least: small books are checked twice a minute."""
+PAUSE_FACTOR: Final = 9.0
+"""A slice is followed by a pause of nine times its duration: the full check uses a tenth of the time."""
+PAUSE_FACTOR_IDLE: Final = 99.0
+"""Where nothing was sealed since the last full check it uses a hundredth: idle books must cost next to nothing."""
+PAUSE_SECONDS_MAX: Final = 60.0
+"""A longer pause would leave changes unverified, and nothing would report it."""
+GIVE_UP_SECONDS: Final = 2.0
+"""For the release of the lease at the end."""
+_RETRY_SECONDS_MIN: Final = 0.5
+_RETRY_SECONDS_MAX: Final = 10.0
+
+_PLANNED_EACH_TIME: Final = {"plan_cache_mode": "force_custom_plan"}
+"""A slice is one bucket, or all of them; a plan for one would be wrong for the other."""
+
+Result = TypeVar("Result")
+
+_log = structlog.get_logger()
+
+
+async def until_done(
+    work: Callable[[], Awaitable[Result]], report: Callable[[Exception], Awaitable[None]] | None = None
+) -> "Result":
+    """Do the work, and retry it with growing pauses when it fails. Raises only LeaseLost.
+
+    `report` is called with each error that waiting does not cure.
+    """
+    pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+    while True:
+        begun = time.monotonic()
+        try:
+            return await work()
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
+            if _waiting_may_cure(error):
+                _log.warning("integrity_check_paused", reason=repr(error))
+            else:
+                _log.exception("integrity_check_failed")
+                if report is not None:
+                    await report(error)
+        if time.monotonic() - begun > _RETRY_SECONDS_MAX:
+            pace.reset()
+        await pace.wait()
+
+
+def _waiting_may_cure(error: Exception) -> bool:
+    if isinstance(error, NotMigrated):
+        return True
+    return isinstance(error, DATABASE_ERRORS) and cause_of(error) in (Cause.AWAY, Cause.BUSY)
+
+
+async def stand_by(dsn: str, holder: str) -> MonitorLease:
+    """Wait for the lease."""
+    standby = Standby(_log, "integrity_stands_by")
+    async with _connected(dsn, ROWS_BY_KEY) as connection:
+        while True:
+            lease = await MonitorLease.take(connection, holder, standby)
+            if lease is not None:
+                return lease
+            await asyncio.sleep(STANDBY_SECONDS)
+
+
+async def check(dsn: str, lease: MonitorLease) -> None:
+    """Check until the lease is lost; a failure of one sort of check does not stop the other. At the end release it."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for name, work in ((INCREMENTAL, _check_new), (FULL, _check_everything)):
+                tasks.create_task(until_done(partial(work, dsn, lease), partial(_report, dsn, lease, name)))
+    finally:
+        with suppress(*DATABASE_ERRORS, NotMigrated):
+            async with asyncio.timeout(GIVE_UP_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
+                await lease.release(connection)
+
+
+async def _report(dsn: str, lease: MonitorLease, name: str, error: Exception) -> None:
+    """Save that a check fails; damage to the database's files is a fault. Raises LeaseLost."""
+    state = lease.state
+    with suppress(*DATABASE_ERRORS, NotMigrated):
+        async with asyncio.timeout(STATEMENT_SECONDS), _connected(dsn, ROWS_BY_KEY) as connection:
+            at = await connection.fetchval(SQL.read_clock)
+            since = state.failed[name].at if name in state.failed else at
+            state.failed[name] = CheckFailure(since, str(error) or type(error).__name__)
+            if isinstance(error, DATABASE_ERRORS) and cause_of(error) is Cause.DAMAGED:
+                faults.enter(state, [damage_finding(error)], at)
+            await lease.save(connection)
+
+
+async def _check_new(dsn: str, lease: MonitorLease) -> None:
+    async with _connected(dsn, ROWS_BY_KEY) as connection:
+        while True:
+            is_caught_up, looked = await check_new_once(connection, lease), lease.state.looked
+            if looked is None:
+                await asyncio.sleep(FIRST_CHECK_SECONDS)
+            else:
+                # The worker may have a backlog of events at the same time: half of the time is left for it.
+                await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else looked.seconds)
+
+
+async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
+    """Check new batches and save the result. Returns whether it caught up."""
+    state, looked = lease.state, None
+    start = start_of(state)
+    if start is not None:
+        async with snapshot_on(connection) as snapshot:
+            look = IncrementalCheck(snapshot, start, waiting=state.waiting, page_events=state.page_events)
+            try:
+                looked = await look.run(state.looked)
+            except DATABASE_ERRORS:
+                state.page_events = max(state.page_events // 2, 1)
+                raise
+            if looked.is_caught_up and is_balance_sum_due(state, looked.taken_at):
+                await _sum_balances(look, state, looked)
+        apply(state, look, start, looked)
+        if state.has_checked_nothing:
+            # The first full check was of an empty journal: the next one begins at once.
+            lease.full_check_wanted.set()
+        if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
+            # The sums do not name the wallet; the full check does.
+            state.due_at = looked.taken_at
+            lease.full_check_wanted.set()
+        faults.enter(state, look.findings, looked.taken_at)
+    state.failed.pop(INCREMENTAL, None)
+    await lease.save(connection)
+    return looked is None or looked.is_caught_up
+
+
+async def _sum_balances(look: IncrementalCheck, state: State, looked: IncrementalResult) -> None:
+    # If it fails it took the longest time allowed, and the next incremental check does not try it again.
+    before, state.weighed = state.weighed, BalanceSumCheck(looked.taken_at, STATEMENT_SECONDS)
+    seconds = await look.weigh()
+    state.weighed = before if seconds is None else BalanceSumCheck(looked.taken_at, seconds)
+
+
+async def _check_everything(dsn: str, lease: MonitorLease) -> None:
+    async with _connected(dsn, _PLANNED_EACH_TIME, FULL_STATEMENT_SECONDS) as connection:
+        full_check_begun = time.monotonic()
+        while True:
+            pause_seconds = await check_slice_once(connection, lease)
+            await _pause(lease, pause_seconds)
+            if lease.state.passing is None:
+                await _pause(lease, max(0.0, full_check_begun + FULL_CHECK_SECONDS - time.monotonic()))
+                full_check_begun = time.monotonic()
+
+
+async def _pause(lease: MonitorLease, seconds: float) -> None:
+    """Wait, unless an incremental check asks for the full check."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await lease.full_check_wanted.wait()
+    lease.full_check_wanted.clear()
+
+
+async def check_slice_once(connection: Connection, lease: MonitorLease) -> float:
+    """Check the next slice and save the result. Returns how many seconds to pause."""
+    state, begun = lease.state, time.monotonic()
+    is_known = state.passed is not None and state.looked is not None and state.looked.head == state.passed.head
+    async with snapshot_on(connection) as snapshot:
+        await check_slice(snapshot, state)
+    state.failed.pop(FULL, None)
+    seconds = time.monotonic() - begun
+    # While there is a fault or a warning, somebody waits to see it disappear.
+    is_quiet = is_known and not state.faults and not _has_warnings(state)
+    pause_seconds = min(seconds * (PAUSE_FACTOR_IDLE if is_quiet else PAUSE_FACTOR), PAUSE_SECONDS_MAX)
+    if state.passing is not None:
+        state.passing.planned_seconds += seconds + pause_seconds
+    state.due_at = snapshot.taken_at + timedelta(seconds=seconds + pause_seconds)
+    await lease.save(connection)
+    return pause_seconds
+
+
+def _has_warnings(state: State) -> bool:
+    return state.passed is not None and any(tally.warnings for tally in state.passed.tallies.values())
+
+
+def _connected(
+    dsn: str, settings: Mapping[str, str], statement_seconds: float = STATEMENT_SECONDS
+) -> AbstractAsyncContextManager[Connection]:
+    return session(
+        dsn, application_name="wallet integrity monitor", statement_seconds=statement_seconds, settings=settings
+    )
