@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.api import running_api
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.domain.commands import Command
+from wallet.domain.identifiers import NO_WALLET_BUCKET, WalletId, bucket_of
 from wallet.integrity.findings import Check
 from wallet.trail.pruning import prune_trail_rows
 
@@ -454,3 +456,16 @@ async def test_rows_of_the_trail_that_were_pruned_are_no_fault_and_those_deleted
     faults = await faults_of(books_url)
     assert faults.keys() == {Check.TRAIL}
     assert faults[Check.TRAIL].fault_count == 1
+
+
+async def test_paths_as_clients_may_write_them_are_no_fault(database_url: str) -> None:
+    """Escapes, a slash at the end, and a wallet in bucket 0, where the rows of bulk requests are too."""
+    assert bucket_of(WalletId("w17")) == NO_WALLET_BUCKET
+    async with running_api(database_url) as api:
+        for number, path in enumerate(("/wallet/w17/deposit", "/wallet/%7717/deposit", "/wallet/w%317/deposit/")):
+            assert (await api.post(path, f'{{"amount":1,"requestId":"k{number}"}}')).status == 201
+        operation = '{"type":"deposit","walletId":"w17","amount":1,"requestId":"%s"}'
+        for number, path in enumerate(("/operations", "/%6fperations/")):
+            body = '{"mode":"independent","operations":[' + operation % f"b{number}" + "]}"
+            assert (await api.post(path, body)).status == 200
+    assert await faults_of(database_url) == {}

@@ -387,11 +387,11 @@ order by bucket, wallet_id, a.type, a.is_receiver
 -- (`offset 0`), so that no body is carried through it. A body that led to an outcome is UTF-8, so its text gives the
 -- bytes again; of a longer one the first 4096 bytes are kept, and the last character may have been cut. An id is
 -- UUIDv7: its first 48 bits are the time in milliseconds, by the clock of the api.
-select c.bucket, c.wallet_id, c.request_id, c.kind, c.status, c.api_audit_id, c.is_missing, c.trail_bucket, c.method,
+select c.bucket, c.wallet_id, c.request_id, c.kind, c.status, c.api_audit_id, c.is_missing, c.is_of_many, c.method,
     c.path, c.trail_status, c.trail_wallet_id, c.trail_request_id, c.is_body_intact, c.is_in_time, c.agrees
 from (
     select o.bucket, o.wallet_id, o.request_id, o.kind, o.status, o.api_audit_id, a.api_audit_id is null as is_missing,
-        a.bucket as trail_bucket, a.method, a.path, a.status as trail_status, a.wallet_id as trail_wallet_id,
+        a.bucket = 0 and num_nulls(a.wallet_id, a.request_id) = 2 as is_of_many, a.method, a.path, a.status as trail_status, a.wallet_id as trail_wallet_id,
         a.request_id as trail_request_id, a.is_body_intact, a.is_in_time,
         a.method = 'POST' and a.is_body_intact and a.is_in_time and (
             (
@@ -419,8 +419,8 @@ from (
     ) as a on a.api_audit_id = o.api_audit_id and (a.bucket = o.bucket or a.bucket = 0)
 ) as c
 where c.is_missing or not c.agrees
-    or rtrim(c.path, '/') <> case c.trail_bucket
-        when 0 then '/operations'
+    or rtrim(c.path, '/') <> case
+        when c.is_of_many then '/operations'
         else '/wallet/' || c.wallet_id || '/' || c.kind
     end
 

@@ -50,8 +50,7 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
 
 def _is_path_right(row: Record) -> bool:
     """Whether a path with escapes is that of the outcome; one without was compared by the statement."""
-    is_bulk = row["trail_bucket"] == NO_WALLET_BUCKET
-    expected = "/operations" if is_bulk else f"/wallet/{row['wallet_id']}/{row['kind']}"
+    expected = "/operations" if row["is_of_many"] else f"/wallet/{row['wallet_id']}/{row['kind']}"
     return "%" in row["path"] and unquote(row["path"]).removesuffix("/") == expected
 
 
