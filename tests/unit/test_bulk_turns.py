@@ -140,7 +140,7 @@ async def test_beside_many_single_requests_a_turn_is_passed_on_after_a_rest_and_
 
 async def test_without_single_requests_a_turn_is_passed_on_at_once() -> None:
     turns = BulkTurns()
-    turns.note_batch(0.02, commands=1, singles=1)
+    turns.note_batch(0.02, commands=1, singles=0)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + 5
     async with turns.turn("client", deadline), turns.turn("client", deadline):

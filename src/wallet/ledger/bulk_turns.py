@@ -24,7 +24,7 @@ BULK_UNDER_WAY_MAX: Final = 2
 """Of one address: while one commits, the next one is ready."""
 REST_FACTOR: Final = 12
 REST_SECONDS_MAX: Final = 3.0
-REST_SINGLES_A_SECOND_MIN: Final = 100
+REST_SINGLES_A_SECOND_MIN: Final = 20
 
 
 @dataclass(slots=True)
