@@ -79,7 +79,7 @@ async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_
 async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_that_cannot(
     count: int, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the youngest, so whoever begins with the oldest each time never comes to it."""
+    """It is the youngest: a recovery that always begins with the oldest would never reach it."""
     locked = [f"locked-{number}" for number in range(count)]
     with monkeypatch.context() as patch:
         patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))

@@ -111,7 +111,7 @@ class Ports:
         return {"ADMIN_PORT": str(self._admin_ports[service])}
 
     def health_check(self, service: str, port: int) -> list[str]:
-        """The command of its health check, with the ports that it has here; the Python comes first."""
+        """Returns the command of its health check, Python included, with the ports of this test."""
         kind, *command = our_services()[service]["healthcheck"]["test"]
         assert kind == "CMD"
         here = {"127.0.0.1:3000/": f"127.0.0.1:{port}/", "127.0.0.1:9090/": f"127.0.0.1:{self._admin_ports[service]}/"}

@@ -138,6 +138,20 @@ async def test_beside_many_single_requests_a_turn_is_passed_on_after_a_rest_and_
         assert loop.time() - ended_at >= 0.9 * REST_FACTOR * 0.02
 
 
+@pytest.mark.parametrize(("singles", "has_rest"), [(20, True), (19, False), (0, False)])
+async def test_the_rest_begins_at_twenty_single_requests_a_second(singles: int, has_rest: bool) -> None:
+    """A slow machine answers few while bulk requests run: at 100 the rest was off just where it was needed."""
+    turns = BulkTurns()
+    turns.note_batch(1.0, commands=100, singles=singles)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 5
+    async with turns.turn("client", deadline), turns.turn("client", deadline):
+        pass
+    ended_at = loop.time()
+    async with turns.turn("client", deadline):
+        assert (loop.time() - ended_at >= 0.9 * REST_FACTOR * 0.01) is has_rest
+
+
 async def test_without_single_requests_a_turn_is_passed_on_at_once() -> None:
     turns = BulkTurns()
     turns.note_batch(0.02, commands=1, singles=0)

@@ -110,7 +110,7 @@ class RateLimit:
         self._hidden_count = 0
 
     def choose(self, lines: list[bytes], width: int) -> list[Text]:
-        """The texts to print now for these new lines, on a terminal of so many columns."""
+        """Returns the texts to print now for these new lines; `width` is the terminal's, in columns."""
         texts = []
         if self._clock() >= self._second_ends_at:
             if self._hidden_count:

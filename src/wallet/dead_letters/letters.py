@@ -30,7 +30,7 @@ _READ_MESSAGE: Final[str] = _STATEMENTS.read_message
 
 _WHOLE_BODY: Final = 2**31 - 1
 STATEMENT_SECONDS: Final = 60.0
-"""A body may have 128 MiB, and nobody waits for an operator's command."""
+"""A body may have 128 MiB, and no request waits for an operator's command."""
 LOCK_MS: Final = 10_000
 """A worker holds a letter while it stores such a body in it."""
 

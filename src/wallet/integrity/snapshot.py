@@ -37,7 +37,7 @@ ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
 
 
 def damage_finding(error: BaseException | None, noun: str = "event", looked_at: int = 0) -> Finding:
-    """Returns what a reading tells of the database's files: the fault that an error names, or that all was readable."""
+    """Returns the finding of the check `readable`: a fault for an error, none without one."""
     finding = Finding(Check.READABLE, noun, looked_at)
     if isinstance(error, asyncpg.PostgresError):
         finding.add_fault("files of the database", str(error), expected="readable", found=f"SQLSTATE {error.sqlstate}")

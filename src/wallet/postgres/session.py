@@ -15,7 +15,7 @@ from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
 
 CLOSE_SECONDS: Final = 2.0
-"""Nobody waits longer for a database that does not answer a clean close."""
+"""The longest wait for a database that does not respond to a clean close."""
 
 
 _log = structlog.get_logger()

@@ -37,7 +37,7 @@ async def get_history(services: Services, exchange: Exchange) -> Reply:
     wallet_id = read_wallet_id(exchange)
     page = read_page(exchange.parameters)
     try:
-        # One more than asked for tells whether there is a next page.
+        # One event more is read, to find out whether there is a next page.
         events = await history_of(
             services.reads, wallet_id, limit=page.limit + 1, below_version=page.below_version, before=page.before
         )
