@@ -66,6 +66,7 @@ delete from events where batch_id = (select batch_id from journal where position
 delete from operations where batch_id = (select batch_id from journal where position = {LAST_POSITION});
 delete from wallets where wallet_id = 'eve';
 delete from wallet_stats where wallet_id = 'eve';
+delete from api_audit where wallet_id = 'eve';
 delete from processed_events p where not exists (select from events e where e.event_id = p.event_id);
 delete from journal where position = {LAST_POSITION};
 update journal_head set position = j.position, chain = j.chain

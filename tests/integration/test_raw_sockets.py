@@ -119,7 +119,8 @@ HEADERS = [
 ]
 BULKS = [
     *(body(text, target=BULK) for text in ("[]", "{}", '{"mode":"atomic"}', f'{{"operations":[{ALLOWED_OPERATION}]}}')),
-    *(body(text, code="invalid_json", target=BULK) for text in ("", "{", "[" * 500_000, '{"mode":' * 100_000)),
+    *(body(text, code="invalid_json", target=BULK) for text in ("", "{", "[" * 5_000, '{"mode":' * 5_000)),
+    *(body(text, target=BULK) for text in ("[" * 500_000, '{"mode":' * 100_000)),
     *(bulk(text, mode=mode) for text in ("[]", "{}", "null", "1", '""') for mode in ("independent", "atomic")),
     *(bulk(f"[{ALLOWED_OPERATION}]", mode=mode) for mode in ("", "Atomic", "both", "atomic ", "\\u0000")),
     bulk(f"[{ALLOWED_OPERATION}" + f",{ALLOWED_OPERATION}" * 1000 + "]", mode="independent"),

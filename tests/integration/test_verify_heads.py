@@ -32,6 +32,7 @@ CUT_TAIL = (
     "delete from operations where wallet_id = 'eve'",
     "delete from wallets where wallet_id = 'eve'",
     "delete from wallet_stats where wallet_id = 'eve'",
+    "delete from api_audit where wallet_id = 'eve'",
     "delete from processed_events p where not exists (select from events e where e.event_id = p.event_id)",
     "delete from journal where position = (select max(position) from journal)",
     """update journal_head set (position, chain) =
