@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, last
 from wallet.ledger.answers import NotExecuted
-from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, REST_FACTOR, BulkTurns
+from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, PACE_FACTOR, BulkTurns
 
 FAR_SECONDS = 60.0
 
@@ -19,6 +19,7 @@ class Bulk:
     def __init__(self, turns: BulkTurns, address: str, *, deadline_seconds: float = FAR_SECONDS) -> None:
         self.is_under_way = False
         self.refusal = ""
+        self.has_begun = asyncio.Event()
         self._end = asyncio.Event()
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         self.task = asyncio.create_task(self._run(turns, address, deadline))
@@ -27,6 +28,7 @@ class Bulk:
         try:
             async with turns.turn(address, deadline):
                 self.is_under_way = True
+                self.has_begun.set()
                 await self._end.wait()
         except NotExecuted as refusal:
             self.refusal = str(refusal)
@@ -124,41 +126,64 @@ async def test_an_address_that_fills_the_room_loses_its_newest_to_others_and_no_
     assert len(under_way(others)) == BULK_UNDER_WAY_MAX
 
 
-async def test_beside_many_single_requests_a_turn_is_passed_on_after_a_rest_and_other_addresses_do_not_wait() -> None:
+async def wait_of_the_third(turns: BulkTurns) -> float:
+    """Seconds from the begin of the first two bulk requests of an address until that of its next one."""
+    loop = asyncio.get_running_loop()
+    deadline, began_at = loop.time() + 5, loop.time()
+    async with turns.turn("client", deadline), turns.turn("client", deadline):
+        pass
+    async with turns.turn("client", deadline):
+        return loop.time() - began_at
+
+
+async def test_beside_many_single_requests_an_address_is_paced_and_other_addresses_do_not_wait() -> None:
     turns = BulkTurns()
     turns.note_batch(0.02, commands=1, singles=50)
+    pace_seconds = PACE_FACTOR * 0.02
+    bulks = [Bulk(turns, "hostile") for _ in range(4)]
+    await settled()
+    assert under_way(bulks) == [0, 1]
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + 5
-    async with turns.turn("hostile", deadline), turns.turn("hostile", deadline):
+    began_at = loop.time()
+    for bulk in bulks[:2]:
+        await bulk.end()
+    async with asyncio.timeout(0.1), turns.turn("honest", began_at + 5):
         pass
-    ended_at = loop.time()
-    async with asyncio.timeout(0.1), turns.turn("honest", deadline):
-        pass
-    async with turns.turn("hostile", deadline):
-        assert loop.time() - ended_at >= 0.9 * REST_FACTOR * 0.02
+    for number, bulk in enumerate(bulks[2:], start=1):
+        await bulk.has_begun.wait()
+        assert loop.time() - began_at >= 0.9 * number * pace_seconds
+    for bulk in bulks[2:]:
+        await bulk.end()
 
 
-@pytest.mark.parametrize(("singles", "has_rest"), [(20, True), (19, False), (0, False)])
-async def test_the_rest_begins_at_twenty_single_requests_a_second(singles: int, has_rest: bool) -> None:
-    """A slow machine answers few while bulk requests run: at 100 the rest was off just where it was needed."""
+async def test_an_address_whose_pace_is_over_may_begin_two_at_once_again() -> None:
+    turns = BulkTurns()
+    turns.note_batch(0.01, commands=1, singles=50)
+    await wait_of_the_third(turns)
+    await last(3 * PACE_FACTOR * 0.01)
+    bulks = [Bulk(turns, "client") for _ in range(3)]
+    await settled()
+    assert under_way(bulks) == [0, 1]
+
+
+async def test_a_paced_request_that_is_cancelled_or_expires_does_not_hold_up_the_next() -> None:
+    turns = BulkTurns()
+    turns.note_batch(0.02, commands=1, singles=50)
+    bulks = [Bulk(turns, "client") for _ in range(2)]
+    await settled()
+    for bulk in bulks:
+        await bulk.end()
+    expiring = Bulk(turns, "client", deadline_seconds=0.01)
+    cancelled, next_one = Bulk(turns, "client"), Bulk(turns, "client")
+    await eventually(expiring.task.done)
+    assert "before the request's turn came" in expiring.refusal
+    cancelled.task.cancel()
+    await next_one.has_begun.wait()
+
+
+@pytest.mark.parametrize(("singles", "is_paced"), [(20, True), (19, False), (0, False)])
+async def test_the_pace_begins_at_twenty_single_requests_a_second(singles: int, is_paced: bool) -> None:
+    """A slow machine answers few while bulk requests run: at 100 there was no pace just where it was needed."""
     turns = BulkTurns()
     turns.note_batch(1.0, commands=100, singles=singles)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 5
-    async with turns.turn("client", deadline), turns.turn("client", deadline):
-        pass
-    ended_at = loop.time()
-    async with turns.turn("client", deadline):
-        assert (loop.time() - ended_at >= 0.9 * REST_FACTOR * 0.01) is has_rest
-
-
-async def test_without_single_requests_a_turn_is_passed_on_at_once() -> None:
-    turns = BulkTurns()
-    turns.note_batch(0.02, commands=1, singles=0)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 5
-    async with turns.turn("client", deadline), turns.turn("client", deadline):
-        pass
-    ended_at = loop.time()
-    async with turns.turn("client", deadline):
-        assert loop.time() - ended_at < 0.1
+    assert (await wait_of_the_third(turns) >= 0.9 * PACE_FACTOR * 0.01) is is_paced

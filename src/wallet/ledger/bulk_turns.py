@@ -4,10 +4,11 @@ A process keeps at most BULK_MAX bulk requests, waiting or under way, since each
 address may use all of that while no other address needs it. When there is no room left, a request of an address that
 has fewer takes the place of the newest one that waits for an address that has the most, and that one is not executed.
 
-A batch of a thousand operations keeps the processor busy for long stretches. So beside many single requests, the turn
-of a bulk request is passed on only after a rest of REST_FACTOR times the time that its operations took. Otherwise one
-client that sends such requests all the time would take most of the throughput of the others. The bulk requests of
-other addresses do not wait for that rest.
+A batch of a thousand operations keeps the processor busy for long stretches. So beside many single requests, the bulk
+requests of an address are paced: in the long run, one begins only PACE_FACTOR times the time that its operations take
+after the one before it. Otherwise one client that sends such requests all the time would take most of the throughput
+of the others. An address that has sent none for a while may begin two at once. Bulk requests of other addresses do not
+wait for them.
 """
 
 import asyncio
@@ -18,24 +19,47 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wallet.ledger.answers import NotExecuted
+from wallet.runtime.loop import TIMER_SLACK_SECONDS
 
 BULK_MAX: Final = 64
 BULK_UNDER_WAY_MAX: Final = 2
 """Of one address: while one commits, the next one is ready."""
-REST_FACTOR: Final = 12
-REST_SECONDS_MAX: Final = 3.0
-REST_SINGLES_A_SECOND_MIN: Final = 20
+PACE_FACTOR: Final = 6
+PACE_SECONDS_MAX: Final = 3.0
+"""Well below the deadline, so that a request that is alone in waiting gets its turn."""
+PACED_SINGLES_A_SECOND_MIN: Final = 20
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request that waits for its turn."""
+
+    turn: asyncio.Future[None]
+    pace_seconds: float
 
 
 @dataclass(slots=True)
 class _Client:
-    """The bulk requests of one address; it is forgotten when it has none."""
+    """The bulk requests of one address; it is forgotten when it has none and its pace is kept.
+
+    `paced_until_seconds`, in the event loop's clock, is when the next one may begin without being ahead of its time.
+    """
 
     under_way: int = 0
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    paced_until_seconds: float = 0.0
+    timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return self.under_way + len(self.waiting)
+
+    def may_begin_seconds(self, pace_seconds: float) -> float:
+        """When one of this pace may begin: one pace ahead of its time, so that an address may begin two at once."""
+        return self.paced_until_seconds - pace_seconds
+
+    def begin(self, now: float, pace_seconds: float) -> None:
+        self.under_way += 1
+        self.paced_until_seconds = max(self.paced_until_seconds, now) + pace_seconds
 
 
 class BulkTurns:
@@ -44,7 +68,7 @@ class BulkTurns:
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._count = 0
-        self._rest_seconds_per_command = 0.0
+        self._pace_seconds_per_command = 0.0
 
     @property
     def waiting_count(self) -> int:
@@ -58,6 +82,7 @@ class BulkTurns:
         Raises NotExecuted if there is no room, or if the turn does not come before the deadline (in the event loop's
         clock).
         """
+        loop = asyncio.get_running_loop()
         client = self._clients.get(address)
         if client is None:
             client = _Client()
@@ -65,34 +90,32 @@ class BulkTurns:
             self._make_room_beside(client)
         self._clients[address] = client
         self._count += 1
+        waiting = _Waiting(loop.create_future(), min(self._pace_seconds_per_command * command_count, PACE_SECONDS_MAX))
+        client.waiting.append(waiting)
         try:
-            if client.under_way < BULK_UNDER_WAY_MAX:
-                client.under_way += 1
-            else:
-                await _turn_of(client, deadline)
+            _begin_those_that_may(client)
+            await _turn_of(waiting, client, deadline)
             try:
                 yield
             finally:
-                rest_seconds = min(self._rest_seconds_per_command * command_count, REST_SECONDS_MAX)
-                if rest_seconds:
-                    asyncio.get_running_loop().call_later(rest_seconds, self._check_everything, client, address)
-                else:
-                    self._check_everything(client, address)
+                client.under_way -= 1
+                _begin_those_that_may(client)
         finally:
             self._count -= 1
-            self._forget(client, address)
+            if client.paced_until_seconds <= loop.time():
+                self._forget(client, address)
+            else:
+                loop.call_at(client.paced_until_seconds + TIMER_SLACK_SECONDS, self._forget, client, address)
 
     def note_batch(self, seconds: float, *, commands: int, singles: int) -> None:
         """A batch of bulk requests took so long, and beside it this many single requests were answered."""
-        is_beside_many = singles >= REST_SINGLES_A_SECOND_MIN * seconds
-        self._rest_seconds_per_command = REST_FACTOR * seconds / commands if is_beside_many else 0.0
-
-    def _check_everything(self, client: _Client, address: str) -> None:
-        _check_everything(client)
-        self._forget(client, address)
+        is_beside_many = singles >= PACED_SINGLES_A_SECOND_MIN * seconds
+        self._pace_seconds_per_command = PACE_FACTOR * seconds / commands if is_beside_many else 0.0
 
     def _forget(self, client: _Client, address: str) -> None:
-        if not len(client) and self._clients.get(address) is client:
+        """Forget a client that has no request, and whose next one may begin at once."""
+        is_paced = client.paced_until_seconds > asyncio.get_running_loop().time()
+        if not len(client) and not is_paced and self._clients.get(address) is client:
             del self._clients[address]
 
     def _make_room_beside(self, client: _Client) -> None:
@@ -101,28 +124,26 @@ class BulkTurns:
         if largest is None or len(client) + 1 > len(largest) - 1:
             raise NotExecuted(f"The service is busy: {BULK_MAX} bulk requests are waiting or under way already.")
         _fail(
-            largest.waiting.pop(),
+            largest.waiting.pop().turn,
             NotExecuted("The service is busy: bulk requests of other clients took this one's place."),
         )
 
 
-async def _turn_of(client: _Client, deadline: float) -> None:
-    loop = asyncio.get_running_loop()
-    turn: asyncio.Future[None] = loop.create_future()
-    client.waiting.append(turn)
+async def _turn_of(waiting: _Waiting, client: _Client, deadline: float) -> None:
     expired = NotExecuted("The deadline passed before the request's turn came.")
-    timer = loop.call_at(deadline, _fail, turn, expired)
+    timer = asyncio.get_running_loop().call_at(deadline, _fail, waiting.turn, expired)
     try:
-        await turn
+        await waiting.turn
     except BaseException:
         # Cancelled in the moment in which its turn came: the next one gets it.
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            _check_everything(client)
+        if waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.exception() is None:
+            client.under_way -= 1
+            _begin_those_that_may(client)
         raise
     finally:
         timer.cancel()
-        if turn in client.waiting:
-            client.waiting.remove(turn)
+        if waiting in client.waiting:
+            client.waiting.remove(waiting)
 
 
 def _fail(turn: asyncio.Future[None], error: NotExecuted) -> None:
@@ -130,12 +151,18 @@ def _fail(turn: asyncio.Future[None], error: NotExecuted) -> None:
         turn.set_exception(error)
 
 
-def _check_everything(client: _Client) -> None:
-    """A request of the client is over: the one that has waited longest takes its turn."""
-    client.under_way -= 1
-    while client.waiting:
-        turn = client.waiting.popleft()
-        if not turn.done():
-            client.under_way += 1
-            turn.set_result(None)
-            return
+def _begin_those_that_may(client: _Client) -> None:
+    """Give their turns to those that have waited longest; look again when the next one may begin."""
+    loop = asyncio.get_running_loop()
+    while client.waiting and client.under_way < BULK_UNDER_WAY_MAX:
+        first = client.waiting[0]
+        if not first.turn.done():
+            begins_at = client.may_begin_seconds(first.pace_seconds)
+            if begins_at > loop.time():
+                if client.timer is not None:
+                    client.timer.cancel()
+                client.timer = loop.call_at(begins_at + TIMER_SLACK_SECONDS, _begin_those_that_may, client)
+                return
+            client.begin(loop.time(), first.pace_seconds)
+            first.turn.set_result(None)
+        client.waiting.popleft()

@@ -24,6 +24,7 @@ from wallet.ledger.side_lane import SideLane
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import Pool
 from wallet.runtime.addresses import client_of
+from wallet.runtime.loop import TIMER_SLACK_SECONDS
 from wallet.runtime.metrics import Gauge
 from wallet.trail.records import TrailRecord
 
@@ -42,8 +43,6 @@ GRACE_SECONDS: Final = 1.0
 LOOP_TURNS_TO_JOIN: Final = 4
 """From the end of a bulk request until the next one is in the queue: answered, turn passed on, woken, added."""
 QUEUE_DEPTH: Final = Gauge("wallet_ledger_queue_depth", "Commands waiting for a batch.", process="api")
-TIMER_SLACK_SECONDS: Final = 0.005
-"""The event loop counts in milliseconds, so that a timer may come a little before its time."""
 
 
 class Ledger:

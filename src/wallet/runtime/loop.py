@@ -8,6 +8,9 @@ from typing import Final, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
+TIMER_SLACK_SECONDS: Final = 0.005
+"""The event loop counts in milliseconds, so that a timer may come a little before its time."""
+
 _JITTER: Final = 0.2
 
 
