@@ -14,15 +14,15 @@ from uuid import UUID
 import asyncpg
 import uvloop
 
-from wallet.api.contract.answers import render
+from wallet.api.contract.reply import render
 from wallet.domain.batch import BatchState, Decided, decide_batch
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.outcomes import Transferred
 from wallet.domain.wallet import Wallet
-from wallet.ledger.rows import event_row_of
-from wallet.postgres.uuids import uuid7
+from wallet.ledger.statements import event_row_of
+from wallet.postgres.statements import uuid7
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
 
 SEALED_COMMANDS: Final = 1_000

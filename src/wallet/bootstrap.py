@@ -10,10 +10,10 @@ import structlog
 from wallet.api.admin import admin_listener
 from wallet.api.app import ROUTES, create_app
 from wallet.api.contract import openapi
-from wallet.api.contract.answers import RENDER
+from wallet.api.contract.reply import RENDER
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.routes.health import Health
-from wallet.api.routes.swagger import SwaggerMissing
+from wallet.api.routes.static_files import SwaggerMissing
 from wallet.integrity.monitor.monitor import run_monitor
 from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool

@@ -13,9 +13,8 @@ from decimal import Decimal
 from tests.fault.attempts import wrongly_not_executed
 from tests.fault.evidence import Books
 from tests.fault.orders import Sent, fields_of, refused, sent_by_key, undue_refusals, wrong_orders
-from wallet.stress.checks import check_run
 from wallet.stress.exchanges import Answer, Exchange
-from wallet.stress.findings import Check, check_of, count_of
+from wallet.stress.findings import Check, check_of, check_run, count_of
 from wallet.stress.histories import Event
 from wallet.stress.operations import Key, Kind, Operation, WalletId
 

@@ -13,7 +13,7 @@ from tests.fault import checker
 from tests.fault.right_ledger import NOT_EXECUTED
 from tests.fault.right_ledger import NOT_NOW as UNKNOWN
 from tests.fault.victim import Victim, answer_of, is_refused, is_success, moved_up
-from wallet.stress import checks
+from wallet.stress import findings
 from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
 from wallet.stress.operations import Key, Kind, WalletId
 
@@ -280,15 +280,15 @@ def tell(victim: Victim, *bodies: bytes) -> str:
 
 
 PLANTED: Final[dict[Callable[[Victim], str], str]] = {
-    lost_update: checks.NO_JUMPS,
-    double_apply: checks.ONE_EFFECT,
-    lost_event: checks.ONE_EFFECT,
-    event_without_request: checks.ONE_EFFECT,
+    lost_update: findings.NO_JUMPS,
+    double_apply: findings.ONE_EFFECT,
+    lost_event: findings.ONE_EFFECT,
+    event_without_request: findings.ONE_EFFECT,
     silent_event_without_request: checker.EVENTS_MATCH,
     event_of_a_key_elsewhere: checker.EVENTS_MATCH,
-    debit_without_credit: checks.ONE_EFFECT,
-    credit_without_debit: checks.ONE_EFFECT,
-    credit_of_another_amount: checks.ONE_EFFECT,
+    debit_without_credit: findings.ONE_EFFECT,
+    credit_without_debit: findings.ONE_EFFECT,
+    credit_of_another_amount: findings.ONE_EFFECT,
     credit_before_its_debit: checker.EVENTS_MATCH,
     transfer_that_never_completed: checker.EVENTS_MATCH,
     wallet_made_twice: checker.EVENTS_MATCH,
@@ -299,7 +299,7 @@ PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     refusal_with_enough_money: checker.REFUSALS_DUE,
     refusal_that_tells_another_balance: checker.REFUSALS_DUE,
     refusal_of_a_wallet_that_is_there: checker.REFUSALS_DUE,
-    refused_key_with_an_effect: checks.ONE_EFFECT,
+    refused_key_with_an_effect: findings.ONE_EFFECT,
     refusal_that_was_not_kept: checker.ANSWERS_STORED,
     outcome_without_request: checker.ANSWERS_STORED,
     server_error: "no server errors",
@@ -310,8 +310,8 @@ PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     not_executed_after_unknown: checker.NOT_EXECUTED,
     not_executed_and_yet_done: checker.NOT_EXECUTED,
     leak: checker.NO_LEAKS,
-    wrong_total: checks.COUNTED,
-    balance_row_of_its_own: checks.NO_JUMPS,
-    negative_balance: checks.NO_NEGATIVES,
+    wrong_total: findings.COUNTED,
+    balance_row_of_its_own: findings.NO_JUMPS,
+    negative_balance: findings.NO_NEGATIVES,
 }
 """Each fault, and the promise by which it is found."""

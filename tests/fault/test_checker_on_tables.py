@@ -17,7 +17,7 @@ from tests.support.processes import Processes
 from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import as_owner, proof_of
 from tests.support.worker import fetch, running_worker
-from wallet.stress.checks import EXACT, ONE_EFFECT
+from wallet.stress.findings import EXACT, ONE_EFFECT
 from wallet.stress.operations import Kind, Plan, Request
 
 WALLETS = 4

@@ -20,7 +20,7 @@ from wallet.api.edge.server import CannotListen, PortInUse, ServerLimits, serve
 from wallet.api.routes import health as health_module
 from wallet.api.services import Executes
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.requests import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.trail.buffer import BATCH_ROWS_MAX, REFUSED_ROWS_MAX
 from wallet.trail.records import TrailRecord
 

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
+from wallet.postgres.statements import array_of, array_of_texts, array_of_texts_or_nulls
 
 TEXTS = [
     *("", "NULL", "null", "a,b", "{a}", '"', "\\", '\\"', "a b ", " ", "\t\n", "\x01", "x\x01y", "é€😀"),

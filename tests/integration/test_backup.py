@@ -21,7 +21,7 @@ from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.integrity.checks.heads import ExportedHeads
 from wallet.integrity.findings import Check
 from wallet.postgres.migrations import missing_migrations
-from wallet.relay.heads import FILENAME, export_head
+from wallet.relay.seal import FILENAME, export_head
 from wallet.worker.rebuild import rebuild
 
 GUARDS = """

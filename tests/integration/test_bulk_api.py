@@ -15,7 +15,7 @@ from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
 from wallet.api.services import Executes
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.requests import Answer, BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.trail.records import TrailRecord
 
 Operation = dict[str, Any]

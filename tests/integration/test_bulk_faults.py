@@ -12,9 +12,9 @@ from tests.support.ledger import deposit, running_ledger, send, send_bulk, trans
 from tests.support.postgres_proxy import Loss, PostgresProxy
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
-from wallet.ledger.answers import BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.bulk_turns import BULK_MAX
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import BulkAnswer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 ROUNDS = 15

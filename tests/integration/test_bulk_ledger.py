@@ -8,13 +8,12 @@ import msgspec
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.waiting import eventually
-from wallet.api.contract.answers import RENDER
+from wallet.api.contract.reply import RENDER
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import WalletId
-from wallet.ledger.answers import Answer
-from wallet.ledger.known_wallets import KnownWallets
+from wallet.ledger.deciding import KnownWallets
 from wallet.ledger.lane import Lane
-from wallet.ledger.requests import Request
+from wallet.ledger.requests import Answer, Request
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import connect
 from wallet.postgres.migrations import migrate

@@ -6,7 +6,7 @@ from tests.support.api import running_api
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.support.other_clock import set_clock
-from wallet.ledger.answers import NotExecuted
+from wallet.ledger.requests import NotExecuted
 
 DEPOSIT = "/wallet/alice/deposit"
 BALANCE = "select balance::text from wallets where wallet_id = 'alice'"

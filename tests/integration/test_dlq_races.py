@@ -9,9 +9,8 @@ from tests.support.broker import message_count, raw_channel, take_all
 from tests.support.dlq import ACTOR, happenings, has_open, open_count, replay, states
 from tests.support.event_log import Log, Row
 from tests.support.worker import Wire, fetch, projections_match, publish, running_worker, until
-from wallet.dead_letters.discard import Discarded, discard, remove_closed
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, open_database, read_message
-from wallet.dead_letters.replay import Fate, Replay
+from wallet.dead_letters.replay import Discarded, Fate, Replay, discard, remove_closed
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import Message

@@ -19,9 +19,9 @@ from tests.support.proxy import Proxy
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.api.contract.integrity_schemas import IntegrityResponse
+from wallet.api.contract.schemas import IntegrityResponse
 from wallet.api.routes import integrity_report as report_module
-from wallet.ledger.answers import OutcomeUnknown
+from wallet.ledger.requests import OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 

@@ -10,8 +10,8 @@ from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.worker import RULES
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.dead_letters.discard import discard
 from wallet.dead_letters.letters import LetterId, open_database
+from wallet.dead_letters.replay import discard
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor import incremental_check as incremental_check_module
 from wallet.integrity.monitor import lag as lag_module

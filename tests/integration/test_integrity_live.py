@@ -24,10 +24,9 @@ from wallet.integrity.checks import journal as journal_module
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor import checking as monitor_module
 from wallet.integrity.monitor import incremental_check as incremental_check_module
-from wallet.integrity.monitor import lease as lease_module
-from wallet.integrity.monitor.lease import MonitorLease
+from wallet.integrity.monitor import state as state_module
 from wallet.integrity.monitor.monitor import run_monitor
-from wallet.integrity.monitor.state import FULL, State, decode_state
+from wallet.integrity.monitor.state import FULL, MonitorLease, State, decode_state
 from wallet.postgres.connections import connect
 from wallet.postgres.lease import LeaseLost, LeaseTable
 from wallet.postgres.migrations import migrate
@@ -202,7 +201,7 @@ async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
     async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         connection = await connect(books_url, application_name="test")
-        monkeypatch.setattr(lease_module, "MONITOR", LeaseTable("auditor", lease_module.MONITOR.length * 0))
+        monkeypatch.setattr(state_module, "MONITOR", LeaseTable("auditor", state_module.MONITOR.length * 0))
         await auditor.look()
         other = await MonitorLease.take(connection, "another")
         assert other is not None

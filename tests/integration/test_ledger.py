@@ -11,8 +11,8 @@ import pytest
 from tests.support.books import assert_books_are_right, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import Answer
 
 BOTH_MODES = pytest.mark.parametrize("is_stepwise", [False, True], ids=["whole", "stepwise"])
 

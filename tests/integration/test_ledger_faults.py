@@ -18,9 +18,9 @@ from tests.support.proxy import Proxy
 from tests.support.proxy_link import Network
 from tests.support.waiting import eventually
 from wallet.domain.commands import Command
-from wallet.ledger import recovery
-from wallet.ledger.answers import Answer, CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger import saga
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 
@@ -213,7 +213,7 @@ async def test_a_transfer_whose_driver_died_is_finished_by_two_recoverers_at_onc
             await send(ledger, transfer("alice", "bob", 30, "t"))
     assert await fetch_value(database_url, "select count(*) from transfers where status = 'debited'") == 1
     configure_failpoints("")
-    monkeypatch.setattr(recovery, "STUCK_AFTER", timedelta(0))
+    monkeypatch.setattr(saga, "STUCK_AFTER", timedelta(0))
     async with running_ledger(database_url, is_stepwise=True), running_ledger(database_url) as other:
         await eventually(lambda: no_transfer_is_open(database_url))
         answer = await send(other, transfer("alice", "bob", 30, "t"))

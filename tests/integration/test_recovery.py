@@ -12,9 +12,9 @@ from tests.support.ledger import deposit, running_ledger, send, send_bulk, trans
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX
-from wallet.ledger import recovery
-from wallet.ledger.answers import OutcomeUnknown
+from wallet.ledger import saga
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 LOCKED = 200
@@ -27,7 +27,7 @@ DEBITED = "select count(*) from transfers where status = 'debited'"
 
 @pytest.fixture(autouse=True)
 def _no_failpoints_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(recovery, "STUCK_AFTER", timedelta(0))
+    monkeypatch.setattr(saga, "STUCK_AFTER", timedelta(0))
     yield
     configure_failpoints("")
 
@@ -54,7 +54,7 @@ async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_
 ) -> None:
     locked = [f"locked-{number}" for number in range(LOCKED)]
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        patch.setattr(saga, "STUCK_AFTER", timedelta(hours=1))
         async with running_ledger(database_url, is_stepwise=True) as ledger:
             await send(ledger, deposit("sender", LOCKED + 2))
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in locked])
@@ -82,7 +82,7 @@ async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_t
     """It is the youngest: a recovery that always begins with the oldest would never reach it."""
     locked = [f"locked-{number}" for number in range(count)]
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        patch.setattr(saga, "STUCK_AFTER", timedelta(hours=1))
         async with running_ledger(database_url, is_stepwise=True) as ledger:
             await send(ledger, deposit("sender", count + 1))
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in [*locked, "late"]])
@@ -114,7 +114,7 @@ async def test_a_transfer_whose_time_lies_in_the_future_is_driven_too(
 ) -> None:
     """As after the clock was put back."""
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        patch.setattr(saga, "STUCK_AFTER", timedelta(hours=1))
         async with running_ledger(database_url, is_stepwise=True) as ledger:
             await send(ledger, deposit("sender", 1))
             await begin_transfers(ledger, ["receiver"])
@@ -129,11 +129,11 @@ async def test_a_walk_longer_than_a_page_meets_every_transfer(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of one batch have the same time, so the next page must go on in the middle of them."""
-    monkeypatch.setattr(recovery, "PAGE_MAX", 7)
-    monkeypatch.setattr(recovery, "ROUND_MAX", 14)
+    monkeypatch.setattr(saga, "PAGE_MAX", 7)
+    monkeypatch.setattr(saga, "ROUND_MAX", 14)
     receivers = [f"receiver-{number}" for number in range(50)]
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        patch.setattr(saga, "STUCK_AFTER", timedelta(hours=1))
         async with running_ledger(database_url, is_stepwise=True) as ledger:
             await send(ledger, deposit("sender", 50))
             configure_failpoints("saga.after_debit=raise")
@@ -153,7 +153,7 @@ async def test_money_that_comes_back_has_room_though_the_wallet_was_filled_meanw
     """Sender and receiver are at the limit, so the transfer is refused, and so is a deposit in between."""
     full = int(BALANCE_MAX // AMOUNT_MAX)
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "STUCK_AFTER", timedelta(hours=1))
+        patch.setattr(saga, "STUCK_AFTER", timedelta(hours=1))
         async with running_ledger(database_url, is_stepwise=True) as ledger:
             for wallet_id in ("sender", "receiver"):
                 await send_bulk(ledger, [deposit(wallet_id, int(AMOUNT_MAX)) for _ in range(full)])

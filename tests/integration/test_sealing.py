@@ -25,12 +25,11 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.lease import Lease, LeaseLost
 from wallet.relay import leadership as term_module
 from wallet.relay import seal as seal_module
-from wallet.relay.heads import FILENAME
 from wallet.relay.leadership import Leadership
 from wallet.relay.lease import JOURNAL
 from wallet.relay.publish import mark_published
 from wallet.relay.relay import run_relay
-from wallet.relay.seal import seal_batches
+from wallet.relay.seal import FILENAME, seal_batches
 
 
 async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(

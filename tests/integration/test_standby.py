@@ -19,7 +19,7 @@ from tests.support.standby import Standby
 from tests.support.verification import faults_of
 from tests.support.waiting import eventually
 from wallet.integrity.findings import Check
-from wallet.relay.heads import FILENAME, export_head
+from wallet.relay.seal import FILENAME, export_head
 
 FINAL_STATUSES = {201, 400, 404}
 KEPT, LOST = "kept", "lost"

@@ -13,9 +13,8 @@ from tests.support.postgres import PostgresServer
 from tests.support.reaper import Reaper
 from tests.support.standby import Standby
 from tests.support.waiting import eventually
-from wallet.postgres.connections import connect, open_pool
+from wallet.postgres.connections import StaleServer, connect, open_pool
 from wallet.postgres.errors import Failure, failure_of
-from wallet.postgres.timelines import StaleServer
 
 NAME = "test primaries"
 PORT = "select inet_server_port()"

@@ -16,9 +16,9 @@ from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
 from wallet.api.edge.incoming import BodyLimits
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import Answer, BulkAnswer, NotExecuted, OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 DEADLINE_SECONDS = 1.5

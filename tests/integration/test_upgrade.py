@@ -16,7 +16,7 @@ from tests.support.verification import faults_of
 from tests.support.waiting import eventually
 from wallet.postgres import migrations
 from wallet.postgres.migrations import migrate, read_migrations
-from wallet.relay.heads import FILENAME
+from wallet.relay.seal import FILENAME
 
 FINAL_STATUSES = {201, 400, 404}
 ANSWERS = 150

@@ -10,7 +10,7 @@ from tests.support.verification import as_owner
 from wallet.cli.rebuild import rebuild_on_screen
 from wallet.cli.verify import verify_on_screen
 from wallet.integrity.findings import Check
-from wallet.postgres.running import running_dsn
+from wallet.postgres.embedded import running_dsn
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from tests.support.relay import connected
 from tests.support.verification import proof_of
 from tests.support.worker import RULES, fetch
 from tests.support.written_books import process_all, seal_all
-from wallet.dead_letters.discard import discard
 from wallet.dead_letters.letters import LetterId, open_database
+from wallet.dead_letters.replay import discard
 from wallet.integrity.findings import Check, Finding
 from wallet.rabbitmq.publisher import Message
 from wallet.worker.dead_letters import keep

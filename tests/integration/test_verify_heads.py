@@ -14,7 +14,7 @@ from wallet.domain.money import format_money
 from wallet.integrity.checks.heads import ExportedHeads, HeadsUnreadable
 from wallet.integrity.findings import Check
 from wallet.postgres.connections import Connection
-from wallet.relay.heads import FILENAME, export_head
+from wallet.relay.seal import FILENAME, export_head
 from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
 
 REWRITTEN = 113

@@ -24,7 +24,7 @@ from wallet.integrity.verify import Proof
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.session import NotMigrated
-from wallet.relay.heads import FILENAME, export_head
+from wallet.relay.seal import FILENAME, export_head
 
 
 async def test_a_system_at_work_gives_no_false_alarm(

@@ -147,7 +147,7 @@ async def test_when_the_active_worker_stops_another_takes_over_at_once(wire: Wir
 
 async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     # As long as the other one's lease, which so is one that may be.
-    monkeypatch.setattr("wallet.worker.from_journal.CHECKPOINT", LeaseTable("worker_checkpoint", timedelta(hours=1)))
+    monkeypatch.setattr("wallet.worker.journal.CHECKPOINT", LeaseTable("worker_checkpoint", timedelta(hours=1)))
     async with Log.open(wire.database_url) as log, wire.worker():
         log.deposit("alice", 1)
         first = await log.commit()
@@ -191,7 +191,7 @@ async def test_a_long_history_of_the_broker_is_passed_over_once(
     database_url: str, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wallet.worker.journal.PASSED_MAX", 7)
-    monkeypatch.setattr("wallet.worker.from_journal.PASSED_MAX", 7)
+    monkeypatch.setattr("wallet.worker.journal.PASSED_MAX", 7)
     wire = Wire(database_url, rabbitmq_url)
     async with Log.open(database_url) as log:
         for _ in range(50):

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.test_batch import commands, fresh_state
-from wallet.domain.atomic import AtomicRefusal, atomic_fingerprints, decide_atomic
-from wallet.domain.batch import BatchState, Decided, Replayed, decide_batch
+from wallet.domain.batch import (
+    AtomicRefusal,
+    BatchState,
+    Decided,
+    Replayed,
+    atomic_fingerprints,
+    decide_atomic,
+    decide_batch,
+)
 from wallet.domain.commands import Command
 from wallet.domain.outcomes import KeyReused, Rejected
 

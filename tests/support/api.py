@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.support.raw_http import RawAnswer, ask
 from wallet.api.app import create_app
-from wallet.api.contract.answers import RENDER
+from wallet.api.contract.reply import RENDER
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import ServerLimits, serve
 from wallet.api.routes.health import Health

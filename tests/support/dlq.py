@@ -8,9 +8,8 @@ from typing import Any
 from tests.support.broker import message_count
 from tests.support.processes import Processes, WalletProcess
 from tests.support.worker import Wire, fetch, settings_for
-from wallet.dead_letters.discard import remove_closed
 from wallet.dead_letters.letters import letter_ids, open_database
-from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, Replayed
+from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, Replayed, remove_closed
 from wallet.dead_letters.routes import open_route
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 

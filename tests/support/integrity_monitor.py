@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from tests.support.relay import connected
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.checking import check_new_once, check_slice_once
-from wallet.integrity.monitor.lease import MonitorLease
-from wallet.integrity.monitor.state import State, StoredFault
+from wallet.integrity.monitor.state import MonitorLease, State, StoredFault
 from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 from wallet.postgres.lease import new_holder
 

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from wallet.api.contract.answers import RENDER
+from wallet.api.contract.reply import RENDER
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
-from wallet.ledger.answers import Answer, BulkAnswer
 from wallet.ledger.ledger import Ledger
+from wallet.ledger.requests import Answer, BulkAnswer
 from wallet.postgres.connections import open_pool
 from wallet.trail.records import TrailRecord
 

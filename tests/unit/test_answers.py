@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 from uuid import UUID
 
-from wallet.api.contract.answers import render
+from wallet.api.contract.reply import render
 from wallet.domain.commands import Transfer
 from wallet.domain.events import TransferTerms
 from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId

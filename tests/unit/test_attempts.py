@@ -5,8 +5,8 @@ import pytest
 from wallet.domain.batch import Decided, Decision, Replayed
 from wallet.domain.identifiers import OperationKey, RequestId, WalletId
 from wallet.domain.outcomes import KeyReused, Rejected, Rejection
-from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
 from wallet.ledger.attempts import Attempts
+from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
 
 DECIDED = Decided(Rejected(Rejection.INSUFFICIENT_FUNDS, "too little"))
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from wallet.api.contract.answers import render, render_atomic_refusal
+from wallet.api.contract.reply import render, render_atomic_refusal
 from wallet.api.routes.bulk import joined
 from wallet.domain.identifiers import OperationKey, RequestId, WalletId
 from wallet.domain.money import ZERO
 from wallet.domain.outcomes import KeyReused, Moved, Outcome, Rejected, Rejection
-from wallet.ledger.answers import Answer
+from wallet.ledger.requests import Answer
 
 KEY = OperationKey(WalletId("alice"), RequestId("key"))
 ATOMIC_FINGERPRINT = f"atomic:{'ab' * 32}:17"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.api.contract.bodies import ERRORS_MAX
-from wallet.api.contract.bulk_bodies import (
+from wallet.api.contract.bodies import (
     BULK_FIELDS,
+    ERRORS_MAX,
     FIELDS_OF_TYPE,
     OPERATION_ERRORS_MAX,
     read_all,
@@ -29,7 +29,7 @@ from wallet.api.contract.schemas import (
 )
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId
-from wallet.ledger.answers import Answer
+from wallet.ledger.requests import Answer
 
 AUDIT_ID = ApiAuditId(UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
 DEPOSIT = {"type": "deposit", "walletId": "alice", "amount": "1.50", "requestId": "d"}

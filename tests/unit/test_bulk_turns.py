@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from tests.support.waiting import eventually, last
-from wallet.ledger.answers import NotExecuted
 from wallet.ledger.bulk_turns import BULK_MAX, BULK_UNDER_WAY_MAX, PACE_FACTOR, BulkTurns
+from wallet.ledger.requests import NotExecuted
 
 FAR_SECONDS = 60.0
 

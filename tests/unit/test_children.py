@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.waiting import eventually
 from wallet.api.edge.server import CannotListen, PortInUse, reserved_port
-from wallet.cli import children
-from wallet.cli.children import CannotStart, Child, running
+from wallet.cli.processes import children
+from wallet.cli.processes.children import CannotStart, Child, running
 
 FOR_EVER = "import signal; signal.pause()"
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from wallet.ledger.clock import ClockDiffers, check_clock
+from wallet.ledger.transaction import ClockDiffers, check_clock
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from wallet.api.edge.correlation import correlate
+from wallet.api.edge.exchange import correlate
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00")

@@ -18,8 +18,8 @@ from tests.support.deployment import (
     our_services,
 )
 from wallet.api.edge.server import STOP_SECONDS_MAX as API_STOP_SECONDS_MAX
-from wallet.cli.children import STOP_SECONDS_MAX
 from wallet.cli.main import app
+from wallet.cli.processes.children import STOP_SECONDS_MAX
 from wallet.runtime.settings import Settings
 
 REFERENCE_PORTS = {3000, 5432, 5672, 15672}

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from wallet.cli.dlq_views import advice, body_lines
-from wallet.cli.terminal import clipped, printable
+from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import ABSENT, Details, Difference, NotComparable, differences
 from wallet.dead_letters.letters import Kind, Letter, LetterId, State, StoredMessage
 from wallet.dead_letters.replay import WaitingEvent

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, values
 
-from wallet.api.contract.integrity_example import EXAMPLE_REPORT
-from wallet.api.contract.integrity_schemas import IntegrityResponse
+from wallet.api.contract.examples import EXAMPLE_REPORT
+from wallet.api.contract.schemas import IntegrityResponse
 from wallet.api.edge.asgi import REQUEST_SECONDS
 from wallet.api.integrity_metrics import IntegrityCollector
 from wallet.ledger.ledger import QUEUE_DEPTH

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from wallet.stress.checks import check_run
 from wallet.stress.exchanges import Answer, Exchange, NoAnswer
-from wallet.stress.findings import Evidence
+from wallet.stress.findings import Evidence, check_run
 from wallet.stress.histories import Event, Shown
 from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
 from wallet.stress.outcomes import Totals

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from wallet.cli.monkey_screen import Bars, Lines
+from wallet.cli.monkey import Bars, Lines
 from wallet.stress.exchanges import Answer, Exchange, NoAnswer
 from wallet.stress.findings import Check, not_checked
 from wallet.stress.operations import Key, Kind, Operation, Request, WalletId

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet.api.contract.bodies import ERRORS_MAX
-from wallet.api.contract.paging import (
+from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.query import (
     LIMIT_DEFAULT,
     Page,
     Unreadable,
@@ -15,10 +16,9 @@ from wallet.api.contract.paging import (
     parse_cursor,
     parse_limit,
     parse_time,
+    read_parameters,
 )
-from wallet.api.contract.paging import read_page as read_page_of
-from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.query import read_parameters
+from wallet.api.contract.query import read_page as read_page_of
 
 
 def read_page(query: str) -> Page:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from wallet.cli.request_lines import LINES_A_SECOND_MAX, RateLimit, RequestLine, Tail, line_of
+from wallet.cli.processes.request_lines import LINES_A_SECOND_MAX, RateLimit, RequestLine, Tail, line_of
 
 WIDTH = 80
 

@@ -5,12 +5,11 @@ import asyncio
 import pytest
 
 from tests.support.ledger import audit_of, deposit
-from wallet.api.contract.answers import RENDER
-from wallet.ledger.answers import NotExecuted, OutcomeUnknown
+from wallet.api.contract.reply import RENDER
+from wallet.ledger.deciding import KnownWallets
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX
-from wallet.ledger.known_wallets import KnownWallets
-from wallet.ledger.requests import Phase, Request
-from wallet.ledger.side_lane import SideLane
+from wallet.ledger.lane import SideLane
+from wallet.ledger.requests import NotExecuted, OutcomeUnknown, Phase, Request
 from wallet.ledger.transaction import BatchMode
 
 

@@ -36,7 +36,6 @@ CATCHES_EVERYTHING = {
     "src/wallet/ledger/lane.py",
     "src/wallet/relay/relay.py",
     "src/wallet/worker/handle.py",
-    "src/wallet/worker/loop.py",
     "src/wallet/worker/messages.py",
     "tests/fault/running.py",
 }
@@ -44,7 +43,7 @@ CATCHES_EVERYTHING = {
 CHECKS = {"raises", "fail", "eventually", "eventually_blocking", "until"}
 
 # The settings read it once; a parent hands it on to the processes it starts.
-KNOWS_THE_ENVIRONMENT = {"src/wallet/runtime/settings.py", "src/wallet/cli/children.py"}
+KNOWS_THE_ENVIRONMENT = {"src/wallet/runtime/settings.py", "src/wallet/cli/processes/children.py"}
 
 SLEEPS = {"tests/support/waiting.py", "tests/support/reaper.py"}
 SQL_STATEMENT = re.compile(r"^\s*(select|insert into|update|delete from|create|alter|drop|truncate)\b", re.IGNORECASE)

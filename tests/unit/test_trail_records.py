@@ -5,8 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from wallet.api.edge.client_ip import client_ip
-from wallet.api.edge.exchange import Exchange
+from wallet.api.edge.exchange import Exchange, client_ip
 from wallet.api.edge.trail_records import (
     BODY_BYTES_MAX,
     HEADERS_BYTES_MAX,

@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wallet.api.contract.integrity_schemas import IntegrityResponse
+from wallet.api.contract.schemas import IntegrityResponse
 from wallet.queries.reading import ReadFailed
 
 REFRESH_SECONDS_MAX: Final = 2.0

@@ -12,7 +12,7 @@ from wallet.api.routes.integrity_report import IntegrityReports
 from wallet.api.routes.static_files import StaticFile
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import RequestId, WalletId
-from wallet.ledger.answers import Answer, BulkAnswer
+from wallet.ledger.requests import Answer, BulkAnswer
 from wallet.postgres.connections import Pool
 from wallet.runtime.metrics import Metrics
 from wallet.trail.records import TrailRecord

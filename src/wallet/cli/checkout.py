@@ -1,12 +1,19 @@
-"""Programs that lie beside the program's source and not in it: the benchmark, the fault laboratory."""
+"""`wallet bench` and `wallet chaos`: programs of a checkout that an installation does not have.
+
+They hand over to the benchmark and to the fault laboratory, which are beside the source of the package and not in it.
+"""
 
 import importlib
+import random
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from wallet.cli.errands import give_up
+from wallet.cli.options import AsJson, between, duration
 
 CHECKOUT: Final = Path(__file__).parents[3]
 
@@ -20,3 +27,62 @@ def import_from_checkout(module: str, *, command: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         give_up(f"{error.name} is missing, one of the packages for tests; `./{command}` brings them")
+
+
+Scenarios = Annotated[list[str] | None, typer.Option(help="A scenario by name; may be given more than once.")]
+
+
+def bench(
+    only: Scenarios = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter and fewer runs, a smaller log.")] = False,
+    figures: Annotated[Path, typer.Option(metavar="FILE", help="Where every figure is written, as JSON.")] = Path(
+        "logs/bench.json"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure this service against what a user would write instead, on private servers.
+
+    Exit code 0: every scenario reaches what it must. 1: one falls short. 2: nothing was measured.
+    """
+    main = import_from_checkout("benchmarks.main", command="wallet bench")
+    try:
+        exit_code = main.run(only or [], is_quick=quick, figures=figures, as_json=as_json)
+    except main.UnknownScenario as error:
+        give_up(str(error))
+    sys.exit(exit_code)
+
+
+SEEDS: Final = 2**32
+_SEED = between(0)
+
+Experiments = Annotated[
+    list[int] | None, typer.Option(help="An experiment by its number; may be given more than once.")
+]
+
+
+def chaos(
+    minutes: Annotated[
+        float,
+        typer.Option(help="How long to go on; what has begun comes to its end.", parser=duration, metavar="MINUTES"),
+    ] = 5.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first round; every round has the next one.", parser=_SEED, metavar="N")
+    ] = None,
+    only: Experiments = None,
+    logs: Annotated[Path, typer.Option(help="Where the logs of a run that failed are kept.")] = Path("logs/chaos"),
+    as_json: AsJson = False,
+) -> None:
+    """Break a private system on purpose, again and again, and prove each time that no money was harmed.
+
+    Kills processes, cuts networks, stops databases and brokers, all started for this. Never touches another system:
+    to stress one that runs, see `wallet monkey`.
+
+    Exit code 0: every promise was kept. 1: one was broken; its seed repeats it. 2: nothing was run.
+    """
+    laboratory = import_from_checkout("tests.fault.chaos", command="wallet chaos")
+    first_seed = random.SystemRandom().randrange(SEEDS) if seed is None else seed
+    try:
+        exit_code = laboratory.run(only or [], minutes=minutes, seed=first_seed, logs=logs, as_json=as_json)
+    except laboratory.UnknownExperiment as error:
+        give_up(str(error))
+    sys.exit(exit_code)

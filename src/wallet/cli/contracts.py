@@ -9,7 +9,7 @@ import typer
 from wallet.bootstrap import openapi_document
 from wallet.cli.errands import give_up
 from wallet.domain.events import SCHEMA_VERSION
-from wallet.runtime.settings_documents import env_example, with_settings_table
+from wallet.runtime.settings import env_example, with_settings_table
 from wallet.wire.schemas import event_schemas
 
 

@@ -10,15 +10,20 @@ from typing import Annotated, Any, Final
 import typer
 import uvloop
 
-from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.dlq_views import details_object, letter_object, tell_letter, tell_letters
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
-from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
-from wallet.cli.options import AsJson, between
-from wallet.cli.terminal import clipped, printable
+from wallet.cli.options import (
+    Actor,
+    AsJson,
+    between,
+    checked_text,
+    clipped,
+    decisions_logged,
+    printable,
+    user_of_this_process,
+)
+from wallet.cli.running_up import DATA, DataDirectory, find_system
 from wallet.dead_letters.details import read_details
-from wallet.dead_letters.discard import Discarded, remove_closed
-from wallet.dead_letters.discard import discard as discard_letters
 from wallet.dead_letters.letters import (
     Kind,
     Letter,
@@ -30,7 +35,8 @@ from wallet.dead_letters.letters import (
     read_letters,
     read_message,
 )
-from wallet.dead_letters.replay import Fate, Replay, Replayed
+from wallet.dead_letters.replay import Discarded, Fate, Replay, Replayed, remove_closed
+from wallet.dead_letters.replay import discard as discard_letters
 from wallet.dead_letters.routes import open_route
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wallet.cli.errands import print_json
-from wallet.cli.terminal import clipped, printable
+from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import Details
 from wallet.dead_letters.letters import Happening, Kind, Letter, State
 

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from wallet.cli.database import DATA, DataDirectory, find_database
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson, duration
+from wallet.cli.running_up import DATA, DataDirectory, find_database
 from wallet.postgres.connections import connect
 from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of, sentence_about
 from wallet.postgres.migrations import migrate

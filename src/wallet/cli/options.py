@@ -1,9 +1,18 @@
-"""Options that several commands have, and the numbers that options take."""
+"""What several commands share: their options, who decides and why (for commands that record a decision), and text from
+outside made fit for a terminal.
+"""
 
-from collections.abc import Callable
-from typing import Annotated
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated, Final
 
 import typer
+
+from wallet.cli.errands import CannotLog
+from wallet.runtime.logs import logging_to
+from wallet.runtime.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: print one JSON object.")]
 
@@ -34,3 +43,60 @@ def duration(value: str) -> float:
     if not 0 <= number < float("inf"):
         raise typer.BadParameter(f"{value} is not allowed: it must be a number of at least 0.")
     return number
+
+
+TEXT_CHARACTERS_MAX: Final = 500
+"""Of a reason and of an actor's name."""
+
+
+def checked_text(text: str | None) -> str | None:
+    """A reason or a name as it is stored. Raises typer.BadParameter for an empty or over-long one."""
+    if text is None:
+        return None
+    cleaned = text.encode(errors="replace").decode().strip()
+    if not cleaned:
+        raise typer.BadParameter("it must not be blank")
+    if len(cleaned) > TEXT_CHARACTERS_MAX:
+        raise typer.BadParameter(f"it has {len(cleaned)} characters; at most {TEXT_CHARACTERS_MAX} are kept")
+    return cleaned
+
+
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Who does this; the user of the operating system by default.", callback=checked_text
+    ),
+]
+
+
+def user_of_this_process() -> str:
+    """The name of the operating system's user."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
+@contextmanager
+def decisions_logged(settings: Settings, name: str) -> Iterator[None]:
+    """Write what an operator decided to a file of this name in LOG_DIR. Raises CannotLog."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(logging_to(settings, name, on_terminal=False))
+        except OSError as error:
+            raise CannotLog(f"LOG_DIR is {settings.log_dir}, where nothing can be written: {error.strerror}.") from None
+        yield
+
+
+def printable(text: str) -> str:
+    """The text on one line, each character that is no letter, sign or space as its escape."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def clipped(text: str, characters_max: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()

@@ -5,9 +5,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from wallet.cli.children import become
-from wallet.cli.database import DATA, DataDirectory, find_database
 from wallet.cli.errands import give_up, run_errand
+from wallet.cli.processes.children import become
+from wallet.cli.running_up import DATA, DataDirectory, find_database
 from wallet.postgres.programs import environment_of, find_program
 from wallet.runtime.settings import load_settings
 

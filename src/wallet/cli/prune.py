@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.errands import EXIT_DONE, EXIT_WRONG_CALL, complain, give_up, print_json, run_errand
-from wallet.cli.operator import Actor, checked_text, decisions_logged, user_of_this_process
-from wallet.cli.options import AsJson
+from wallet.cli.options import Actor, AsJson, checked_text, decisions_logged, user_of_this_process
+from wallet.cli.running_up import DATA, DataDirectory, find_system
 from wallet.postgres.session import session
 from wallet.runtime.settings import load_settings
 from wallet.trail.pruning import prune_trail_rows

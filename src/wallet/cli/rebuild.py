@@ -6,9 +6,9 @@ from typing import Any
 
 import uvloop
 
-from wallet.cli.database import DATA, DataDirectory, find_system
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson
+from wallet.cli.running_up import DATA, DataDirectory, find_system
 from wallet.fraud.rules import FraudRules
 from wallet.runtime.settings import load_settings
 from wallet.worker.rebuild import Rebuilt

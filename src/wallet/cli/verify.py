@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from wallet.cli.database import DATA, DataDirectory, find_database
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.cli.options import AsJson
+from wallet.cli.running_up import DATA, DataDirectory, find_database
 from wallet.integrity.checks.heads import ExportedHeads
 from wallet.integrity.findings import Check, Fault, Finding, Observer, Pass, Unobserved, counted
 from wallet.integrity.verify import Proof

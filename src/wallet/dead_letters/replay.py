@@ -1,4 +1,5 @@
-"""Replays letters: each message goes to the handlers again, takes effect once, and its letter is closed.
+"""Replays letters, so that each message is handled again, takes effect once, and its letter is closed; discards
+letters.
 
 For each letter: read → bring the message to the handlers → mark it `replayed`. Then, over a queue, look for a moment
 what the worker made of it (see following). At last the messages leave the dead-letter queue (see removal).
@@ -9,10 +10,14 @@ what the worker made of it (see following). At last the messages leave the dead-
 - The mark compares the attempts read before: had the message failed again meanwhile, they are more, and the letter
   stays open. A message that fails later opens its letter again.
 - Letters are read one by one, as their bodies may be large.
+
+To discard a letter is to close it with a reason, for good unless its message comes again. A letter whose event is in
+the log without its effect is closed only by force: with it the last trace of a lost effect would go. The decision and
+what it is based on are one transaction, in which the letter is locked.
 """
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -27,6 +32,7 @@ from wallet.domain.identifiers import WalletId
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.rabbitmq.connection import BrokerUnavailable
+from wallet.rabbitmq.dead_letter_queue import take_out_closed
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Backoff
@@ -239,3 +245,55 @@ class Replay:
         event_id = str(letter.event_id) if letter.event_id else None
         fate = result.fate.name.lower()
         _log.info("dead_letter_replay", letter_id=letter.letter_id, event_id=event_id, fate=fate, actor=self._actor)
+
+
+_ARE_OPEN: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").are_open
+
+
+async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
+    """Take out the messages of closed letters, those of earlier commands too; returns how many they were.
+
+    Raises BrokerUnavailable.
+    """
+
+    async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
+        # A message is in the queue only after its letter was committed, so this, asked later, never calls an open
+        # letter closed.
+        rows = await connection.fetch(_ARE_OPEN, list(digests))
+        return {row["body_sha256"]: row["is_open"] for row in rows}
+
+    await failpoint("dlq.before_remove")
+    return await take_out_closed(rabbitmq_url, are_open, name="wallet dlq")
+
+
+_SQL = load_statements("wallet.dead_letters", "dead_letters.sql")
+_LOCK_LETTER: Final[str] = _SQL.lock_letter
+_MARK_DISCARDED: Final[str] = _SQL.mark_discarded
+
+
+class Discarded(Enum):
+    """What a discard found."""
+
+    NOW = "discarded"
+    BEFORE = "was discarded already"
+    WAS_REPLAYED = "was replayed, so there is nothing to discard"
+    REFUSED = "was not discarded: its event is in the log and has had no effect"
+
+
+async def discard(
+    connection: Connection, letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
+) -> tuple[Letter, Discarded]:
+    """Close an open letter. Returns the letter as it is then. Raises NoSuchLetter."""
+    async with connection.transaction():
+        await connection.execute(_LOCK_LETTER, letter_id)
+        letter = await read_letter(connection, letter_id)
+        if not letter.is_open:
+            return letter, Discarded.BEFORE if letter.state is State.DISCARDED else Discarded.WAS_REPLAYED
+        waiting = await find_waiting_event(connection, letter)
+        if waiting is not None and not is_forced:
+            return letter, Discarded.REFUSED
+        await connection.execute(_MARK_DISCARDED, letter_id, actor, reason)
+        letter = await read_letter(connection, letter_id)
+    lost = None if waiting is None else f"wallet {waiting.wallet_id}, version {waiting.version}"
+    _log.info("dead_letter_discarded", letter_id=letter_id, actor=actor, reason=reason, without_effect=lost)
+    return letter, Discarded.NOW

@@ -24,7 +24,7 @@ from wallet.domain.batch import (
 )
 from wallet.domain.events import Event, TransferTerms
 from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId
-from wallet.domain.money import add, format_money, subtract
+from wallet.domain.money import Value, add, format_money, subtract
 from wallet.domain.outcomes import FinalOutcome, KeyReused, Moved, Rejected, Rejection, Transferred
 from wallet.domain.transfer import (
     CreditAccepted,
@@ -35,7 +35,6 @@ from wallet.domain.transfer import (
     conclude,
     receive,
 )
-from wallet.domain.values import Value
 from wallet.domain.wallet import decide_deposit, decide_withdraw
 
 

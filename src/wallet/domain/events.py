@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self, get_args
 from uuid import UUID
 
 from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletId
-from wallet.domain.money import ZERO, format_money
-from wallet.domain.values import Value
+from wallet.domain.money import ZERO, Value, format_money
 
 SCHEMA_VERSION: Final = 1
 

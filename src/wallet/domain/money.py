@@ -1,8 +1,10 @@
-"""Money as exact decimals with four places; nothing here ever rounds."""
+"""Money as exact decimals with four places; nothing here ever rounds. Also `Value`, the base of all frozen values."""
 
 import re
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from typing import Final
+
+import msgspec
 
 DECIMAL_PLACES: Final = 4
 ZERO: Final = Decimal("0.0000")
@@ -81,3 +83,11 @@ def format_money(value: Decimal) -> str:
     """Money as it leaves the service: a plain decimal string with 4 decimals, such as "100.0000"."""
     # Nearly all money has its four decimals already, and is then spelled so by `str`, five times as fast.
     return str(value) if value.same_quantum(_QUANTUM) else f"{value.quantize(_QUANTUM, context=_EXACT):f}"
+
+
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """A frozen, slotted value, compared by its fields.
+
+    Made in a tenth of the time of a frozen dataclass, and invisible to the garbage collector: a value refers only to
+    what was there before it, so it is never part of a cycle (docs/decisions/0008).
+    """

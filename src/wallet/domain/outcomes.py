@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum, unique
 
 from wallet.domain.events import TransferTerms
-from wallet.domain.values import Value
+from wallet.domain.money import Value
 
 
 @unique

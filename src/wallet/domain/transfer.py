@@ -17,9 +17,8 @@ from wallet.domain.events import (
     TransferInitiated,
     TransferTerms,
 )
-from wallet.domain.money import ZERO
+from wallet.domain.money import ZERO, Value
 from wallet.domain.outcomes import Rejected
-from wallet.domain.values import Value
 from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_debit
 
 

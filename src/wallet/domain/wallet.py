@@ -14,9 +14,8 @@ from wallet.domain.events import (
     type_of,
 )
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
-from wallet.domain.money import BALANCE_MAX, ZERO, add, format_money, subtract
+from wallet.domain.money import BALANCE_MAX, ZERO, Value, add, format_money, subtract
 from wallet.domain.outcomes import Rejected, Rejection
-from wallet.domain.values import Value
 
 DEFAULT_CURRENCY: Final = "USD"
 _TICK: Final = timedelta(microseconds=1)

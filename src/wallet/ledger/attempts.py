@@ -26,7 +26,7 @@ import structlog
 from wallet.domain.batch import Decision
 from wallet.domain.identifiers import OperationKey, RequestId, WalletId
 from wallet.domain.outcomes import KeyReused
-from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
 
 UNCERTAIN_MAX: Final = 65_536
 """About 20 MB with the longest keys that are common; a minute of unknown outcomes at a thousand requests a second."""

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from wallet.ledger.answers import NotExecuted
+from wallet.ledger.requests import NotExecuted
 from wallet.runtime.loop import TIMER_SLACK_SECONDS
 
 BULK_MAX: Final = 64

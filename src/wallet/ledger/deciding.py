@@ -1,10 +1,14 @@
-"""Decides the requests of a batch, one after the other, and renders what each is answered."""
+"""Decides the requests of a batch, one after the other, and renders the answer of each.
 
-from collections.abc import Sequence
-from typing import assert_never
+Also keeps the wallets that are known to exist, so that a batch does not ask the database to create them again. A wallet
+is never removed once it was created.
+"""
 
-from wallet.domain.atomic import AtomicRefusal, decide_atomic
+from collections.abc import Iterable, Sequence
+from typing import Final, assert_never
+
 from wallet.domain.batch import (
+    AtomicRefusal,
     BatchState,
     Begun,
     Concluded,
@@ -14,12 +18,12 @@ from wallet.domain.batch import (
     Executable,
     Replayed,
     StillPending,
+    decide_atomic,
     decide_batch,
 )
-from wallet.domain.identifiers import OperationKey
+from wallet.domain.identifiers import OperationKey, WalletId
 from wallet.domain.outcomes import KeyReused
-from wallet.ledger.answers import Answer, Render
-from wallet.ledger.requests import Completed, Kind, Request
+from wallet.ledger.requests import Answer, Completed, Kind, Render, Request
 
 
 class BatchDecider:
@@ -71,3 +75,28 @@ class BatchDecider:
                 return None
             case _:
                 assert_never(decision)
+
+
+REMEMBERED_MAX: Final = 100_000
+"""About 10 MB; one more, and all are forgotten, which costs a statement per batch until they are known again."""
+
+
+class KnownWallets:
+    """The wallets that this process has seen committed. A hint: its users check that the row exists."""
+
+    def __init__(self) -> None:
+        self._ids: set[WalletId] = set()
+
+    def remember(self, wallet_ids: Iterable[WalletId]) -> None:
+        """These exist: an event of theirs was committed, or read as committed."""
+        if len(self._ids) >= REMEMBERED_MAX:
+            self._ids.clear()
+        self._ids.update(wallet_ids)
+
+    def forget(self, wallet_ids: Iterable[WalletId]) -> None:
+        """These were not there after all: the database is not the one it was."""
+        self._ids.difference_update(wallet_ids)
+
+    def unknown(self, wallet_ids: set[WalletId]) -> set[WalletId]:
+        """Those that may have to be made."""
+        return wallet_ids - self._ids

@@ -11,16 +11,23 @@ from typing import Final
 from wallet.domain.batch import Begun, Decision, Executable, StillPending
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import RequestId, WalletId
-from wallet.ledger.answers import Answer, BulkAnswer, NotExecuted, OutcomeUnknown, Render
 from wallet.ledger.attempts import Attempts
 from wallet.ledger.bulk_turns import BulkTurns
+from wallet.ledger.deciding import KnownWallets
 from wallet.ledger.gathering import Gathering
-from wallet.ledger.known_wallets import KnownWallets
-from wallet.ledger.lane import Lane
-from wallet.ledger.recovery import Recovery
-from wallet.ledger.requests import Completed, Kind, Phase, Request
-from wallet.ledger.saga import Saga
-from wallet.ledger.side_lane import SideLane
+from wallet.ledger.lane import Lane, SideLane
+from wallet.ledger.requests import (
+    Answer,
+    BulkAnswer,
+    Completed,
+    Kind,
+    NotExecuted,
+    OutcomeUnknown,
+    Phase,
+    Render,
+    Request,
+)
+from wallet.ledger.saga import Recovery, Saga
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import Pool
 from wallet.runtime.addresses import client_of

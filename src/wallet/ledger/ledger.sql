@@ -1,6 +1,6 @@
 -- The statements of the write path, in the order in which a batch sends them.
 -- Arrays in, rows out: the cost is per batch, not per command. Every array is sorted by primary key. They come in
--- spelled as text (wallet.postgres.arrays), as the driver is slow at taking them apart.
+-- spelled as text (wallet.postgres.statements), as the driver is slow at taking them apart.
 
 -- name: insert_wallets
 insert into wallets (bucket, wallet_id, currency, balance, version)

@@ -12,6 +12,11 @@
 Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the commands of a batch are decided in
 the order given. A crash at any line leaves nothing behind before COMMIT and everything after it; the same batch run
 again finds its own outcomes by their keys.
+
+No batch is executed while PostgreSQL's clock differs too much from this process's clock. Events keep their time for
+ever, and a wallet's next event is never earlier. One commit by a clock that is years ahead would leave a wallet whose
+events all have nearly the same time from then on, which the fraud rules take for haste. Replays are refused as well:
+each has an audit trail row, which would have the wrong time.
 """
 
 import asyncio
@@ -24,14 +29,11 @@ from wallet.domain.batch import BatchState, Executable
 from wallet.domain.identifiers import ApiAuditId, BatchId, OperationKey, WalletId
 from wallet.domain.wallet import Wallet
 from wallet.ledger import statements
-from wallet.ledger.answers import BULK_STATUS, Answer, Render
-from wallet.ledger.clock import check_clock
-from wallet.ledger.deciding import BatchDecider
-from wallet.ledger.known_wallets import KnownWallets
-from wallet.ledger.requests import Completed, Kind, Phase, Request, commands_of
-from wallet.ledger.rows import rows_of
+from wallet.ledger.deciding import BatchDecider, KnownWallets
+from wallet.ledger.requests import BULK_STATUS, Answer, Completed, Kind, Phase, Render, Request, commands_of
+from wallet.ledger.statements import rows_of
 from wallet.postgres.connections import Connection
-from wallet.postgres.uuids import uuid7
+from wallet.postgres.statements import uuid7
 from wallet.postgres.writing import WriteConflict, Writing
 from wallet.runtime.failpoints import failpoint
 from wallet.trail.records import (
@@ -42,6 +44,28 @@ from wallet.trail.records import (
     insert_trail_rows,
 )
 from wallet.wire.digest import digest_of
+
+
+class ClockDiffers(Exception):
+    """PostgreSQL's clock and this process's differ too much; the message states by how much, and the setting."""
+
+
+def check_clock(
+    now: datetime, *, asked_at_seconds: float, answered_at_seconds: float, difference_seconds_max: float
+) -> None:
+    """Compare PostgreSQL's time with this process's (in Unix time) before it was asked for and after it was received.
+
+    Only what lies outside of that span is a difference, however long the statement or the event loop took.
+    Raises ClockDiffers.
+    """
+    ahead_seconds, behind_seconds = now.timestamp() - answered_at_seconds, asked_at_seconds - now.timestamp()
+    if max(ahead_seconds, behind_seconds) > difference_seconds_max:
+        is_ahead = ahead_seconds > 0
+        raise ClockDiffers(
+            f"PostgreSQL's clock is {max(ahead_seconds, behind_seconds):,.1f} s {'ahead of' if is_ahead else 'behind'} "
+            f"this process's clock, and CLOCK_DIFFERENCE_MAX_SECONDS allows {difference_seconds_max:g} s."
+        )
+
 
 OVERLAP_EVENTS_MIN: Final = 400
 """From about this size on, building the rows of a batch takes longer than a turn of the event loop."""

@@ -23,9 +23,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
+from urllib.parse import quote
 
-from wallet.postgres.postmaster import end_postmaster, is_postmaster
-from wallet.postgres.unprivileged import Runner
+from wallet.postgres.programs import end_postmaster, is_postmaster
+from wallet.postgres.unprivileged import Runner, stand_in_of
 
 DATABASE = USER = "wallet"
 CREATE_DATABASE = "create database wallet"
@@ -272,3 +273,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+PORT_LINE = 3
+"""Where postmaster.pid, whose lines have fixed meanings, holds the port."""
+
+
+def running_dsn(data_dir: Path, database: str = DATABASE) -> str | None:
+    """The address of a database on this data directory's server; None where none runs, or none that we may know of."""
+    asked = data_dir.resolve()
+    for directory in (asked, stand_in_of(asked)):
+        with suppress(OSError, IndexError):
+            lines = (directory / "pgdata" / "postmaster.pid").read_text().splitlines()
+            password = (directory / "password").read_text()
+            return f"postgresql://{USER}:{password}@127.0.0.1:{lines[PORT_LINE]}/{quote(database, safe='')}"
+    return None

@@ -20,7 +20,7 @@ from asyncpg import Record
 
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
-from wallet.runtime.standby import Standby
+from wallet.runtime.started import Standby
 
 _SQL: Final = load_statements("wallet.postgres", "lease.sql")
 

@@ -1,10 +1,17 @@
-"""PostgreSQL's own programs (psql, pg_dump, …), and what tells them which database, without an argument to be seen."""
+"""PostgreSQL's own programs (psql, pg_dump, …) and the environment that names their database, so that no password is
+visible among the arguments; and how a running server is recognised and ended by its first process.
+"""
 
 import importlib.util
 import shutil
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+import psutil
 
 from wallet.postgres.unprivileged import PACKAGE
 
@@ -49,3 +56,35 @@ def environment_of(dsn: str) -> dict[str, str]:
     }
     said |= {"dbname" if name == "database" else name: value for name, value in parse_qsl(parts.query)}
     return {variable: said[name] for name, variable in _VARIABLES.items() if said.get(name)}
+
+
+STOP_SECONDS_MAX = 60.0  # A fast shutdown writes one checkpoint.
+KILL_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.02
+
+
+def is_postmaster(pid: int, cluster: Path) -> bool:
+    """Whether this process runs the cluster in that directory, and is not a stranger with its old process id."""
+    with suppress(psutil.Error):
+        return pid > 0 and str(cluster) in psutil.Process(pid).cmdline()
+    return False
+
+
+def end_postmaster(pid: int) -> None:
+    """Ends a postmaster: fast shutdown first, harder only where that does not end it; each is safe for the data."""
+    harder = (
+        (signal.SIGINT, STOP_SECONDS_MAX),
+        (signal.SIGQUIT, KILL_SECONDS_MAX),
+        (signal.SIGKILL, KILL_SECONDS_MAX),
+    )
+    for signal_number, seconds_max in harder:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.send_signal(signal_number)
+            deadline = time.monotonic() + seconds_max
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(POLL_SECONDS)
+            else:
+                return

@@ -1,13 +1,18 @@
-"""One read: a statement that answers within its limit, or fails with a word the client can use."""
+"""One read: a statement that answers within its time limit, or fails with a reason that the client can use.
+
+Also reads what readiness depends on: durability, the schema, and whether events leave.
+"""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from asyncpg import Record
 
-from wallet.postgres.connections import Pool
+from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
+from wallet.postgres.statements import load_statements
 
 READ_SECONDS_MAX: Final = 4.0
 TRIES_MAX: Final = 3
@@ -49,3 +54,49 @@ async def fetch_one(pool: Pool, statement: str, *arguments: object) -> Record | 
     """The first row, or None where there is none. Raises ReadFailed."""
     rows = await fetch(pool, statement, *arguments)
     return rows[0] if rows else None
+
+
+_STATEMENTS: Final = load_statements("wallet.queries", "queries.sql")
+_DURABILITY: Final[str] = _STATEMENTS.durability
+_BACKLOG: Final[str] = _STATEMENTS.backlog
+
+_DURABLE_COMMITS: Final = frozenset({"on", "remote_apply"})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The oldest batch that waits for a step on the events' way out; a `key` of None means that none waits."""
+
+    key: int | None
+    seconds: float
+    """Its age by PostgreSQL's clock, which may have been changed since it was committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far the events' way out is behind the log."""
+
+    unsealed: Waiting
+    unpublished: Waiting
+
+
+async def durability_faults(connection: AnyConnection) -> list[str]:
+    """The settings under which an acknowledged commit could be lost; none is the only good answer."""
+    row = await connection.fetchrow(_DURABILITY)
+    assert row is not None
+    faults = [f"{name} is {row[name]}" for name in ("fsync", "full_page_writes") if row[name] != "on"]
+    if row["synchronous_commit"] not in _DURABLE_COMMITS:
+        faults.append(f"synchronous_commit is {row['synchronous_commit']}")
+    if row["is_standby"]:
+        faults.append("the server is a standby")
+    return faults
+
+
+async def backlog_of(connection: AnyConnection) -> Backlog:
+    """How far the relay is behind."""
+    row = await connection.fetchrow(_BACKLOG)
+    assert row is not None
+    return Backlog(
+        Waiting(row["unsealed_seq"], max(0.0, row["unsealed_seconds"] or 0.0)),
+        Waiting(row["unpublished_position"], max(0.0, row["unpublished_seconds"] or 0.0)),
+    )

@@ -13,11 +13,10 @@ from wallet.postgres.session import NotMigrated
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import NotPublished, Publisher
 from wallet.rabbitmq.topology import Topology, TopologyMismatch
-from wallet.relay.heads import EXPORT_SECONDS, export_head
 from wallet.relay.lease import RENEW_SECONDS
 from wallet.relay.polling_loop import PollingLoop, Work
 from wallet.relay.publish import BatchPublisher, mark_without_broker
-from wallet.relay.seal import BATCHES_MAX, seal_batches
+from wallet.relay.seal import BATCHES_MAX, EXPORT_SECONDS, export_head, seal_batches
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Backoff, is_set_within, woken_at
 from wallet.runtime.settings import Settings

@@ -13,8 +13,7 @@ from wallet.postgres.lease import Lease, LeaseTable, new_holder
 from wallet.postgres.statements import load_statements
 from wallet.relay.polling_loop import PollingLoop, Work
 from wallet.runtime.loop import woken_at
-from wallet.runtime.standby import Standby
-from wallet.runtime.started import Started, report_started
+from wallet.runtime.started import Standby, Started, report_started
 
 # Long enough for a slow commit or a pause of the process, short enough that a killed leader is not missed.
 JOURNAL: Final = LeaseTable("journal_head", timedelta(seconds=4))

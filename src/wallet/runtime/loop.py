@@ -1,10 +1,12 @@
-"""What the loops of all processes share: waits that grow, and waits that end when the process is asked to stop."""
+"""What the loops of all processes share: waits that grow, waits that end when the process is asked to stop, and results
+that are computed at most once in a while.
+"""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
@@ -88,3 +90,28 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+class Shared(Generic[Result]):
+    """Computes a result when it is asked for and the last one is too old; who asks meanwhile shares the computation."""
+
+    def __init__(self, compute: Callable[[], Awaitable[Result]], *, seconds: float) -> None:
+        self._compute = compute
+        self._seconds = seconds
+        self._computing: asyncio.Task[Result] | None = None
+        self._computed_at = float("-inf")
+
+    async def get(self) -> Result:
+        """The result, at most `seconds` old. Raises what the computation raises."""
+        computing = self._computing
+        now = asyncio.get_running_loop().time()
+        if computing is None or (computing.done() and now - self._computed_at >= self._seconds):
+            computing = self._computing = asyncio.create_task(self._run())
+        # One who stops waiting does not cancel it for the others.
+        return await asyncio.shield(computing)
+
+    async def _run(self) -> Result:
+        try:
+            return await self._compute()
+        finally:
+            self._computed_at = asyncio.get_running_loop().time()

@@ -23,7 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
-from wallet.runtime.shared import Shared
+from wallet.runtime.loop import Shared
 
 ProcessKind = Literal["api", "relay", "worker"]
 

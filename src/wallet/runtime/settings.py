@@ -1,15 +1,22 @@
-"""The settings: read once at start from the environment or `.env`, then passed on."""
+"""The settings: read once at start from the environment or `.env`, then passed on.
 
+`.env.example` and a table of the README are written from their declarations.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -272,3 +279,63 @@ def _expect_address(name: str, url: SecretStr | None, schemes: tuple[str, ...]) 
     except ValueError:
         # Not chained: the parser quotes what it can't read, which may be a piece of the password.
         raise ValueError(f"{name} can't be read; it must be an address like {shape}") from None
+
+
+BEGIN: Final = "<!-- The table is written by `./wallet contracts` from src/wallet/runtime/settings.py. -->\n"
+END: Final = "<!-- The end of the table. -->\n"
+LINE_LENGTH: Final = 118
+
+
+def env_example() -> str:
+    """Returns the text of `.env.example`: each setting, switched off, with its default or an example."""
+    lines = [
+        "# Every setting with its default, or with an example where it has none. Copy to .env and change what you need."
+    ]
+    for group, fields in _groups():
+        lines += ["", f"## {group}"]
+        for name, field in fields:
+            lines += [f"# {line}" for line in wrap(field.description or "", LINE_LENGTH)]
+            lines.append(f"#{name.upper()}={_default_of(field) or ''.join(field.examples or ())}")
+    return "\n".join(lines) + "\n"
+
+
+def with_settings_table(document: str) -> str:
+    """Returns the document with the table of the settings between its two marks. Raises ValueError without them."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"The document has no place for the table of the settings: {BEGIN.strip()} … {END.strip()}")
+    rows = [
+        f"| `{name.upper()}` | {f'`{default}`' if (default := _default_of(field)) else ''} | {field.description} |"
+        for _, fields in _groups()
+        for name, field in fields
+    ]
+    return "".join(
+        (before, begin, "\n", "\n".join(("| setting | default | |", "|---|---|---|", *rows)), "\n\n", end, after)
+    )
+
+
+def _groups() -> Iterator[tuple[str, list[tuple[str, FieldInfo]]]]:
+    for group, fields in groupby(Settings.model_fields.items(), key=lambda each: _group_of(each[1])):
+        yield group, list(fields)
+
+
+def _group_of(field: FieldInfo) -> str:
+    assert isinstance(field.json_schema_extra, dict), "each setting is declared by _setting"
+    return str(field.json_schema_extra["group"])
+
+
+def _default_of(field: FieldInfo) -> str:
+    """The default as it is written in the environment; empty where there is none."""
+    default: Any = field.default
+    match default:
+        case None | ():
+            return ""
+        case bool():
+            return str(default).lower()
+        case float():
+            return f"{default:g}"
+        case SecretStr():
+            return default.get_secret_value()
+        case _:
+            return str(default)

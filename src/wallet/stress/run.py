@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from wallet.stress.checks import check_run
 from wallet.stress.client import Client, Unreadable, open_client
 from wallet.stress.exchanges import Exchange
-from wallet.stress.findings import Check, Evidence
+from wallet.stress.findings import Check, Evidence, check_run
 from wallet.stress.histories import read_totals, read_wallet
 from wallet.stress.operations import Plan, WalletId
 from wallet.stress.outcomes import Totals, outcomes_of, totals_of

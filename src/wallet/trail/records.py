@@ -7,10 +7,9 @@ from typing import Final
 from uuid import UUID
 
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, OperationKey, RequestId, WalletId, bucket_of
-from wallet.domain.values import Value
-from wallet.postgres.arrays import array_of, array_of_texts, array_of_texts_or_nulls
+from wallet.domain.money import Value
 from wallet.postgres.connections import AnyConnection
-from wallet.postgres.statements import load_statements
+from wallet.postgres.statements import array_of, array_of_texts, array_of_texts_or_nulls, load_statements
 from wallet.postgres.writing import Writing
 
 CLOCK_DIFFERENCE_MS_MAX: Final = 300_000

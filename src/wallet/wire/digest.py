@@ -15,7 +15,7 @@ import msgspec
 
 from wallet.domain.events import EVENT_TYPES
 from wallet.domain.identifiers import BUCKET_COUNT
-from wallet.domain.values import Value
+from wallet.domain.money import Value
 
 GENESIS: Final = bytes(32)
 """The chain value before the first position."""

@@ -10,6 +10,10 @@
 6. Checkpoint: the embedded transport's position; fenced, so a worker that lost its lease commits nothing.
 
 Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ where nothing was withdrawn.
+
+Each new fraud alert is notified of by one log line, after COMMIT. The row in fraud_alerts is the record; the line is a
+notification of it. A crash between COMMIT and the line loses the line, never the row, so a program that must not miss
+an alert reads the table.
 """
 
 import asyncio
@@ -17,6 +21,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 from uuid import UUID
+
+import structlog
 
 from wallet.domain.analytics import LoggedEvent, WalletTotals, fold
 from wallet.domain.identifiers import WalletId, bucket_of
@@ -158,3 +164,19 @@ async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list
     )
     inserted = {(row["rule"], row["event_id"]) for row in rows}
     return [alert for alert in alerts if (alert.rule, alert.event_id) in inserted]
+
+
+_log = structlog.get_logger()
+
+
+def notify(alerts: Iterable[Alert]) -> None:
+    """Tell of each new alert."""
+    for alert in alerts:
+        _log.warning(
+            "fraud_alert",
+            wallet_id=alert.wallet_id,
+            rule=alert.rule.value,
+            event_id=str(alert.event_id),
+            reason=alert.reason,
+            occurred_at=alert.occurred_at.isoformat(),
+        )

@@ -20,9 +20,7 @@ from wallet.rabbitmq.topology import Topology, TopologyMismatch
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import unless_stopped
 from wallet.runtime.started import Started, report_started
-from wallet.worker.group_size import GroupSize
-from wallet.worker.handle import handle_group
-from wallet.worker.loop import APPLICATION, run_loop
+from wallet.worker.handle import APPLICATION, GroupSize, handle_group, run_loop
 from wallet.worker.messages import check_messages
 
 _log = structlog.get_logger()

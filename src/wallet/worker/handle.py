@@ -11,13 +11,22 @@ of it, and the caller stops taking messages until the dependency is back. A COMM
 special case: the same messages come again, and the inbox knows.
 
 A dead letter is committed before this returns, and before the checkpoint moves past it.
+
+The size of groups adapts: a group that fails as a whole, for example at a time limit of the database, comes again. With
+the same size it could fail again each time, so the size is halved after a failure, down to one message. It is doubled
+after a number of groups that succeeded, so that a database that was away for a moment costs little.
+
+The loop around a transport ends a turn at a failure, and never the process. It waits for a dependency that is away,
+with pauses that grow. It also waits at a bug of ours that is no message's fault: nothing is lost by waiting, while a
+message that became a dead letter for it would be.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic
+from typing import Final, Generic, Protocol
 
 import asyncpg
 import structlog
@@ -25,12 +34,14 @@ import structlog
 from wallet.domain.analytics import LoggedEvent
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
-from wallet.postgres.errors import Failure, failure_of
+from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.lease import LeaseLost
+from wallet.postgres.session import NotMigrated, Session
+from wallet.rabbitmq.connection import InvalidBrokerAddress
+from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.worker.dead_letters import keep
-from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction
+from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction, notify
 from wallet.worker.messages import AnyMessage, Check, Checked, Refused
-from wallet.worker.notify import notify
 
 TRIES_MAX: Final = 3
 RETRY_DELAYS_SECONDS: Final = (0.1, 0.4)
@@ -115,3 +126,68 @@ async def _run_one_at_a_time(
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+GROW_AFTER_GROUPS: Final = 10
+
+
+class GroupSize:
+    """Adapts the size of the groups of one transport."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._succeeded_count = 0
+        self.current = size_max
+
+    def note_success(self) -> None:
+        """A group was handled."""
+        if self.current == self._size_max:
+            return
+        self._succeeded_count += 1
+        if self._succeeded_count >= GROW_AFTER_GROUPS:
+            self._succeeded_count = 0
+            self.current = min(self._size_max, self.current * 2)
+
+    def note_failure(self) -> None:
+        """A group failed as a whole."""
+        self._succeeded_count = 0
+        self.current = max(1, self.current // 2)
+
+
+APPLICATION: Final = "wallet worker"
+RETRY_SECONDS_MIN: Final = 0.1
+RETRY_SECONDS_MAX: Final = 5.0
+
+_DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
+
+
+class Transport(Protocol):
+    """What brings messages to the handlers."""
+
+    async def take_turn(self) -> None:
+        """Wait for messages and handle them."""
+
+    async def stand_down(self) -> None:
+        """A turn failed: hold no message until the next one."""
+
+
+async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) -> None:
+    """Take turns until asked to stop.
+
+    Raises nothing but InvalidBrokerAddress, which no waiting cures.
+    """
+    pace = Backoff(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
+    while not stop.is_set():
+        try:
+            await transport.take_turn()
+            pace.reset()
+        except InvalidBrokerAddress:
+            raise
+        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs, and goes on with the next turn.
+            reason = f"{type(error).__name__}: {error}"
+            _log.warning("worker_paused", reason=reason, exc_info=not isinstance(error, _DEPENDENCY_ERRORS))
+            session.drop()
+            # A broker that does not even answer the goodbye is no reason to end.
+            with suppress(TimeoutError):
+                await transport.stand_down()
+            await unless_stopped(pace.wait(), stop)

@@ -8,8 +8,8 @@ from wallet.fraud.rules import FraudRules
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.topology import Topology
 from wallet.runtime.settings import Settings
-from wallet.worker.from_journal import BesideQueue, FromJournal, follow_journal
 from wallet.worker.from_queue import consume
+from wallet.worker.journal import BesideQueue, FromJournal, follow_journal
 from wallet.worker.progress import run_progress
 
 _log = structlog.get_logger()

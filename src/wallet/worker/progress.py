@@ -24,7 +24,7 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.session import Session
 from wallet.postgres.statements import load_statements
 from wallet.runtime.loop import unless_stopped
-from wallet.worker.loop import APPLICATION, run_loop
+from wallet.worker.handle import APPLICATION, run_loop
 
 INTERVAL_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 4.0

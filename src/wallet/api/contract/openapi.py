@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from wallet.api.contract.history_schema import history_schemas
 from wallet.api.contract.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
 from wallet.api.contract.route import Parameter, Route
-from wallet.api.contract.schemas import JSON, RequestIdText
+from wallet.api.contract.schemas import JSON, RequestIdText, history_schemas
 from wallet.version import version
 
 _REFERENCE: Final = "#/components/schemas/{name}"

@@ -15,11 +15,10 @@ from typing import Final
 import msgspec
 import structlog
 
+from wallet.api.contract.bodies import key_in_header
 from wallet.api.contract.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
 from wallet.api.contract.reply import Reply
-from wallet.api.contract.requests import key_in_header
-from wallet.api.edge.client_ip import Network, client_ip
-from wallet.api.edge.exchange import UNMATCHED_ROUTE, Exchange, Scope
+from wallet.api.edge.exchange import UNMATCHED_ROUTE, Exchange, Network, Scope, client_ip
 from wallet.api.edge.incoming import (
     BodyBudget,
     BodyLimits,

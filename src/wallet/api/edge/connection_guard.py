@@ -28,7 +28,7 @@ from typing import Final
 
 import structlog
 
-from wallet.api.edge.client_ip import Network
+from wallet.api.edge.exchange import Network
 from wallet.runtime.addresses import client_of, read_address
 
 SILENT_SECONDS_MAX: Final = 5.0

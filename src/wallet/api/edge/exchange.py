@@ -1,12 +1,36 @@
-"""One request on its way through the edge, and what becomes known of it."""
+"""One request on its way through the edge, and what is known about it.
 
-from collections.abc import Mapping
+That includes the ids that connect it to its caller's logs (X-Request-Id and traceparent, taken or created), and the
+client's address: that of the socket, or the one that a trusted proxy reports.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
-from wallet.api.edge.correlation import correlate
-from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId
-from wallet.postgres.uuids import uuid7
+import uuid_utils
+
+from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId, is_id
+from wallet.postgres.statements import uuid7
+from wallet.runtime.addresses import Address, read_address
+
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
+)
+
+
+def correlate(given_id: str | None, given_traceparent: str | None) -> tuple[str, str]:
+    """The request's X-Request-Id and traceparent: the caller's where they are well-formed, else new ones."""
+    match = None if given_traceparent is None else _TRACEPARENT.fullmatch(given_traceparent)
+    trace_id = uuid_utils.uuid4().hex if match is None else match["trace_id"]
+    correlation_id = trace_id if given_id is None or not is_id(given_id) else given_id
+    if match is not None:
+        return correlation_id, match[0]
+    # The low half of a random uuid starts with its variant bits, so it is never the forbidden all-zero span.
+    return correlation_id, f"00-{trace_id}-{uuid_utils.uuid4().hex[16:]}-00"
+
 
 UNMATCHED_ROUTE: Final = "unmatched"
 SHA256_OF_NOTHING: Final = sha256().digest()
@@ -83,3 +107,43 @@ def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
+
+
+Network = IPv4Network | IPv6Network
+
+ENTRIES_MAX: Final = 20
+"""How many hops of X-Forwarded-For are looked at; no honest chain is longer."""
+
+
+def client_ip(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:
+    """The address nearest to us that is not a trusted proxy's.
+
+    X-Forwarded-For is read from the right, because only what our own proxies appended can be believed: the
+    first address that is not one of theirs is the client. An entry that is no address ends the walk.
+    """
+    if not trusted_proxies or forwarded_for is None:
+        return peer
+    nearest = _parse(peer)
+    if nearest is None or not _is_trusted(nearest, trusted_proxies):
+        return peer
+    for entry in reversed(forwarded_for.rsplit(",", ENTRIES_MAX)[-ENTRIES_MAX:]):
+        address = _parse(entry)
+        if address is None:
+            break
+        nearest = address
+        if not _is_trusted(address, trusted_proxies):
+            break
+    return str(nearest)
+
+
+def _is_trusted(address: Address, trusted_proxies: Sequence[Network]) -> bool:
+    return any(address in network for network in trusted_proxies)
+
+
+def _parse(entry: str) -> Address | None:
+    text = entry.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    return read_address(text)

@@ -26,8 +26,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from wallet.api.edge.client_ip import Network
 from wallet.api.edge.connection_guard import ConnectionGuard
+from wallet.api.edge.exchange import Network
 
 HEAD_SECONDS_MAX: Final = 15.0
 HEAD_BYTES_MAX: Final = 32 * 1024

@@ -9,11 +9,10 @@ A result carries the body of its operation's own route to the byte, so the answe
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from wallet.api.contract.bulk_bodies import read_all, read_bulk_body, read_each
+from wallet.api.contract.bodies import json_body, read_all, read_bulk_body, read_each
 from wallet.api.contract.examples import BULK_DONE, BULK_EXAMPLES
 from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, FieldError, Refused, refusal_of
 from wallet.api.contract.reply import Reply
-from wallet.api.contract.requests import json_body
 from wallet.api.contract.route import Route
 from wallet.api.contract.schemas import JSON, BulkRequest, BulkResponse
 from wallet.api.edge.exchange import Exchange
@@ -21,7 +20,7 @@ from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.routes.movements import MOVE, REPLAYED, outcome_of
 from wallet.api.services import Services, TurnTooLate
 from wallet.domain.commands import Command
-from wallet.ledger.answers import Answer, BulkAnswer
+from wallet.ledger.requests import Answer, BulkAnswer
 
 SEND_AGAIN: Final = "Send the whole request again with the same keys; each operation takes effect at most once."
 

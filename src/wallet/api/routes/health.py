@@ -17,7 +17,7 @@ from wallet.api.contract.schemas import CheckResult, ReadyResponse
 from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
-from wallet.queries.readiness import Backlog, Waiting, backlog_of, durability_faults
+from wallet.queries.reading import Backlog, Waiting, backlog_of, durability_faults
 
 CACHED_SECONDS: Final = 1.0
 CHECK_SECONDS_MAX: Final = 2.0

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from wallet.api.contract.integrity_example import EXAMPLE_REPORT
-from wallet.api.contract.integrity_schemas import IntegrityResponse
+from wallet.api.contract.examples import EXAMPLE_REPORT
 from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.reply import Reply, json_reply
 from wallet.api.contract.route import ANY, Route
+from wallet.api.contract.schemas import IntegrityResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.services import Services
 from wallet.queries.reading import ReadFailed

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
+from wallet.api.contract.bodies import read_deposit, read_transfer, read_withdraw
 from wallet.api.contract.examples import (
     DEPOSIT_EXAMPLES,
     DEPOSITED,
@@ -13,7 +14,6 @@ from wallet.api.contract.examples import (
 )
 from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, Refused
 from wallet.api.contract.reply import Reply
-from wallet.api.contract.requests import read_deposit, read_transfer, read_withdraw
 from wallet.api.contract.route import ANY, WALLET_ID, Parameter, Route
 from wallet.api.contract.schemas import JSON, MoveRequest, MoveResponse, TransferRequest, TransferResponse
 from wallet.api.edge.exchange import Exchange
@@ -21,7 +21,7 @@ from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.services import Services
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import ID_PATTERN
-from wallet.ledger.answers import CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
 
 REPLAYED: Final = (("Idempotency-Replayed", "true"),)
 

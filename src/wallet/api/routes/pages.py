@@ -13,8 +13,7 @@ from wallet.api.contract.route import ANY, Route
 from wallet.api.contract.schemas import JSON, AliveResponse, ReadyResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.routes.health import ready_response
-from wallet.api.routes.static_files import StaticFile
-from wallet.api.routes.swagger import load_assets, page_headers
+from wallet.api.routes.static_files import StaticFile, load_assets, page_headers
 from wallet.api.services import Services
 from wallet.runtime.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 

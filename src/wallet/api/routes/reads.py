@@ -5,21 +5,19 @@ from typing import Final
 
 import msgspec
 
+from wallet.api.contract.bodies import read_wallet_id
 from wallet.api.contract.examples import STATS
-from wallet.api.contract.paging import Page, format_cursor, read_page
 from wallet.api.contract.problems import Code, Refused
+from wallet.api.contract.query import Page, format_cursor, read_page
 from wallet.api.contract.reply import Reply, format_time, json_reply
-from wallet.api.contract.requests import read_wallet_id
 from wallet.api.contract.route import READ, WALLET_ID, Parameter, Route
 from wallet.api.contract.schemas import HistoryItem, StatsResponse, WalletResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.services import Services
 from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, format_money
-from wallet.queries.history import StoredEvent, history_of
 from wallet.queries.reading import ReadFailed
-from wallet.queries.stats import stats_of
-from wallet.queries.wallets import balance_of
+from wallet.queries.wallets import StoredEvent, balance_of, history_of, stats_of
 
 
 async def get_wallet(services: Services, exchange: Exchange) -> Reply:

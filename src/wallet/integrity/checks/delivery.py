@@ -14,7 +14,7 @@ from uuid import UUID
 
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
-from wallet.worker.from_journal import CHECKPOINT
+from wallet.worker.journal import CHECKPOINT
 
 EFFECT_WITHIN: Final = timedelta(seconds=60)
 """How long an event may be on its way; and how long a later effect must be ago to show that it is not any more."""

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from asyncpg import Record
 
-from wallet.domain.atomic import ATOMIC, atomic_fingerprints
+from wallet.domain.batch import ATOMIC, atomic_fingerprints
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ID_PATTERN
 from wallet.domain.money import format_money

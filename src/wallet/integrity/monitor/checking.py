@@ -14,8 +14,15 @@ from wallet.integrity.findings import Check
 from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.full_check import check_slice
 from wallet.integrity.monitor.incremental_check import IncrementalCheck, apply, is_balance_sum_due, start_of
-from wallet.integrity.monitor.lease import MonitorLease
-from wallet.integrity.monitor.state import FULL, INCREMENTAL, BalanceSumCheck, CheckFailure, IncrementalResult, State
+from wallet.integrity.monitor.state import (
+    FULL,
+    INCREMENTAL,
+    BalanceSumCheck,
+    CheckFailure,
+    IncrementalResult,
+    MonitorLease,
+    State,
+)
 from wallet.integrity.snapshot import SQL, damage_finding, snapshot_on
 from wallet.integrity.snapshot import STATEMENT_SECONDS as FULL_STATEMENT_SECONDS
 from wallet.postgres.connections import ROWS_BY_KEY, STATEMENT_SECONDS, Connection
@@ -23,7 +30,7 @@ from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of
 from wallet.postgres.lease import LeaseLost
 from wallet.postgres.session import NotMigrated, session
 from wallet.runtime.loop import Backoff
-from wallet.runtime.standby import Standby
+from wallet.runtime.started import Standby
 
 INCREMENTAL_SECONDS: Final = 5.0
 """A twelfth of the minute within which a fault must be reported. Without new events a check takes milliseconds."""

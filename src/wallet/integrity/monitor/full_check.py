@@ -33,7 +33,7 @@ from wallet.integrity.checks.transfers import prove_transfers
 from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.incremental_check import find_lost
-from wallet.integrity.monitor.lease import SQL as MONITOR_SQL
+from wallet.integrity.monitor.state import SQL as MONITOR_SQL
 from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, Start, State, sums_of
 from wallet.integrity.snapshot import Buckets, Snapshot, damage_finding
 

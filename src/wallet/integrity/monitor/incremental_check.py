@@ -31,9 +31,9 @@ from wallet.integrity.checks.histories import HistoryWalk
 from wallet.integrity.checks.journal import Chain, pages, prove_batches
 from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor.lag import Followed, follow_worker
-from wallet.integrity.monitor.lease import SQL
 from wallet.integrity.monitor.state import (
     PAGE_EVENTS_MAX,
+    SQL,
     SUMMED,
     IncrementalResult,
     JournalHead,

@@ -19,8 +19,7 @@ from asyncpg import Record
 from wallet.integrity.checks.delivery import EFFECT_WITHIN, HandledUpTo, LostEvent, add_lost, read_handled
 from wallet.integrity.checks.journal import pages
 from wallet.integrity.findings import Check, Finding
-from wallet.integrity.monitor.lease import SQL
-from wallet.integrity.monitor.state import Lag, Waiting
+from wallet.integrity.monitor.state import SQL, Lag, Waiting
 from wallet.integrity.snapshot import Snapshot
 
 SECONDS_MAX: Final = 0.5

@@ -9,8 +9,7 @@ import asyncpg
 
 from wallet.integrity.checks.transfers import STUCK_AFTER
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor.lease import SQL
-from wallet.integrity.monitor.state import Lag, State, StateUnreadable, decode_state
+from wallet.integrity.monitor.state import SQL, Lag, State, StateUnreadable, decode_state
 from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
 

@@ -23,8 +23,8 @@ from typing import Final
 
 from wallet.api.edge.server import STOP_SECONDS_MAX as SERVER_STOP_SECONDS_MAX
 from wallet.api.edge.server import is_listened_on, reserved_port
-from wallet.cli.children import CannotStart, Child, running
 from wallet.cli.errands import EXIT_WRONG_CALL
+from wallet.cli.processes.children import CannotStart, Child, running
 from wallet.runtime.loop import is_set_within
 from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
 

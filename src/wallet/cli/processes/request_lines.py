@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from wallet.cli.terminal import clipped, printable
+from wallet.cli.options import clipped, printable
 
 LINES_A_SECOND_MAX: Final = 20
 PATH_CHARACTERS_MIN: Final = 20

@@ -22,15 +22,15 @@ from urllib.request import urlopen
 import typer
 from rich.console import Console
 
-from wallet.cli.children import BackOff, CannotStart, Child, running
 from wallet.cli.errands import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_WRONG_CALL, exit_code_of
-from wallet.cli.request_lines import Tail, show_requests
+from wallet.cli.processes.children import BackOff, CannotStart, Child, running
+from wallet.cli.processes.request_lines import Tail, show_requests
 from wallet.cli.running_up import recorded
 from wallet.postgres.connections import connect
 from wallet.postgres.embedded import BinariesMissing, EmbeddedPostgres, EmbeddedPostgresError, InUse
 from wallet.postgres.errors import DATABASE_ERRORS, sentence_about
 from wallet.postgres.migrations import MigrationError, migrate
-from wallet.queries.readiness import durability_faults
+from wallet.queries.reading import durability_faults
 from wallet.runtime.loop import is_set_within
 from wallet.runtime.settings import Settings
 from wallet.runtime.started import Started
