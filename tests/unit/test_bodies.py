@@ -2,15 +2,21 @@
 
 import json
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 
-from wallet.api.contract.bodies import ERRORS_MAX, MOVE_FIELDS, TRANSFER_FIELDS, read_move_body, read_transfer_body
+from wallet.api.contract.bodies import ERRORS_MAX, Reading, read_body
+from wallet.api.contract.commands import BODIES, DEPOSIT, TRANSFER
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.schemas import MoveRequest, TransferRequest
+from wallet.domain.commands import Command
 
 ARABIC_INDIC_TWELVE = "\u0661\u0662"
 FULL_WIDTH_ONE = "\uff11"
+
+
+def read_move_body(body: bytes) -> Reading:
+    return read_body(body, DEPOSIT)
 
 
 def errors_of(body: bytes) -> list[tuple[str | None, Code]]:
@@ -20,13 +26,13 @@ def errors_of(body: bytes) -> list[tuple[str | None, Code]]:
 @pytest.mark.parametrize("spelling", ["100", "100.0", "100.00", '"100"', '"100.0000"', '"\\u0031\\u0030\\u0030"'])
 def test_one_amount_may_be_spelled_in_several_ways(spelling: str) -> None:
     body = read_move_body(f'{{"amount":{spelling}}}'.encode())
-    assert body.amount == Decimal("100.0000")
+    assert body.values == {"amount": Decimal("100.0000")}
     assert body.errors == []
 
 
 def test_the_smallest_and_the_largest_amount_are_taken() -> None:
-    assert read_move_body(b'{"amount":0.0001}').amount == Decimal("0.0001")
-    assert read_move_body(b'{"amount":100000000000000}').amount == Decimal(10**14)
+    assert read_move_body(b'{"amount":0.0001}').values["amount"] == Decimal("0.0001")
+    assert read_move_body(b'{"amount":100000000000000}').values["amount"] == Decimal(10**14)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_the_smallest_and_the_largest_amount_are_taken() -> None:
 )  # fmt: skip
 def test_what_is_not_a_plain_positive_amount_is_refused(spelling: str) -> None:
     body = read_move_body(f'{{"amount":{spelling}}}'.encode())
-    assert body.amount is None
+    assert body.values == {}
     assert [(error.pointer, error.code) for error in body.errors] == [("/amount", Code.INVALID_AMOUNT)]
 
 
@@ -78,13 +84,13 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 def test_an_id_that_breaks_the_rule_is_refused(name: str, value: str) -> None:
     document = {"amount": "1", "toWalletId": '"bob"', "requestId": '"key"', name: value}
     body = ",".join(f'"{key}":{text}' for key, text in document.items()).encode()
-    errors = read_transfer_body(b"{" + body + b"}").errors
+    errors = read_body(b"{" + body + b"}", TRANSFER).errors
     assert [(error.pointer, error.code) for error in errors] == [(f"/{name}", Code.INVALID_REQUEST)]
 
 
 @pytest.mark.parametrize("text", ["a", "9", "A1._:@-z", "a" * 128, "user@example.com"])
 def test_an_id_that_keeps_the_rule_is_taken(text: str) -> None:
-    assert read_move_body(json.dumps({"amount": 1, "requestId": text}).encode()).request_id == text
+    assert read_move_body(json.dumps({"amount": 1, "requestId": text}).encode()).values["request_id"] == text
 
 
 def test_everything_wrong_is_named_at_once() -> None:
@@ -117,6 +123,7 @@ def test_a_repeated_name_that_no_utf_8_can_carry_is_refused_with_words() -> None
     assert b"twice" in refused.value.body(None)
 
 
-def test_the_documented_fields_are_the_ones_that_are_read() -> None:
-    assert set(MoveRequest.__struct_encode_fields__) == set(MOVE_FIELDS)
-    assert set(TransferRequest.__struct_encode_fields__) == set(TRANSFER_FIELDS)
+def test_every_kind_of_command_has_a_body_whose_schema_has_its_fields() -> None:
+    assert {body.command for body in BODIES.values()} == set(get_args(Command))
+    for body in BODIES.values():
+        assert set(body.request.__struct_encode_fields__) == set(body.of_route)

@@ -13,20 +13,13 @@ from hypothesis import strategies as st
 from wallet.api.contract.bodies import (
     BULK_FIELDS,
     ERRORS_MAX,
-    FIELDS_OF_TYPE,
     OPERATION_ERRORS_MAX,
     read_all,
     read_bulk_body,
     read_each,
 )
+from wallet.api.contract.commands import BODIES, OPERATIONS_MAX, BulkRequest
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.schemas import (
-    OPERATIONS_MAX,
-    BulkRequest,
-    DepositOperation,
-    TransferOperation,
-    WithdrawOperation,
-)
 from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
 from wallet.domain.identifiers import ApiAuditId
 from wallet.ledger.requests import Answer
@@ -222,11 +215,8 @@ def test_thousands_of_errors_give_a_short_answer() -> None:
 
 def test_the_documented_fields_are_the_ones_that_are_read() -> None:
     assert set(BulkRequest.__struct_encode_fields__) == set(BULK_FIELDS)
-    documented = {
-        shape.__struct_config__.tag: {"type", *shape.__struct_encode_fields__}
-        for shape in (DepositOperation, WithdrawOperation, TransferOperation)
-    }
-    assert documented == {kind: set(fields) for kind, fields in FIELDS_OF_TYPE.items()}
+    documented = {kind: {"type", *each.operation.__struct_encode_fields__} for kind, each in BODIES.items()}
+    assert documented == {kind: set(each.of_operation) for kind, each in BODIES.items()}
 
 
 @given(
@@ -236,7 +226,7 @@ def test_the_documented_fields_are_the_ones_that_are_read() -> None:
     )
 )
 def test_an_operation_gives_a_command_exactly_where_its_schema_says(operation: dict[str, Any]) -> None:
-    """Held against another reader, made from the documented types; what they leave open is added by hand."""
+    """Compared with another reader, made from the documented types; what they leave open is added by hand."""
     (reading,) = each(operation)
     try:
         request = msgspec.json.decode(body([operation]), type=BulkRequest).operations[0]

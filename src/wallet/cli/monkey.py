@@ -1,4 +1,4 @@
-"""`wallet monkey`: the stress tool's options, a progress bar on a terminal or plain lines elsewhere, then the report."""
+"""`wallet monkey`: the stress tool's options, a progress bar or plain lines, then the report."""
 
 import asyncio
 import random

@@ -11,19 +11,27 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import islice
 from json import JSONDecodeError, JSONDecoder
-from typing import Final, Never
+from typing import Any, Final, Never
 
 from msgspec import structs
 
+from wallet.api.contract.commands import (
+    BODIES,
+    ID_RULE,
+    OPERATIONS_MAX,
+    REQUEST_ID,
+    WALLET_ID,
+    CommandBody,
+    Field,
+    InvalidField,
+)
 from wallet.api.contract.problems import Code, FieldError, Refused, refusal_of
-from wallet.api.contract.schemas import OPERATIONS_MAX
 from wallet.api.edge.exchange import Exchange
-from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
-from wallet.domain.identifiers import ID_LENGTH_MAX, ApiAuditId, RequestId, TransferId, WalletId, is_id
-from wallet.domain.money import InvalidAmount, parse_amount
+from wallet.domain.commands import Command
+from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId, is_id
+from wallet.domain.money import InvalidAmount
 from wallet.ledger.requests import Answer
 from wallet.postgres.statements import uuid7
 
@@ -32,8 +40,6 @@ ERRORS_MAX: Final = 20
 """How many errors are named; a body of thousands of unknown fields must not make an answer of megabytes."""
 VALUES_MAX: Final = 32_768
 """A bulk request of 1,000 operations has 5,000 values."""
-ID_RULE: Final = f"must be 1 to {ID_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ -, the first a letter or digit"
-SAME_WALLET: Final = FieldError(Code.SAME_WALLET, "must be another wallet than the sender", pointer="/toWalletId")
 
 
 class NumberText(str):
@@ -43,23 +49,16 @@ class NumberText(str):
 
 
 @dataclass(slots=True)
-class Body:
-    """The fields of a body; a field that is missing or wrong is None, and `errors` says why."""
+class Reading:
+    """The fields that a body has and that are right, by the command's attributes, and all that is wrong with it."""
 
-    amount: Decimal | None = None
-    request_id: RequestId | None = None
-    to_wallet_id: WalletId | None = None
+    values: dict[str, Any] = field(default_factory=dict)
     errors: list[FieldError] = field(default_factory=list)
 
 
-def read_move_body(raw: bytes) -> Body:
-    """Read the body of a deposit or withdrawal. Raises Refused where it is not a JSON object at all."""
-    return read_fields(decode_object(raw), MOVE_FIELDS, required=("amount",))
-
-
-def read_transfer_body(raw: bytes) -> Body:
-    """Read the body of a transfer. Raises Refused where it is not a JSON object at all."""
-    return read_fields(decode_object(raw), TRANSFER_FIELDS, required=("toWalletId", "amount"))
+def read_body(raw: bytes, body: CommandBody) -> Reading:
+    """Read the body of a command's own route. Raises Refused where it is not a JSON object at all."""
+    return read_fields(decode_object(raw), body.of_route, required=body.required)
 
 
 def decode_object(raw: bytes) -> dict[str, object]:
@@ -89,67 +88,30 @@ def decode_object(raw: bytes) -> dict[str, object]:
 
 def read_fields(
     document: Mapping[str, object],
-    fields: Mapping[str, "Reader"],
+    fields: Mapping[str, Field],
     *,
-    required: Sequence[str],
+    required: Iterable[Field],
     errors_max: int = ERRORS_MAX,
-) -> Body:
+) -> Reading:
     """Read each field of an object that is decoded already, and name all that is wrong."""
-    body = Body()
+    reading = Reading()
     for name, value in document.items():
-        read = fields.get(name)
-        if read is None:
-            body.errors.append(unknown_field(name, fields))
+        known = fields.get(name)
+        if known is None:
+            reading.errors.append(unknown_field(name, fields))
         else:
-            read(body, value)
-        if len(body.errors) == errors_max:
-            return body
-    body.errors.extend(
-        FieldError(_code_of(name), "is required", pointer=f"/{name}") for name in required if name not in document
-    )
-    return body
+            try:
+                reading.values[known.attribute] = known.read(value)
+            except (InvalidField, InvalidAmount) as error:
+                reading.errors.append(known.fault(str(error)))
+        if len(reading.errors) == errors_max:
+            return reading
+    reading.errors.extend(each.fault(_REQUIRED) for each in required if each.name not in document)
+    return reading
 
 
 class _Malformed(ValueError):
     """The body breaks a rule that the standard decoder does not know; the message is for the client."""
-
-
-def _read_amount(body: Body, value: object) -> None:
-    if not isinstance(value, str):
-        refuse_field(body, "amount", 'must be a JSON number or a decimal string, such as 100 or "100.25"')
-        return
-    try:
-        body.amount = parse_amount(value)
-    except InvalidAmount as error:
-        refuse_field(body, "amount", str(error))
-
-
-def _read_request_id(body: Body, value: object) -> None:
-    if type(value) is str and is_id(value):
-        body.request_id = RequestId(value)
-    else:
-        refuse_field(body, "requestId", ID_RULE)
-
-
-def _read_to_wallet_id(body: Body, value: object) -> None:
-    if type(value) is str and is_id(value):
-        body.to_wallet_id = WalletId(value)
-    else:
-        refuse_field(body, "toWalletId", ID_RULE)
-
-
-Reader = Callable[[Body, object], None]
-MOVE_FIELDS: Final[Mapping[str, Reader]] = {"amount": _read_amount, "requestId": _read_request_id}
-TRANSFER_FIELDS: Final[Mapping[str, Reader]] = {"toWalletId": _read_to_wallet_id, **MOVE_FIELDS}
-
-
-def refuse_field(body: Body, name: str, detail: str) -> None:
-    """Note what is wrong with a field."""
-    body.errors.append(FieldError(_code_of(name), detail, pointer=f"/{name}"))
-
-
-def _code_of(name: str) -> Code:
-    return Code.INVALID_AMOUNT if name == "amount" else Code.INVALID_REQUEST
 
 
 def unknown_field(name: str, fields: Iterable[str]) -> FieldError:
@@ -186,35 +148,18 @@ _decode: Final[Callable[[str], object]] = JSONDecoder(
 _JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
 
 
-def read_deposit(exchange: Exchange) -> Deposit:
-    """The deposit that this request asks for."""
-    wallet_id, request_id, amount = _read_move(exchange)
-    return Deposit(wallet_id=wallet_id, request_id=request_id, api_audit_id=exchange.api_audit_id, amount=amount)
-
-
-def read_withdraw(exchange: Exchange) -> Withdraw:
-    """The withdrawal that this request asks for."""
-    wallet_id, request_id, amount = _read_move(exchange)
-    return Withdraw(wallet_id=wallet_id, request_id=request_id, api_audit_id=exchange.api_audit_id, amount=amount)
-
-
-def read_transfer(exchange: Exchange) -> Transfer:
-    """The transfer that this request asks for."""
+def read_command(exchange: Exchange, body: CommandBody) -> Command:
+    """The command that a request to the command's own route asks for. Raises Refused."""
     wallet_id = read_wallet_id(exchange)
-    body = read_transfer_body(json_body(exchange))
-    request_id = _resolve_key(exchange, body)
-    if body.to_wallet_id == wallet_id:
-        body.errors.append(SAME_WALLET)
-    if body.errors or body.amount is None or body.to_wallet_id is None:
-        raise refusal_of(body.errors)
-    return Transfer(
-        wallet_id=wallet_id,
-        request_id=request_id,
-        api_audit_id=exchange.api_audit_id,
-        amount=body.amount,
-        to_wallet_id=body.to_wallet_id,
-        transfer_id=TransferId(uuid7()),
-    )
+    reading = read_body(json_body(exchange), body)
+    request_id = _resolve_key(exchange, reading)
+    values = reading.values | {WALLET_ID.attribute: wallet_id, REQUEST_ID.attribute: request_id}
+    fault = None if body.fault is None else body.fault(values)
+    if fault is not None:
+        reading.errors.append(fault)
+    if reading.errors:
+        raise refusal_of(reading.errors)
+    return body.make(values, exchange.api_audit_id)
 
 
 def read_wallet_id(exchange: Exchange) -> WalletId:
@@ -224,15 +169,6 @@ def read_wallet_id(exchange: Exchange) -> WalletId:
         raise refusal_of([FieldError(Code.INVALID_REQUEST, ID_RULE, parameter="id")])
     exchange.wallet_id = WalletId(path_id)
     return exchange.wallet_id
-
-
-def _read_move(exchange: Exchange) -> tuple[WalletId, RequestId, Decimal]:
-    wallet_id = read_wallet_id(exchange)
-    body = read_move_body(json_body(exchange))
-    request_id = _resolve_key(exchange, body)
-    if body.errors or body.amount is None:
-        raise refusal_of(body.errors)
-    return wallet_id, request_id, body.amount
 
 
 def json_body(exchange: Exchange) -> bytes:
@@ -247,21 +183,22 @@ def json_body(exchange: Exchange) -> bytes:
     return exchange.body
 
 
-def _resolve_key(exchange: Exchange, body: Body) -> RequestId:
+def _resolve_key(exchange: Exchange, reading: Reading) -> RequestId:
     """The one key of the request: the body's, the header's, or a new one; noted in the exchange."""
     given = exchange.headers.get("idempotency-key")
+    in_body: RequestId | None = reading.values.get(REQUEST_ID.attribute)
+    exchange.request_id = in_body
     if given is not None:
         from_header = _unquoted(given)
         if not is_id(from_header):
-            body.errors.append(FieldError(Code.INVALID_REQUEST, ID_RULE, header="Idempotency-Key"))
-        elif body.request_id is None:
-            body.request_id = RequestId(from_header)
-        elif body.request_id != from_header:
-            body.errors.append(
+            reading.errors.append(FieldError(Code.INVALID_REQUEST, ID_RULE, header="Idempotency-Key"))
+        elif in_body is None:
+            exchange.request_id = RequestId(from_header)
+        elif in_body != from_header:
+            reading.errors.append(
                 FieldError(Code.INVALID_REQUEST, "differs from requestId in the body", header="Idempotency-Key")
             )
-    exchange.request_id = body.request_id
-    return body.request_id or RequestId(str(uuid7()))
+    return exchange.request_id or RequestId(str(uuid7()))
 
 
 def key_in_header(exchange: Exchange) -> RequestId | None:
@@ -334,46 +271,26 @@ def _command_of(operation: object, api_audit_id: ApiAuditId) -> Command | None:
     """The command of an operation that is right in every field; None for any other."""
     if type(operation) is not dict:
         return None
-    kind, token = operation.get("type"), operation.get("amount")
-    wallet_id, request_id = operation.get("walletId"), operation.get("requestId")
-    # A number is a kind of text here, and neither an id nor a type; hence the exact types.
-    if not (type(wallet_id) is str and type(request_id) is str and is_id(wallet_id) and is_id(request_id)):
-        return None
-    if type(kind) is not str or _FIELD_COUNTS.get(kind) != len(operation) or not isinstance(token, str):
+    kind = operation.get("type")
+    body = BODIES.get(kind) if type(kind) is str else None
+    if body is None or len(operation) != len(body.of_operation):
         return None
     try:
-        amount = parse_amount(token)
-    except InvalidAmount:
+        values = {attribute: read(operation[name]) for attribute, read, name in body.readers_of_operation}
+    except (KeyError, InvalidField, InvalidAmount):
         return None
-    key = (WalletId(wallet_id), RequestId(request_id))
-    if kind == "transfer":
-        return _transfer_of(key, operation.get("toWalletId"), amount, api_audit_id)
-    make = Deposit if kind == "deposit" else Withdraw
-    return make(wallet_id=key[0], request_id=key[1], api_audit_id=api_audit_id, amount=amount)
-
-
-def _transfer_of(
-    key: tuple[WalletId, RequestId], to_wallet_id: object, amount: Decimal, api_audit_id: ApiAuditId
-) -> Transfer | None:
-    if type(to_wallet_id) is not str or not is_id(to_wallet_id) or to_wallet_id == key[0]:
+    if body.fault is not None and body.fault(values) is not None:
         return None
-    return Transfer(
-        wallet_id=key[0],
-        request_id=key[1],
-        api_audit_id=api_audit_id,
-        amount=amount,
-        to_wallet_id=WalletId(to_wallet_id),
-        transfer_id=TransferId(uuid7()),
-    )
+    return body.make(values, api_audit_id)
 
 
 def _answer_to_invalid(operation: object) -> Answer:
     if not isinstance(operation, dict):
         refused = Refused(Code.INVALID_REQUEST, "The operation must be a JSON object.", errors=(_NOT_AN_OBJECT,))
         return Answer(refused.status, refused.body(None))
-    body = _read_slowly(operation)
-    refused = refusal_of(body.errors)
-    return Answer(refused.status, refused.body(body.request_id))
+    reading = _read_slowly(operation)
+    refused = refusal_of(reading.errors)
+    return Answer(refused.status, refused.body(reading.values.get(REQUEST_ID.attribute)))
 
 
 def _errors_of_all(operations: Sequence[object], commands: Sequence[Command | None]) -> list[FieldError]:
@@ -397,26 +314,17 @@ def _repeated_keys(commands: Sequence[Command]) -> list[FieldError]:
     return errors
 
 
-def _read_slowly(operation: Mapping[str, object]) -> Body:
+def _read_slowly(operation: Mapping[str, object]) -> Reading:
     """All that is wrong with an operation that gave no command."""
     kind = operation.get("type")
-    fields = FIELDS_OF_TYPE.get(kind, _FIELDS_OF_ANY) if type(kind) is str else _FIELDS_OF_ANY
-    required = _REQUIRED_OF_ANY if fields is _FIELDS_OF_ANY else tuple(fields)
-    body = read_fields(operation, fields, required=required, errors_max=OPERATION_ERRORS_MAX)
-    if kind == "transfer" and body.to_wallet_id is not None and body.to_wallet_id == operation.get("walletId"):
-        body.errors.append(SAME_WALLET)
-    assert body.errors, operation
-    return body
-
-
-def _read_type(body: Body, value: object) -> None:
-    if type(value) is not str or value not in FIELDS_OF_TYPE:
-        refuse_field(body, "type", 'must be "deposit", "withdraw" or "transfer"')
-
-
-def _read_wallet_id(body: Body, value: object) -> None:
-    if not (type(value) is str and is_id(value)):
-        refuse_field(body, "walletId", ID_RULE)
+    body = BODIES.get(kind) if type(kind) is str else None
+    fields, required = (_OF_ANY, _REQUIRED_OF_ANY) if body is None else (body.of_operation, body.of_operation.values())
+    reading = read_fields(operation, fields, required=required, errors_max=OPERATION_ERRORS_MAX)
+    fault = None if body is None or body.fault is None else body.fault(reading.values)
+    if fault is not None:
+        reading.errors.append(fault)
+    assert reading.errors, operation
+    return reading
 
 
 def _invalid(pointer: str, detail: str) -> FieldError:
@@ -425,10 +333,8 @@ def _invalid(pointer: str, detail: str) -> FieldError:
 
 _REQUIRED: Final = "is required"
 _NOT_AN_OBJECT: Final = _invalid("", "must be a JSON object")
-_MOVE: Final[Mapping[str, Reader]] = {"type": _read_type, "walletId": _read_wallet_id, **MOVE_FIELDS}
-_TRANSFER: Final[Mapping[str, Reader]] = {"type": _read_type, "walletId": _read_wallet_id, **TRANSFER_FIELDS}
-FIELDS_OF_TYPE: Final = {"deposit": _MOVE, "withdraw": _MOVE, "transfer": _TRANSFER}
-"""The fields of each type of operation, all of them required."""
-_FIELD_COUNTS: Final = {kind: len(fields) for kind, fields in FIELDS_OF_TYPE.items()}
-_FIELDS_OF_ANY: Final[Mapping[str, Reader]] = dict(_TRANSFER)
-_REQUIRED_OF_ANY: Final = tuple(_MOVE)
+# For an operation whose type is not known: every field that an operation may have, and those that all must have.
+_OF_ANY: Final = {name: known for body in reversed([*BODIES.values()]) for name, known in body.of_operation.items()}
+_REQUIRED_OF_ANY: Final = [
+    known for known in _OF_ANY.values() if all(known.name in body.of_operation for body in BODIES.values())
+]

@@ -11,10 +11,7 @@ from wallet.domain.identifiers import ID_LENGTH_MAX, ID_PATTERN
 from wallet.wire.schemas import MEANINGS, payload_schema
 
 JSON: Final = "application/json"
-OPERATIONS_MAX: Final = 1000
-"""How many operations a bulk request may hold: it is one database transaction, which others on its wallets wait for."""
-
-_AMOUNT_SCHEMA: Final = {
+AMOUNT_SCHEMA: Final = {
     "type": ["string", "number"],
     "pattern": r"^(0|[1-9][0-9]{0,14})(\.[0-9]{1,4})?$",
     "exclusiveMinimum": 0,
@@ -22,15 +19,6 @@ _AMOUNT_SCHEMA: Final = {
 }
 _ID_SCHEMA: Final = {"pattern": f"^{ID_PATTERN}$", "minLength": 1, "maxLength": ID_LENGTH_MAX}
 
-AmountIn = Annotated[
-    msgspec.Raw,
-    Meta(
-        description="A plain decimal, as a JSON number or a string: at most 4 decimals, greater than 0, at most "
-        "10^14, no sign or exponent. Read exactly as it is spelled, never through a floating-point number.",
-        examples=["100.50", 100],
-        extra_json_schema=_AMOUNT_SCHEMA,
-    ),
-]
 Money = Annotated[
     str,
     Meta(
@@ -58,56 +46,6 @@ Time = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
-
-
-class MoveRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """A deposit or withdrawal."""
-
-    amount: AmountIn
-    request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
-
-
-class TransferRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """A transfer; the sender is the wallet of the path."""
-
-    to_wallet_id: WalletIdText
-    amount: AmountIn
-    request_id: RequestIdText | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Operation(msgspec.Struct, rename="camel", forbid_unknown_fields=True, tag_field="type"):
-    """What every operation of a bulk request has: its key is required, so that the request can be sent again."""
-
-    wallet_id: WalletIdText
-    amount: AmountIn
-    request_id: RequestIdText
-
-
-class DepositOperation(_Operation, tag="deposit"):
-    """A deposit, as part of a bulk request."""
-
-
-class WithdrawOperation(_Operation, tag="withdraw"):
-    """A withdrawal, as part of a bulk request."""
-
-
-class TransferOperation(_Operation, tag="transfer"):
-    """A transfer, as part of a bulk request; the sender is `walletId`."""
-
-    to_wallet_id: WalletIdText
-
-
-class BulkRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """Operations to run in order: each on its own, or all or none."""
-
-    mode: Annotated[
-        Literal["independent", "atomic"],
-        Meta(description="independent: each operation has its own outcome. atomic: all take effect, or none does."),
-    ]
-    operations: Annotated[
-        list[DepositOperation | WithdrawOperation | TransferOperation],
-        Meta(min_length=1, max_length=OPERATIONS_MAX, description="They are run in this order."),
-    ]
 
 
 class BulkResult(msgspec.Struct, frozen=True, rename="camel"):

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from wallet.api.contract.bodies import json_body, read_all, read_bulk_body, read_each
+from wallet.api.contract.commands import BulkRequest
 from wallet.api.contract.examples import BULK_DONE, BULK_EXAMPLES
 from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, FieldError, Refused, refusal_of
 from wallet.api.contract.reply import Reply
 from wallet.api.contract.route import Route
-from wallet.api.contract.schemas import JSON, BulkRequest, BulkResponse
+from wallet.api.contract.schemas import JSON, BulkResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.routes.movements import MOVE, REPLAYED, outcome_of

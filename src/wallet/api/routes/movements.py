@@ -1,9 +1,10 @@
 """The routes that move money: one command each, decided by the ledger."""
 
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from wallet.api.contract.bodies import read_deposit, read_transfer, read_withdraw
+from wallet.api.contract.bodies import read_command
+from wallet.api.contract.commands import DEPOSIT, TRANSFER, WITHDRAW, CommandBody
 from wallet.api.contract.examples import (
     DEPOSIT_EXAMPLES,
     DEPOSITED,
@@ -14,12 +15,11 @@ from wallet.api.contract.examples import (
 )
 from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, Refused
 from wallet.api.contract.reply import Reply
-from wallet.api.contract.route import ANY, WALLET_ID, Parameter, Route
-from wallet.api.contract.schemas import JSON, MoveRequest, MoveResponse, TransferRequest, TransferResponse
+from wallet.api.contract.route import ANY, WALLET_ID, Handler, Parameter, Route
+from wallet.api.contract.schemas import JSON, MoveResponse, TransferResponse
 from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.services import Services
-from wallet.domain.commands import Command
 from wallet.domain.identifiers import ID_PATTERN
 from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
 
@@ -28,37 +28,28 @@ REPLAYED: Final = (("Idempotency-Replayed", "true"),)
 Result = TypeVar("Result")
 
 
-async def deposit(services: Services, exchange: Exchange) -> Reply:
-    """Add an amount to a wallet, which is created if it does not exist."""
-    return await _execute(services, exchange, read_deposit(exchange))
+def _handler(body: CommandBody) -> Handler:
+    """The handler of a command's own route."""
 
+    async def execute(services: Services, exchange: Exchange) -> Reply:
+        command = read_command(exchange, body)
+        # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
+        key = exchange.request_id = command.request_id
+        exchange.has_reached_ledger = True
+        answer = await outcome_of(
+            services.ledger.execute(command, trail_record_of(exchange)),
+            retry=f"Retry with key {key}; it takes effect at most once.",
+            retry_to_learn=f"Retry with key {key} to learn which; it takes effect at most once.",
+        )
+        exchange.is_recorded = True
+        return Reply(
+            answer.body,
+            JSON if answer.success else CONTENT_TYPE,
+            answer.status,
+            REPLAYED if answer.replayed else (),
+        )
 
-async def withdraw(services: Services, exchange: Exchange) -> Reply:
-    """Take an amount from a wallet."""
-    return await _execute(services, exchange, read_withdraw(exchange))
-
-
-async def transfer(services: Services, exchange: Exchange) -> Reply:
-    """Move an amount to another wallet, which is created if it does not exist."""
-    return await _execute(services, exchange, read_transfer(exchange))
-
-
-async def _execute(services: Services, exchange: Exchange, command: Command) -> Reply:
-    # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
-    key = exchange.request_id = command.request_id
-    exchange.has_reached_ledger = True
-    answer = await outcome_of(
-        services.ledger.execute(command, trail_record_of(exchange)),
-        retry=f"Retry with key {key}; it takes effect at most once.",
-        retry_to_learn=f"Retry with key {key} to learn which; it takes effect at most once.",
-    )
-    exchange.is_recorded = True
-    return Reply(
-        answer.body,
-        JSON if answer.success else CONTENT_TYPE,
-        answer.status,
-        REPLAYED if answer.replayed else (),
-    )
+    return execute
 
 
 async def outcome_of(executing: Awaitable[Result], *, retry: str, retry_to_learn: str) -> Result:
@@ -101,66 +92,57 @@ MOVE: Final = (
 )
 """The refusals of every route that moves money."""
 
-ROUTES: Final = (
-    Route(
+
+def _route(body: CommandBody, *codes: Code, **described: Any) -> Route:
+    """The route of a command, with the refusals that it has beside those of every command."""
+    kind = body.command.kind
+    return Route(
         method="POST",
-        path="/wallet/{id}/deposit",
-        handler=deposit,
-        operation_id="deposit",
+        path=f"/wallet/{{id}}/{kind}",
+        handler=_handler(body),
+        operation_id=kind,
         tag="money",
-        summary="Deposit",
-        description="Adds an amount to a wallet. The first deposit creates the wallet.",
+        summary=kind.capitalize(),
         parameters=(WALLET_ID, _KEY),
-        request=MoveRequest,
-        request_examples=DEPOSIT_EXAMPLES,
+        request=body.request,
         status=201,
+        headers=("Idempotency-Replayed",),
+        codes=(*codes, *MOVE),
+        **described,
+    )
+
+
+ROUTES: Final = (
+    _route(
+        DEPOSIT,
+        Code.BALANCE_LIMIT_EXCEEDED,
+        description="Adds an amount to a wallet. The first deposit creates the wallet.",
+        request_examples=DEPOSIT_EXAMPLES,
         success="The amount was added.",
         response=MoveResponse,
         response_example=DEPOSITED,
-        headers=("Idempotency-Replayed",),
-        codes=(Code.BALANCE_LIMIT_EXCEEDED, *MOVE),
     ),
-    Route(
-        method="POST",
-        path="/wallet/{id}/withdraw",
-        handler=withdraw,
-        operation_id="withdraw",
-        tag="money",
-        summary="Withdraw",
+    _route(
+        WITHDRAW,
+        Code.INSUFFICIENT_FUNDS,
+        Code.WALLET_NOT_FOUND,
         description="Takes an amount from a wallet. The balance never goes below zero.",
-        parameters=(WALLET_ID, _KEY),
-        request=MoveRequest,
         request_examples=WITHDRAW_EXAMPLES,
-        status=201,
         success="The amount was taken.",
         response=MoveResponse,
         response_example=WITHDRAWN,
-        headers=("Idempotency-Replayed",),
-        codes=(Code.INSUFFICIENT_FUNDS, Code.WALLET_NOT_FOUND, *MOVE),
     ),
-    Route(
-        method="POST",
-        path="/wallet/{id}/transfer",
-        handler=transfer,
-        operation_id="transfer",
-        tag="money",
-        summary="Transfer",
+    _route(
+        TRANSFER,
+        Code.SAME_WALLET,
+        Code.INSUFFICIENT_FUNDS,
+        Code.BALANCE_LIMIT_EXCEEDED,
+        Code.WALLET_NOT_FOUND,
+        Code.TRANSFER_FAILED,
         description="Moves an amount to another wallet, which is created if it does not exist.",
-        parameters=(WALLET_ID, _KEY),
-        request=TransferRequest,
         request_examples=TRANSFER_EXAMPLES,
-        status=201,
         success="The transfer is complete.",
         response=TransferResponse,
         response_example=TRANSFERRED,
-        headers=("Idempotency-Replayed",),
-        codes=(
-            Code.SAME_WALLET,
-            Code.INSUFFICIENT_FUNDS,
-            Code.BALANCE_LIMIT_EXCEEDED,
-            Code.WALLET_NOT_FOUND,
-            Code.TRANSFER_FAILED,
-            *MOVE,
-        ),
     ),
 )
