@@ -7,27 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet.api.contract.bodies import ERRORS_MAX
+from wallet.api.contract.paging import LIMIT_DEFAULT, Order, Page, parse_limit
+from wallet.api.contract.paging import read_page as read_page_of
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.query import (
-    LIMIT_DEFAULT,
-    Page,
-    Unreadable,
-    format_cursor,
-    parse_cursor,
-    parse_limit,
-    parse_time,
-    read_parameters,
-)
-from wallet.api.contract.query import read_page as read_page_of
+from wallet.api.contract.query import Unreadable, parse_time, read_parameters
+from wallet.api.routes.reads import BY_VERSION
 
 
-def read_page(query: str) -> Page:
-    return read_page_of(read_parameters(query, ("limit", "cursor", "before")))
+def read_page(query: str) -> Page[int]:
+    return read_page_of(read_parameters(query, ("limit", "cursor", "before")), BY_VERSION)
 
 
 @given(st.integers(min_value=1, max_value=2**63 - 1))
 def test_a_cursor_leads_back_to_its_version(version: int) -> None:
-    assert parse_cursor(format_cursor(version)) == version
+    assert BY_VERSION.parse_cursor(BY_VERSION.cursor_after(version)) == version
 
 
 @pytest.mark.parametrize(
@@ -37,7 +30,13 @@ def test_a_cursor_leads_back_to_its_version(version: int) -> None:
 )  # fmt: skip
 def test_a_cursor_that_was_not_ours_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
-        parse_cursor(text)
+        BY_VERSION.parse_cursor(text)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_a_cursor_of_another_order_is_refused(key: str) -> None:
+    with pytest.raises(Unreadable):
+        BY_VERSION.parse_cursor(Order("w", str).cursor_after(key))
 
 
 @given(st.text(alphabet="0123456789-:.TZtz+%&=v\x00é\u0665"))
@@ -102,7 +101,7 @@ def test_a_time_that_is_not_rfc_3339_or_does_not_exist_is_refused(text: str) -> 
 
 def test_a_page_without_a_query_is_the_newest() -> None:
     page = read_page("")
-    assert (page.limit, page.below_version, page.before) == (LIMIT_DEFAULT, None, None)
+    assert (page.limit, page.after, page.before) == (LIMIT_DEFAULT, None, None)
 
 
 def test_a_plus_in_a_time_may_be_escaped_or_not() -> None:
@@ -138,7 +137,7 @@ def test_thousands_of_unknown_parameters_give_a_short_answer() -> None:
     "query",
     [
         "limit=1&limit=2", "limit=1&limit=1", "limit=1&%6cimit=1", "limit=", "limit", "cursor=", "before=",
-        f"cursor={format_cursor(5)}&before=2026-01-31T12:00:00Z", "limit=%00", "limit=%ff",
+        f"cursor={BY_VERSION.cursor_after(5)}&before=2026-01-31T12:00:00Z", "limit=%00", "limit=%ff",
     ],
 )  # fmt: skip
 def test_a_query_that_is_twice_or_wrong_is_refused(query: str) -> None:

@@ -1,9 +1,7 @@
-"""Reads the query of a request strictly: the known parameters only, and limit, cursor and before of a history page."""
+"""Reads the query of a request strictly: the known parameters only, each once; and times."""
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -51,12 +49,6 @@ def _decoded(text: str) -> str:
     return unquote_to_bytes(text).decode("utf-8", "replace")
 
 
-LIMIT_DEFAULT: Final = 50
-LIMIT_SERVED_MAX: Final = 200
-VERSION_MAX: Final = 2**63 - 1
-
-_LIMIT: Final = re.compile(r"0*(?P<digits>[1-9][0-9]*)", re.ASCII)
-_CURSOR: Final = re.compile(r"v(?P<version>[1-9][0-9]{0,18})", re.ASCII)
 _TIME: Final = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})[Tt]"
     r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(\.(?P<fraction>[0-9]+))?"
@@ -65,65 +57,8 @@ _TIME: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which events to show: at most `limit`, below a version, or before a time."""
-
-    limit: int
-    below_version: int | None
-    before: datetime | None
-
-
 class Unreadable(ValueError):
     """A parameter's value is wrong; the message states what it must be."""
-
-
-def read_page(values: Mapping[str, str]) -> Page:
-    """Read the parameters of a history request, whose names have been checked. Raises Refused."""
-    errors: list[FieldError] = []
-    limit, version, before = LIMIT_DEFAULT, None, None
-    for name, value in values.items():
-        try:
-            match name:
-                case "limit":
-                    limit = parse_limit(value)
-                case "cursor":
-                    version = parse_cursor(value)
-                case _:
-                    before = parse_time(value)
-        except Unreadable as error:
-            errors.append(parameter_error(name, str(error)))
-    if "cursor" in values and "before" in values:
-        errors.append(parameter_error("before", "cannot be combined with cursor: send one of them"))
-    if errors:
-        raise refusal_of(errors)
-    return Page(limit, version, before)
-
-
-def parse_limit(text: str) -> int:
-    """How many events a page holds; more than the most is served as the most."""
-    match = _LIMIT.fullmatch(text)
-    if match is None:
-        raise Unreadable("must be a whole number of at least 1")
-    digits = match["digits"]
-    return LIMIT_SERVED_MAX if len(digits) > 3 else min(int(digits), LIMIT_SERVED_MAX)
-
-
-def format_cursor(version: int) -> str:
-    """The opaque cursor of the page that continues below this version."""
-    return urlsafe_b64encode(f"v{version}".encode()).decode().rstrip("=")
-
-
-def parse_cursor(text: str) -> int:
-    """The version below which a page continues; only what format_cursor made is taken."""
-    try:
-        match = _CURSOR.fullmatch(urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)).decode())
-    except ValueError:
-        match = None
-    version = 0 if match is None else int(match["version"])
-    if not 0 < version <= VERSION_MAX or format_cursor(version) != text:
-        raise Unreadable('must be the cursor of a Link header with rel="next"')
-    return version
 
 
 def parse_time(text: str) -> datetime:

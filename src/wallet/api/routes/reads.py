@@ -1,14 +1,15 @@
 """The routes that read: a wallet's balance, its history, its totals."""
 
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from wallet.api.contract.bodies import read_wallet_id
 from wallet.api.contract.examples import STATS
+from wallet.api.contract.paging import CURSOR, LIMIT, Order, page_reply, positive_number, read_page
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.query import Page, format_cursor, read_page
 from wallet.api.contract.reply import Reply, format_time, json_reply
 from wallet.api.contract.route import READ, WALLET_ID, Parameter, Route
 from wallet.api.contract.schemas import HistoryItem, StatsResponse, WalletResponse
@@ -18,6 +19,9 @@ from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, format_money
 from wallet.queries.reading import ReadFailed
 from wallet.queries.wallets import StoredEvent, balance_of, history_of, stats_of
+
+BY_VERSION: Final = Order("v", positive_number)
+"""The order of a history, newest first: a cursor has the version that ended a page."""
 
 
 async def get_wallet(services: Services, exchange: Exchange) -> Reply:
@@ -33,17 +37,22 @@ async def get_wallet(services: Services, exchange: Exchange) -> Reply:
 async def get_history(services: Services, exchange: Exchange) -> Reply:
     """The wallet's events, newest first."""
     wallet_id = read_wallet_id(exchange)
-    page = read_page(exchange.parameters)
+    page = read_page(exchange.parameters, BY_VERSION)
     try:
         # One event more is read, to find out whether there is a next page.
         events = await history_of(
-            services.reads, wallet_id, limit=page.limit + 1, below_version=page.below_version, before=page.before
+            services.reads, wallet_id, limit=page.limit + 1, below_version=page.after, before=page.before
         )
     except ReadFailed as error:
         raise _unavailable(error) from None
-    has_more = len(events) > page.limit
-    link = (("Link", _link_to_next(wallet_id, page, events[page.limit - 1].version)),) if has_more else ()
-    return json_reply([_history_item(wallet_id, event) for event in events[: page.limit]], headers=link)
+    return page_reply(
+        f"/wallet/{wallet_id}/history",
+        page,
+        BY_VERSION,
+        events,
+        key_of=lambda event: event.version,
+        shape_of=partial(_history_item, wallet_id),
+    )
 
 
 async def get_stats(services: Services, exchange: Exchange) -> Reply:
@@ -85,28 +94,10 @@ def _history_item(wallet_id: WalletId, event: StoredEvent) -> HistoryItem:
     )
 
 
-def _link_to_next(wallet_id: WalletId, page: Page, below_version: int) -> str:
-    cursor = format_cursor(below_version)
-    return f'</wallet/{wallet_id}/history?limit={page.limit}&cursor={cursor}>; rel="next"'
-
-
 def _unavailable(error: ReadFailed) -> Refused:
     return Refused(Code.UNAVAILABLE, f"{error} Nothing was changed. Try again.")
 
 
-_LIMIT: Final = Parameter(
-    "limit",
-    "query",
-    "The highest number of events in the answer; more than 200 is served as 200.",
-    {"type": "integer", "minimum": 1, "default": 50},
-)
-_CURSOR: Final = Parameter(
-    "cursor",
-    "query",
-    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
-    "`before`.",
-    {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
-)
 _BEFORE: Final = Parameter(
     "before",
     "query",
@@ -144,7 +135,7 @@ ROUTES: Final = (
         tag="reading",
         summary="History",
         description="The wallet's events, newest first, in the order of the wallet's versions.",
-        parameters=(WALLET_ID, _LIMIT, _CURSOR, _BEFORE),
+        parameters=(WALLET_ID, LIMIT, CURSOR, _BEFORE),
         success="A page of events.",
         response=list[HistoryItem],
         headers=("Link",),

@@ -1,0 +1,135 @@
+"""Reading a list page by page: the parameters limit, cursor and before, and the Link header to the next page.
+
+A page begins where the one before it ended, at a key that the rows have; so rows that are added meanwhile are neither
+skipped nor shown twice. A list declares its order once, as an `Order`.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from wallet.api.contract.problems import refusal_of
+from wallet.api.contract.query import Unreadable, parameter_error, parse_time
+from wallet.api.contract.reply import Reply, json_reply
+from wallet.api.contract.route import Parameter
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_SERVED_MAX: Final = 200
+
+LIMIT: Final = Parameter(
+    "limit",
+    "query",
+    f"The highest number of items in the answer; more than {LIMIT_SERVED_MAX} is served as {LIMIT_SERVED_MAX}.",
+    {"type": "integer", "minimum": 1, "default": LIMIT_DEFAULT},
+)
+CURSOR: Final = Parameter(
+    "cursor",
+    "query",
+    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
+    "`before`.",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+)
+
+Key = TypeVar("Key")
+Row = TypeVar("Row")
+
+_LIMIT: Final = re.compile(r"0*(?P<digits>[1-9][0-9]*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[Key]):
+    """The order of a list: a letter that its cursors begin with, and the key that they contain.
+
+    `parse` reads a key from the text that `str` gives of it. Raises ValueError.
+    """
+
+    letter: str
+    parse: Callable[[str], Key]
+
+    def cursor_after(self, key: Key) -> str:
+        """The cursor of the page that continues after this key; opaque to clients."""
+        return urlsafe_b64encode(f"{self.letter}{key}".encode()).decode().rstrip("=")
+
+    def parse_cursor(self, text: str) -> Key:
+        """The key after which a page continues; only what `cursor_after` made is taken. Raises Unreadable."""
+        try:
+            decoded = urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)).decode()
+            key = self.parse(decoded.removeprefix(self.letter))
+        except ValueError:
+            raise _not_a_cursor() from None
+        if self.cursor_after(key) != text:
+            raise _not_a_cursor()
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Key]):
+    """Which items to show: at most `limit`, after a key, or before a time."""
+
+    limit: int
+    after: Key | None
+    before: datetime | None
+
+
+def read_page(values: Mapping[str, str], order: Order[Key]) -> Page[Key]:
+    """Read the parameters of a page, whose names have been checked. Raises Refused."""
+    errors = []
+    limit, after, before = LIMIT_DEFAULT, None, None
+    for name, value in values.items():
+        try:
+            match name:
+                case "limit":
+                    limit = parse_limit(value)
+                case "cursor":
+                    after = order.parse_cursor(value)
+                case _:
+                    before = parse_time(value)
+        except Unreadable as error:
+            errors.append(parameter_error(name, str(error)))
+    if "cursor" in values and "before" in values:
+        errors.append(parameter_error("before", "cannot be combined with cursor: send one of them"))
+    if errors:
+        raise refusal_of(errors)
+    return Page(limit, after, before)
+
+
+def page_reply(
+    path: str,
+    page: Page[Key],
+    order: Order[Key],
+    rows: Sequence[Row],
+    *,
+    key_of: Callable[[Row], Key],
+    shape_of: Callable[[Row], Any],
+) -> Reply:
+    """The answer with a page of `rows`, which hold one more than the page where there is a next one."""
+    shown = rows[: page.limit]
+    headers: tuple[tuple[str, str], ...] = ()
+    if len(rows) > page.limit:
+        cursor = order.cursor_after(key_of(shown[-1]))
+        headers = (("Link", f'<{path}?limit={page.limit}&cursor={cursor}>; rel="next"'),)
+    return json_reply([shape_of(row) for row in shown], headers=headers)
+
+
+def parse_limit(text: str) -> int:
+    """How many items a page holds; more than the most is served as the most. Raises Unreadable."""
+    match = _LIMIT.fullmatch(text)
+    if match is None:
+        raise Unreadable("must be a whole number of at least 1")
+    digits = match["digits"]
+    return LIMIT_SERVED_MAX if len(digits) > 3 else min(int(digits), LIMIT_SERVED_MAX)
+
+
+def positive_number(text: str) -> int:
+    """A positive number that PostgreSQL's bigint holds, as a key of an order. Raises ValueError."""
+    number = int(text)
+    if not 0 < number < 2**63:
+        raise ValueError(text)
+    return number
+
+
+def _not_a_cursor() -> Unreadable:
+    return Unreadable('must be the cursor of a Link header with rel="next"')
