@@ -66,17 +66,17 @@ join transfers t
 where t.status = 'debited'
 
 -- name: insert_operations
--- The keys were looked up under the wallets' locks; one that is there all the same is a conflict (wallet.ledger.writing).
+-- The keys were looked up under the wallets' locks; one that is there all the same is a conflict (wallet.postgres.writing).
 insert into operations (
-    bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, batch_id,
-    api_audit_id
+    bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id,
+    batch_id
 )
 select k.bucket, k.wallet_id, k.request_id, k.kind, k.fingerprint, k.state, k.success, k.status, k.refusal,
-    k.response, $11, k.api_audit_id
+    k.response, k.api_audit_id, $12
 from unnest(
     $1::text::smallint[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[],
     $6::text::text[], $7::text::boolean[], $8::text::smallint[], $9::text::text[], $10::bytea[],
-    $12::uuid[]
+    $11::uuid[]
 ) as k (
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id
 )
@@ -101,24 +101,26 @@ select k.bucket, k.wallet_id, k.version, k.event_id, k.type, $13, k.amount, k.ba
     k.transfer_id, $14, k.ordinal, k.api_audit_id, k.occurred_at
 from unnest(
     $1::text::smallint[], $2::text::text[], $3::text::bigint[], $4::uuid[], $5::text::text[],
-    $6::text::numeric[], $7::text::numeric[], $8::jsonb[], $9::uuid[], $10::text::integer[],
-    $11::uuid[], $12::timestamptz[]
+    $6::timestamptz[], $7::text::numeric[], $8::text::numeric[], $9::uuid[], $10::uuid[],
+    $11::jsonb[], $12::text::integer[]
 ) as k (
-    bucket, wallet_id, version, event_id, type, amount, balance_after, payload, transfer_id, ordinal,
-    api_audit_id, occurred_at
+    bucket, wallet_id, version, event_id, type, occurred_at, amount, balance_after, transfer_id, api_audit_id,
+    payload, ordinal
 )
 
 -- name: insert_transfers
 insert into transfers (
-    bucket, from_wallet_id, transfer_id, to_wallet_id, amount, currency, status, request_id, api_audit_id,
-    created_at, updated_at
+    bucket, from_wallet_id, transfer_id, to_wallet_id, amount, currency, status, last_error, request_id,
+    api_audit_id, created_at, updated_at
 )
-select k.bucket, k.from_wallet_id, k.transfer_id, k.to_wallet_id, k.amount, k.currency, k.status, k.request_id,
-    k.api_audit_id, $10, $10
+select k.bucket, k.from_wallet_id, k.transfer_id, k.to_wallet_id, k.amount, k.currency, k.status, k.last_error,
+    k.request_id, k.api_audit_id, $11, $11
 from unnest(
     $1::text::smallint[], $2::text::text[], $3::uuid[], $4::text::text[], $5::text::numeric[],
-    $6::text::text[], $7::text::text[], $8::text::text[], $9::uuid[]
-) as k (bucket, from_wallet_id, transfer_id, to_wallet_id, amount, currency, status, request_id, api_audit_id)
+    $6::text::text[], $7::text::text[], $8::text::text[], $9::text::text[], $10::uuid[]
+) as k (
+    bucket, from_wallet_id, transfer_id, to_wallet_id, amount, currency, status, last_error, request_id, api_audit_id
+)
 
 -- name: end_transfers
 update transfers t
@@ -142,9 +144,9 @@ from unnest(
 update wallets w
 set currency = k.currency, balance = k.balance, version = k.version, last_event_at = k.last_event_at
 from unnest(
-    $1::text::smallint[], $2::text::text[], $3::text::text[], $4::text::numeric[], $5::text::bigint[],
-    $6::timestamptz[], $7::text::bigint[]
-) as k (bucket, wallet_id, currency, balance, version, last_event_at, locked_version)
+    $1::text::text[], $2::text::text[], $3::text::numeric[], $4::text::bigint[], $5::timestamptz[],
+    $6::text::smallint[], $7::text::bigint[]
+) as k (wallet_id, currency, balance, version, last_event_at, bucket, locked_version)
 where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = k.locked_version
 
 -- name: delete_unmade_wallets

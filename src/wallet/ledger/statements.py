@@ -38,29 +38,36 @@ from wallet.domain.transfer import CreditAccepted, CreditOutcome, CreditRefused,
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet
 from wallet.ledger.requests import Answer, Completed, Request
 from wallet.postgres.connections import AnyConnection
-from wallet.postgres.statements import array_of, array_of_texts, array_of_texts_or_nulls, load_statements, uuid7
+from wallet.postgres.statements import Columns, array_of, array_of_texts, load_statements, uuid7
 from wallet.postgres.writing import Writing
 from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload, spell_event
 
 
 class OperationRow(Value, frozen=True):
-    """A row of operations; `answer` is None while the transfer of a pending one has not ended."""
+    """A row of operations. While the transfer of a pending one has not ended, it has no outcome."""
 
     bucket: int
     wallet_id: WalletId
     request_id: RequestId
     kind: str
     fingerprint: str
-    api_audit_id: ApiAuditId
-    answer: Answer | None
+    state: str
+    success: bool | None
+    status: int | None
     refusal: str | None
+    response: bytes | None
+    api_audit_id: ApiAuditId
 
 
 class TransferRow(Value, frozen=True):
     """A row of transfers, new or ended now."""
 
     bucket: int
-    terms: TransferTerms
+    from_wallet_id: WalletId
+    transfer_id: TransferId
+    to_wallet_id: WalletId
+    amount: Decimal
+    currency: str
     status: TransferStatus
     last_error: str | None
     request_id: RequestId
@@ -71,8 +78,12 @@ class CreditRow(Value, frozen=True):
     """A row of transfer_credits: the receiver's decision."""
 
     bucket: int
-    terms: TransferTerms
-    outcome: CreditOutcome
+    to_wallet_id: WalletId
+    transfer_id: TransferId
+    outcome: str
+    reason: str | None
+    event_version: int | None
+    balance_after: Decimal | None
 
 
 @dataclass(slots=True)
@@ -115,9 +126,9 @@ def rows_of(completed: Iterable[tuple[Request, Completed]], state: BatchState) -
         _add_request(rows, request, result, state)
     rows.operations.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
     rows.completed.sort(key=lambda row: (row.bucket, row.wallet_id, row.request_id))
-    rows.transfers.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
-    rows.ended.sort(key=lambda row: (row.bucket, row.terms.from_wallet_id, row.terms.transfer_id))
-    rows.credits.sort(key=lambda row: (row.bucket, row.terms.to_wallet_id, row.terms.transfer_id))
+    rows.transfers.sort(key=lambda row: (row.bucket, row.from_wallet_id, row.transfer_id))
+    rows.ended.sort(key=lambda row: (row.bucket, row.from_wallet_id, row.transfer_id))
+    rows.credits.sort(key=lambda row: (row.bucket, row.to_wallet_id, row.transfer_id))
     return rows
 
 
@@ -133,7 +144,7 @@ def _add_request(rows: BatchRows, request: Request, result: Completed, state: Ba
                 rows.transfers.append(_transfer_row(command, terms, TransferStatus.DEBITED))
             case Credited(terms, outcome, is_new):
                 if is_new:
-                    rows.credits.append(CreditRow(bucket_of(terms.to_wallet_id), terms, outcome))
+                    rows.credits.append(_credit_row(terms, outcome))
             case Concluded(terms, outcome, status, last_error):
                 rows.completed.append(_operation_row(command, state, answer, outcome))
                 rows.ended.append(_transfer_row(command, terms, status, last_error))
@@ -154,25 +165,45 @@ def _operation_row(
         key.request_id,
         command.kind,
         stored.fingerprint,
+        "pending" if answer is None else "final",
+        None if answer is None else answer.success,
+        None if answer is None else answer.status,
+        outcome.reason.value if isinstance(outcome, Rejected) else None,
+        None if answer is None else answer.body,
         stored.api_audit_id,
-        answer,
-        _refusal_of(outcome),
     )
 
 
 def _transfer_row(
     command: Executable, terms: TransferTerms, status: TransferStatus, last_error: str | None = None
 ) -> TransferRow:
-    bucket = bucket_of(terms.from_wallet_id)
-    return TransferRow(bucket, terms, status, last_error, command.request_id, command.api_audit_id)
+    return TransferRow(
+        bucket_of(terms.from_wallet_id),
+        terms.from_wallet_id,
+        terms.transfer_id,
+        terms.to_wallet_id,
+        terms.amount,
+        terms.currency,
+        status,
+        last_error,
+        command.request_id,
+        command.api_audit_id,
+    )
 
 
-def _refusal_of(outcome: FinalOutcome | None) -> str | None:
-    return outcome.reason.value if isinstance(outcome, Rejected) else None
+def _credit_row(terms: TransferTerms, outcome: CreditOutcome) -> CreditRow:
+    place = bucket_of(terms.to_wallet_id), terms.to_wallet_id, terms.transfer_id
+    match outcome:
+        case CreditAccepted(balance_after, version):
+            return CreditRow(*place, "credited", None, version, balance_after)
+        case CreditRefused(reason):
+            return CreditRow(*place, "refused", reason, None, None)
+        case _:
+            assert_never(outcome)
 
 
 def _digested(row: OperationRow) -> DigestedOperation | None:
-    if row.answer is None:
+    if row.success is None or row.status is None or row.response is None:
         return None
     return DigestedOperation(
         row.bucket,
@@ -180,10 +211,10 @@ def _digested(row: OperationRow) -> DigestedOperation | None:
         row.request_id,
         row.kind,
         row.fingerprint,
-        row.refusal is None,
-        row.answer.status,
+        row.success,
+        row.status,
         row.refusal,
-        row.answer.body,
+        row.response,
         row.api_audit_id,
     )
 
@@ -192,6 +223,16 @@ EVENTS_PER_STATEMENT: Final = 300
 """So that PostgreSQL stores some while the rows of the next are being built."""
 
 SQL: Final = load_statements("wallet.ledger", "ledger.sql")
+
+_EVENTS: Final = Columns(DigestedEvent, payload=lambda payloads: [payload.decode() for payload in payloads])
+_OPERATIONS: Final = Columns(OperationRow)
+_COMPLETED_OPERATIONS: Final = Columns(
+    OperationRow, "bucket", "wallet_id", "request_id", "success", "status", "refusal", "response"
+)
+_TRANSFERS: Final = Columns(TransferRow)
+_ENDED_TRANSFERS: Final = Columns(TransferRow, "bucket", "from_wallet_id", "transfer_id", "status", "last_error")
+_CREDITS: Final = Columns(CreditRow)
+_WALLETS: Final = Columns(Wallet)
 
 
 def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[str, str]:
@@ -212,12 +253,7 @@ async def lock_wallets(
     """Lock the rows in key order; those without a row are missing, and with skip_locked those held by others too."""
     buckets, ids = _sorted_keys(wallet_ids)
     rows = await connection.fetch(SQL.lock_free_wallets if skip_locked else SQL.lock_wallets, buckets, ids)
-    return {
-        row["wallet_id"]: Wallet(
-            row["wallet_id"], row["currency"], row["balance"], row["version"], row["last_event_at"]
-        )
-        for row in rows
-    }
+    return {row["wallet_id"]: Wallet(**row) for row in rows}
 
 
 async def existing_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> set[WalletId]:
@@ -309,119 +345,23 @@ async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_i
 
 
 async def _insert_chunk(writing: Writing, ordinals: list[int], rows: list[DigestedEvent], batch_id: BatchId) -> None:
-    await writing.execute(
-        SQL.insert_events,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.wallet_id for row in rows]),
-        array_of([row.version for row in rows]),
-        [row.event_id for row in rows],
-        array_of_texts([row.type for row in rows]),
-        array_of([row.amount for row in rows]),
-        array_of([row.balance_after for row in rows]),
-        [row.payload.decode() for row in rows],
-        [row.transfer_id for row in rows],
-        array_of(ordinals),
-        [row.api_audit_id for row in rows],
-        [row.occurred_at for row in rows],
-        SCHEMA_VERSION,
-        batch_id,
-    )
+    await writing.execute(SQL.insert_events, *_EVENTS.arrays(rows), array_of(ordinals), SCHEMA_VERSION, batch_id)
 
 
 async def write_rows(writing: Writing, rows: BatchRows, batch_id: BatchId, now: datetime) -> None:
     """Operations, transfers and credits; a count that is not what was sent will be a WriteConflict."""
     if rows.operations:
-        await _insert_operations(writing, rows.operations, batch_id)
+        await writing.execute(SQL.insert_operations, *_OPERATIONS.arrays(rows.operations), batch_id)
     if rows.completed:
-        await _complete_operations(writing, rows.completed, batch_id)
+        arrays = _COMPLETED_OPERATIONS.arrays(rows.completed)
+        await writing.execute(SQL.complete_operations, *arrays, batch_id, row_count=len(rows.completed))
     if rows.transfers:
-        await _insert_transfers(writing, rows.transfers, now)
+        await writing.execute(SQL.insert_transfers, *_TRANSFERS.arrays(rows.transfers), now)
     if rows.ended:
-        await _end_transfers(writing, rows.ended, now)
+        arrays = _ENDED_TRANSFERS.arrays(rows.ended)
+        await writing.execute(SQL.end_transfers, *arrays, now, row_count=len(rows.ended))
     if rows.credits:
-        await _insert_credits(writing, rows.credits, now)
-
-
-async def _insert_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
-    answers = [row.answer for row in rows]
-    await writing.execute(
-        SQL.insert_operations,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.wallet_id for row in rows]),
-        array_of_texts([row.request_id for row in rows]),
-        array_of_texts([row.kind for row in rows]),
-        array_of_texts([row.fingerprint for row in rows]),
-        array_of_texts(["pending" if answer is None else "final" for answer in answers]),
-        array_of([None if answer is None else answer.success for answer in answers]),
-        array_of([None if answer is None else answer.status for answer in answers]),
-        array_of_texts_or_nulls([row.refusal for row in rows]),
-        [None if answer is None else answer.body for answer in answers],
-        batch_id,
-        [row.api_audit_id for row in rows],
-    )
-
-
-async def _complete_operations(writing: Writing, rows: list[OperationRow], batch_id: BatchId) -> None:
-    answers = [row.answer for row in rows if row.answer is not None]
-    assert len(answers) == len(rows)
-    await writing.execute(
-        SQL.complete_operations,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.wallet_id for row in rows]),
-        array_of_texts([row.request_id for row in rows]),
-        array_of([answer.success for answer in answers]),
-        array_of([answer.status for answer in answers]),
-        array_of_texts_or_nulls([row.refusal for row in rows]),
-        [answer.body for answer in answers],
-        batch_id,
-        row_count=len(rows),
-    )
-
-
-async def _insert_transfers(writing: Writing, rows: list[TransferRow], now: datetime) -> None:
-    await writing.execute(
-        SQL.insert_transfers,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.terms.from_wallet_id for row in rows]),
-        [row.terms.transfer_id for row in rows],
-        array_of_texts([row.terms.to_wallet_id for row in rows]),
-        array_of([row.terms.amount for row in rows]),
-        array_of_texts([row.terms.currency for row in rows]),
-        array_of_texts([row.status for row in rows]),
-        array_of_texts([row.request_id for row in rows]),
-        [row.api_audit_id for row in rows],
-        now,
-    )
-
-
-async def _end_transfers(writing: Writing, rows: list[TransferRow], now: datetime) -> None:
-    await writing.execute(
-        SQL.end_transfers,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.terms.from_wallet_id for row in rows]),
-        [row.terms.transfer_id for row in rows],
-        array_of_texts([row.status for row in rows]),
-        array_of_texts_or_nulls([row.last_error for row in rows]),
-        now,
-        row_count=len(rows),
-    )
-
-
-async def _insert_credits(writing: Writing, rows: list[CreditRow], now: datetime) -> None:
-    accepted = [row.outcome if isinstance(row.outcome, CreditAccepted) else None for row in rows]
-    await writing.execute(
-        SQL.insert_credits,
-        array_of([row.bucket for row in rows]),
-        array_of_texts([row.terms.to_wallet_id for row in rows]),
-        [row.terms.transfer_id for row in rows],
-        array_of_texts(["refused" if isinstance(row.outcome, CreditRefused) else "credited" for row in rows]),
-        array_of_texts_or_nulls(
-            [row.outcome.reason if isinstance(row.outcome, CreditRefused) else None for row in rows]
-        ),
-        array_of([None if credit is None else credit.version for credit in accepted]),
-        array_of([None if credit is None else credit.balance_after for credit in accepted]),
-        now,
-    )
+        await writing.execute(SQL.insert_credits, *_CREDITS.arrays(rows.credits), now)
 
 
 async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after: list[Wallet]) -> None:
@@ -430,12 +370,8 @@ async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after
     wallets = [wallet for _, wallet in keyed]
     await writing.execute(
         SQL.update_wallets,
+        *_WALLETS.arrays(wallets),
         array_of([bucket for bucket, _ in keyed]),
-        array_of_texts([wallet.wallet_id for wallet in wallets]),
-        array_of_texts([wallet.currency for wallet in wallets]),
-        array_of([wallet.balance for wallet in wallets]),
-        array_of([wallet.version for wallet in wallets]),
-        [wallet.last_event_at for wallet in wallets],
         array_of([before[wallet.wallet_id].version for wallet in wallets]),
         row_count=len(wallets),
     )

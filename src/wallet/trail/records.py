@@ -9,7 +9,7 @@ from uuid import UUID
 from wallet.domain.identifiers import NO_WALLET_BUCKET, ApiAuditId, OperationKey, RequestId, WalletId, bucket_of
 from wallet.domain.money import Value
 from wallet.postgres.connections import AnyConnection
-from wallet.postgres.statements import array_of, array_of_texts, array_of_texts_or_nulls, load_statements
+from wallet.postgres.statements import Columns, array_of, array_of_texts, load_statements
 from wallet.postgres.writing import Writing
 
 CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
@@ -37,6 +37,9 @@ class TrailRecord(Value, frozen=True, kw_only=True):
     request_id: RequestId | None
 
 
+_RECORDS: Final = Columns(TrailRecord, headers_json=list)
+
+
 class TrailRow(Value, frozen=True):
     """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
 
@@ -61,18 +64,9 @@ async def insert_trail_rows(
     records = [row.record for _, row in ordered]
     await connection.execute(
         SQL.insert_trail_rows,
+        *_RECORDS.arrays(records),
         array_of([bucket for bucket, _ in ordered]),
-        [record.api_audit_id for record in records],
-        array_of_texts([record.method for record in records]),
-        array_of_texts([record.url for record in records]),
-        array_of_texts([record.body for record in records]),
-        array_of([record.body_length for record in records]),
-        [record.body_sha256 for record in records],
-        [record.headers_json for record in records],
-        array_of_texts([record.client_ip for record in records]),
         array_of([row.status for _, row in ordered]),
-        array_of_texts_or_nulls([record.wallet_id for record in records]),
-        array_of_texts_or_nulls([record.request_id for record in records]),
         timestamp,
         array_of([] if timestamp is not None else [_age(record.api_audit_id) for record in records]),
     )

@@ -8,12 +8,12 @@ insert into api_audit (
 select k.bucket, k.api_audit_id, k.method, k.url, k.body, k.body_length, k.body_sha256, k.headers, k.client_ip,
     k.status, k.wallet_id, k.request_id, coalesce($13, now() - k.age)
 from unnest(
-    $1::text::smallint[], $2::uuid[], $3::text::text[], $4::text::text[], $5::text::text[],
-    $6::text::integer[], $7::bytea[], $8::jsonb[], $9::text::text[], $10::text::smallint[],
-    $11::text::text[], $12::text::text[], $14::text::interval[]
+    $1::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::integer[],
+    $6::bytea[], $7::jsonb[], $8::text::text[], $9::text::text[], $10::text::text[],
+    $11::text::smallint[], $12::text::smallint[], $14::text::interval[]
 ) as k (
-    bucket, api_audit_id, method, url, body, body_length, body_sha256, headers, client_ip, status, wallet_id,
-    request_id, age
+    api_audit_id, method, url, body, body_length, body_sha256, headers, client_ip, wallet_id, request_id,
+    bucket, status, age
 )
 on conflict do nothing
 
