@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 
 from tests.fault.load import Start
 from tests.fault.orders import fields_of
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
 from wallet.stress.operations import Key
 
-Attempt = tuple[Answer | NoAnswer, Timing]
+Attempt = tuple[ServiceAnswer | NoAnswer, Timing]
 
 
-def wrongly_not_executed(exchanges: Sequence[Exchange], starts: Sequence[Start]) -> Iterator[str]:
+def wrongly_not_executed(exchanges: Sequence[TriedRequest], starts: Sequence[Start]) -> Iterator[str]:
     """Every answer of `not_executed` that the other attempts with its key prove wrong."""
     attempts: defaultdict[Key, list[Attempt]] = defaultdict(list)
     for exchange in exchanges:
@@ -33,7 +33,7 @@ def wrongly_not_executed(exchanges: Sequence[Exchange], starts: Sequence[Start])
         ]
     for key, same_key in attempts.items():
         refused = [timing for each, timing in same_key if _code_of(each) == "not_executed"]
-        definite = [(each, timing) for each, timing in same_key if isinstance(each, Answer) and each.is_definite]
+        definite = [(each, timing) for each, timing in same_key if isinstance(each, ServiceAnswer) and each.is_definite]
         if refused and definite and all(each.is_replayed for each, _ in definite):
             rest = [each for each in same_key if each not in definite and each[1] not in refused]
             first_known = min(timing.ended_at_seconds for _, timing in definite)
@@ -57,5 +57,5 @@ def _is_before(one: Timing, other: Timing, starts: Sequence[Start]) -> bool:
     return one.url == other.url and one.ended_at_seconds <= other.sent_at_seconds and not any(restarts)
 
 
-def _code_of(attempt: Answer | NoAnswer) -> object:
-    return fields_of(attempt).get("code") if isinstance(attempt, Answer) else None
+def _code_of(attempt: ServiceAnswer | NoAnswer) -> object:
+    return fields_of(attempt).get("code") if isinstance(attempt, ServiceAnswer) else None

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import msgspec
 
 from wallet.stress.client import Client
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer
-from wallet.stress.operations import Operation, Request
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
+from wallet.stress.operations import Operation, PlannedRequest
 
 PATH = "/operations"
 SUCCESS = 200
@@ -27,32 +27,32 @@ class Results(msgspec.Struct):
     results: list[Result]
 
 
-async def send_bulk(client: Client, requests: Sequence[Request]) -> list[Exchange]:
+async def send_bulk(client: Client, requests: Sequence[PlannedRequest]) -> list[TriedRequest]:
     """Send them as one, until the answer is known; whatever is then still open for one of them, it asks for alone."""
     sent_at_seconds = time.monotonic()
     tries = [_apart(attempt, len(requests)) for attempt in await client.ask("POST", PATH, _body(requests))]
     answered_at_seconds = time.monotonic()
-    exchanges: list[Exchange] = []
+    exchanges: list[TriedRequest] = []
     for request, *own in zip(requests, *tries, strict=True):
-        exchange = Exchange(request, tuple(own), sent_at_seconds, answered_at_seconds)
+        exchange = TriedRequest(request, tuple(own), sent_at_seconds, answered_at_seconds)
         if exchange.answer is None:
             alone = await client.send(request)
-            exchange = Exchange(request, (*own, *alone.tries), sent_at_seconds, alone.ended_at_seconds)
+            exchange = TriedRequest(request, (*own, *alone.tries), sent_at_seconds, alone.ended_at_seconds)
         exchanges.append(exchange)
     return exchanges
 
 
-def _apart(attempt: Answer | NoAnswer, count: int) -> list[Answer | NoAnswer]:
+def _apart(attempt: ServiceAnswer | NoAnswer, count: int) -> list[ServiceAnswer | NoAnswer]:
     """What one try of the whole says of each of its requests."""
     if isinstance(attempt, NoAnswer) or attempt.status != SUCCESS:
         return [attempt] * count
     return [
-        Answer(result.status, bytes(result.body), is_replayed=result.replayed, timing=attempt.timing)
+        ServiceAnswer(result.status, bytes(result.body), is_replayed=result.replayed, timing=attempt.timing)
         for result in _decode(attempt.body).results
     ]
 
 
-def _body(requests: Sequence[Request]) -> bytes:
+def _body(requests: Sequence[PlannedRequest]) -> bytes:
     return _encode({"mode": "independent", "operations": [_operation(request.operation) for request in requests]})
 
 

@@ -13,10 +13,10 @@ from decimal import Decimal
 from tests.fault.attempts import wrongly_not_executed
 from tests.fault.evidence import Books
 from tests.fault.orders import Sent, fields_of, refused, sent_by_key, undue_refusals, wrong_orders
-from wallet.stress.exchanges import Answer, Exchange
-from wallet.stress.findings import Check, check_of, check_run, count_of
+from wallet.stress.exchanges import ServiceAnswer, TriedRequest
+from wallet.stress.findings import RunCheck, check_of, check_run, count_of
 from wallet.stress.histories import Event
-from wallet.stress.operations import Key, Kind, Operation, WalletId
+from wallet.stress.operations import Key, Operation, OperationKind, WalletId
 
 EVENTS_MATCH = "each key has its events"
 ANSWERS_TRUE = "answers tell what is logged"
@@ -35,7 +35,7 @@ Logged = tuple[WalletId, Event]
 """An event and the wallet that it is an event of."""
 
 
-def check_history(books: Books, sums: Sequence[Decimal]) -> list[Check]:
+def check_history(books: Books, sums: Sequence[Decimal]) -> list[RunCheck]:
     """Every check of a run; a fault names the key, the wallet or the moment."""
     sent = sent_by_key(books.exchanges)
     logged = _logged_by_key(books)
@@ -96,11 +96,11 @@ def _right_events(sent: Sent) -> list[list[tuple[WalletId, str]]]:
 def _done(operation: Operation) -> list[tuple[WalletId, str]]:
     own = operation.wallet_id
     match operation.kind:
-        case Kind.DEPOSIT:
+        case OperationKind.DEPOSIT:
             return [(own, "FundsDeposited")]
-        case Kind.WITHDRAW:
+        case OperationKind.WITHDRAW:
             return [(own, "FundsWithdrawn")]
-        case Kind.TRANSFER:
+        case OperationKind.TRANSFER:
             assert operation.to_wallet_id is not None
             credited = (operation.to_wallet_id, "TransferCredited")
             return [(own, "TransferInitiated"), (own, "TransferDebited"), credited, (own, "TransferCompleted")]
@@ -109,7 +109,7 @@ def _done(operation: Operation) -> list[tuple[WalletId, str]]:
 def _failed(operation: Operation) -> list[tuple[WalletId, str]]:
     """What is left of a stepwise transfer whose receiver refused it; nothing of anything else."""
     types = ("TransferInitiated", "TransferDebited", "TransferCompensated", "TransferFailed")
-    return [(operation.wallet_id, each) for each in types] if operation.kind is Kind.TRANSFER else []
+    return [(operation.wallet_id, each) for each in types] if operation.kind is OperationKind.TRANSFER else []
 
 
 def _wrong_creations(books: Books) -> Iterator[str]:
@@ -122,7 +122,9 @@ def _wrong_creations(books: Books) -> Iterator[str]:
             yield f"{wallet_id} was made for the key {wallet.events[0].request_id}, whose credit does not follow"
 
 
-def _wrong_answers(answers: Sequence[tuple[Exchange, Answer]], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
+def _wrong_answers(
+    answers: Sequence[tuple[TriedRequest, ServiceAnswer]], logged: Mapping[Key, Sequence[Logged]]
+) -> Iterator[str]:
     """An answer is the key's own, and tells the balances that the log has behind its events."""
     for exchange, answer in answers:
         operation, fields = exchange.request.operation, fields_of(answer)
@@ -132,7 +134,7 @@ def _wrong_answers(answers: Sequence[tuple[Exchange, Answer]], logged: Mapping[K
                 yield f"{operation.key} ({operation}) was told {name} {fields.get(name)}, right is {rights}"
 
 
-def _right_fields(operation: Operation, answer: Answer, events: Sequence[Logged]) -> dict[str, list[object]]:
+def _right_fields(operation: Operation, answer: ServiceAnswer, events: Sequence[Logged]) -> dict[str, list[object]]:
     """What each field of the answer may say; the log has one balance for each, unless something else is wrong."""
 
     def balances(wallet_id: WalletId | None, event_type: str) -> list[object]:
@@ -140,7 +142,7 @@ def _right_fields(operation: Operation, answer: Answer, events: Sequence[Logged]
 
     if not answer.is_success:
         return {"status": [answer.status], "requestId": [operation.key]}
-    if operation.kind is not Kind.TRANSFER:
+    if operation.kind is not OperationKind.TRANSFER:
         return {
             "walletId": [operation.wallet_id],
             "requestId": [operation.key],
@@ -160,7 +162,7 @@ def _right_fields(operation: Operation, answer: Answer, events: Sequence[Logged]
     }
 
 
-def _unstored(answers: Sequence[tuple[Exchange, Answer]], books: Books) -> Iterator[str]:
+def _unstored(answers: Sequence[tuple[TriedRequest, ServiceAnswer]], books: Books) -> Iterator[str]:
     """An outcome that was told and is not stored would be another one when the key is sent again."""
     for exchange, answer in answers:
         operation = exchange.request.operation
@@ -180,7 +182,7 @@ def _unasked(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
             yield f"{wallet_id} has an outcome for the key {key}, which nobody sent to it"
 
 
-def _other_bytes(sent: Mapping[Key, Sent], answers: Sequence[tuple[Exchange, Answer]]) -> Iterator[str]:
+def _other_bytes(sent: Mapping[Key, Sent], answers: Sequence[tuple[TriedRequest, ServiceAnswer]]) -> Iterator[str]:
     for exchange, answer in answers:
         key = exchange.request.operation.key
         first = sent[key].answer
@@ -197,10 +199,10 @@ def _wrong_sums(sums: Sequence[Decimal]) -> Iterator[str]:
             yield f"moment {number}: {abs(off):,.4f} {'too much' if off > 0 else 'too little'}"
 
 
-def _leaks(exchanges: Sequence[Exchange]) -> Iterator[str]:
+def _leaks(exchanges: Sequence[TriedRequest]) -> Iterator[str]:
     for exchange in exchanges:
         for attempt in exchange.tries:
-            if isinstance(attempt, Answer) and SECRETS.search(attempt.body):
+            if isinstance(attempt, ServiceAnswer) and SECRETS.search(attempt.body):
                 yield f"{exchange.request.operation.key} was answered {attempt.status}: {_text(attempt.body)}"
 
 

@@ -11,7 +11,7 @@ from tests.fault.load import History, Start
 from wallet.stress.findings import Evidence
 from wallet.stress.histories import SIGNS, Event, Shown
 from wallet.stress.operations import Key, WalletId
-from wallet.stress.outcomes import Totals
+from wallet.stress.outcomes import ExpectedTotals
 
 EVENTS = """
 select e.wallet_id, e.event_id, e.type, e.occurred_at, e.amount, e.balance_after, e.transfer_id,
@@ -79,8 +79,8 @@ async def read_evidence(database_url: str, history: History) -> Books:
     books.elsewhere.extend((wallet_id, event) for wallet_id, rows in by_wallet.items() for event in rows)
     books.places.update({str(row["event_id"]): (row["seq"], row["ordinal"]) for row in events if row["seq"]})
     books.sealed.update({str(row["event_id"]): (row["position"], row["ordinal"]) for row in events if row["position"]})
-    books.totals.update(dict.fromkeys(wallet_ids, Totals()))
-    books.totals.update({row["wallet_id"]: Totals(*tuple(row)[1:]) for row in totals})
+    books.totals.update(dict.fromkeys(wallet_ids, ExpectedTotals()))
+    books.totals.update({row["wallet_id"]: ExpectedTotals(*tuple(row)[1:]) for row in totals})
     books.stored.update({(row[0], row[1]): Stored(*tuple(row)[2:]) for row in operations})
     return books
 

@@ -18,7 +18,7 @@ from tests.support.books import CONSERVATION
 from tests.support.waiting import eventually, last
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.stress.client import Client, open_client
-from wallet.stress.exchanges import Exchange
+from wallet.stress.exchanges import TriedRequest
 from wallet.stress.operations import Key, Plan
 
 PATIENCE_SECONDS = 90.0
@@ -36,7 +36,7 @@ class History:
     """What was sent and how it ended, and what the books added up to meanwhile."""
 
     plan: Plan
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[TriedRequest] = field(default_factory=list)
     sums: list[Decimal] = field(default_factory=list)
     """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
     bulk_keys: set[Key] = field(default_factory=set)

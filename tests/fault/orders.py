@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fault.evidence import Books
 from wallet.stress.client import decode_json
-from wallet.stress.exchanges import Answer, Exchange
+from wallet.stress.exchanges import ServiceAnswer, TriedRequest
 from wallet.stress.histories import Shown
 from wallet.stress.operations import Key, Operation
 
@@ -33,18 +33,18 @@ class Sent:
     operation: Operation
     sent_at_seconds: float
     answered_at_seconds: float
-    answer: Answer | None
+    answer: ServiceAnswer | None
 
 
-def sent_by_key(exchanges: Sequence[Exchange]) -> dict[Key, Sent]:
+def sent_by_key(exchanges: Sequence[TriedRequest]) -> dict[Key, Sent]:
     """Every key that was sent, however often."""
-    by_key: defaultdict[Key, list[Exchange]] = defaultdict(list)
+    by_key: defaultdict[Key, list[TriedRequest]] = defaultdict(list)
     for exchange in exchanges:
         by_key[exchange.request.operation.key].append(exchange)
     return {key: _sent(same_key) for key, same_key in by_key.items()}
 
 
-def _sent(exchanges: Sequence[Exchange]) -> Sent:
+def _sent(exchanges: Sequence[TriedRequest]) -> Sent:
     answered = [exchange for exchange in exchanges if exchange.answer is not None]
     first = min(answered, key=lambda exchange: exchange.ended_at_seconds, default=None)
     return Sent(
@@ -55,12 +55,12 @@ def _sent(exchanges: Sequence[Exchange]) -> Sent:
     )
 
 
-def refused(sent: Mapping[Key, Sent]) -> list[tuple[Key, Sent, Answer]]:
+def refused(sent: Mapping[Key, Sent]) -> list[tuple[Key, Sent, ServiceAnswer]]:
     """The keys whose first definite answer was a refusal."""
     return [(key, each, each.answer) for key, each in sent.items() if each.answer and not each.answer.is_success]
 
 
-def fields_of(answer: Answer) -> dict[str, Any]:
+def fields_of(answer: ServiceAnswer) -> dict[str, Any]:
     """What the answer says; nothing where it is not a JSON object."""
     try:
         value = decode_json(answer.body)

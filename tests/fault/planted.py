@@ -14,8 +14,8 @@ from tests.fault.right_ledger import NOT_EXECUTED
 from tests.fault.right_ledger import NOT_NOW as UNKNOWN
 from tests.fault.victim import Victim, answer_of, is_refused, is_success, moved_up
 from wallet.stress import findings
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.stress.operations import Key, Kind, WalletId
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
+from wallet.stress.operations import Key, OperationKind, WalletId
 
 SERVER_ERROR: Final = b'{"title": "The service failed", "status": 500, "code": "internal_error"}'
 
@@ -91,7 +91,7 @@ def wrong_balance_told(victim: Victim) -> str:
     index, exchange = victim.exchange(is_success)
     body = answer_of(exchange).body
     name = b'"balance":"' if b'"balance"' in body else b'"fromBalance":"'
-    victim.retell(index, Answer(201, body.replace(name, name + b"1")))
+    victim.retell(index, ServiceAnswer(201, body.replace(name, name + b"1")))
     return exchange.request.operation.key
 
 
@@ -157,11 +157,13 @@ def refuse(victim: Victim, key: Key, wallet_id: WalletId, detail: str, code: str
     stored[wallet_id, key] = replace(stored[wallet_id, key], status=status, response=body)
     for index, exchange in enumerate(victim.ledger.books.exchanges):
         if exchange.request.operation.key == key:
-            victim.retell(index, Answer(status, body))
+            victim.retell(index, ServiceAnswer(status, body))
 
 
 def refused_key_with_an_effect(victim: Victim) -> str:
-    _, exchange = victim.exchange(lambda each: is_refused(each) and each.request.operation.kind is Kind.WITHDRAW)
+    _, exchange = victim.exchange(
+        lambda each: is_refused(each) and each.request.operation.kind is OperationKind.WITHDRAW
+    )
     operation = exchange.request.operation
     wallet_id, index, event = victim.event("FundsDeposited")
     victim.put(wallet_id, index + 1, victim.copy(moved_up(event, event.moved), request_id=operation.key), instead_of=0)
@@ -183,7 +185,7 @@ def outcome_without_request(victim: Victim) -> str:
 
 def server_error(victim: Victim) -> str:
     index, exchange = victim.exchange()
-    victim.retell(index, Answer(500, SERVER_ERROR), *exchange.tries)
+    victim.retell(index, ServiceAnswer(500, SERVER_ERROR), *exchange.tries)
     return exchange.request.operation.key
 
 
@@ -193,7 +195,7 @@ def open_outcome(victim: Victim) -> str:
     return exchange.request.operation.key
 
 
-def repeated(victim: Victim) -> tuple[int, Exchange]:
+def repeated(victim: Victim) -> tuple[int, TriedRequest]:
     keys = [each.request.operation.key for each in victim.ledger.books.exchanges]
     return victim.exchange(lambda each: keys.count(each.request.operation.key) > 1)
 
@@ -219,7 +221,7 @@ def sum_that_was_off(victim: Victim) -> str:
 def leak(victim: Victim) -> str:
     index, exchange = victim.exchange()
     secret = victim.draw.choice((b"Traceback (most recent call last)", b"http://owner:secret@host/", b"asyncpg.Error"))
-    victim.retell(index, Answer(503, b'{"detail": "%s"}' % secret), *exchange.tries)
+    victim.retell(index, ServiceAnswer(503, b'{"detail": "%s"}' % secret), *exchange.tries)
     return exchange.request.operation.key
 
 
@@ -274,7 +276,7 @@ def tell(victim: Victim, *bodies: bytes) -> str:
     index, exchange = victim.exchange(lambda each: keys.count(each.request.operation.key) == 1)
     times = [exchange.sent_at_seconds + number / 10 for number in range(len(bodies) + 2)]
     timings = [Timing("http://right", *each) for each in pairwise(times)]
-    told = [Answer(503, body, timing=timing) for body, timing in zip(bodies, timings, strict=False)]
+    told = [ServiceAnswer(503, body, timing=timing) for body, timing in zip(bodies, timings, strict=False)]
     victim.retell(index, *told, replace(answer_of(exchange), is_replayed=True, timing=timings[-1]))
     return exchange.request.operation.key
 

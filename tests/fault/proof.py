@@ -19,8 +19,8 @@ from tests.support.processes import WalletProcess
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
 from wallet.integrity.monitor.state import decode_state
-from wallet.stress.exchanges import Answer, NoAnswer
-from wallet.stress.findings import Check, check_of, count_of
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer
+from wallet.stress.findings import RunCheck, check_of, count_of
 
 REST_SECONDS_MAX = 60.0
 MEMORY_BYTES_MAX = 500_000_000
@@ -38,7 +38,7 @@ select count(*) from pg_stat_activity where datname = current_database() and sta
 class Proof:
     """The checks of an experiment, and how its requests fared."""
 
-    checks: Sequence[Check]
+    checks: Sequence[RunCheck]
     request_count: int
     tries: Counter[str]
 
@@ -85,7 +85,7 @@ async def prove(
     """Every check of every history, the books, and what `wallet verify` finds."""
     # Without statistics the anti-joins of the proof take minutes over the tables of a busy experiment.
     await fetch_value(database_url, "analyze")
-    checks: list[Check] = []
+    checks: list[RunCheck] = []
     for history in histories:
         checks += check_history(await read_evidence(database_url, history), history.sums)
     checks.append(await _audited(database_url, histories))
@@ -99,14 +99,14 @@ async def prove(
 def tries_of(histories: Sequence[History]) -> Counter[str]:
     """How often each status was seen, retried tries included."""
     return Counter(
-        str(attempt.status) if isinstance(attempt, Answer) else "no answer"
+        str(attempt.status) if isinstance(attempt, ServiceAnswer) else "no answer"
         for history in histories
         for exchange in history.exchanges
         for attempt in exchange.tries
     )
 
 
-async def _books(database_url: str) -> Check:
+async def _books(database_url: str) -> RunCheck:
     """The invariants as tests hold them; one that fails must not hide what the other checks found."""
     faults = []
     try:
@@ -116,9 +116,9 @@ async def _books(database_url: str) -> Check:
     return check_of("the books are right", "I1 to I5, I7, I9, I10", faults)
 
 
-async def _audited(database_url: str, histories: Sequence[History]) -> Check:
+async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
     """I10 and I12: each answer has its audit row, replays too; what was said not to be executed never was decided."""
-    tries: defaultdict[tuple[str, str], list[Answer | NoAnswer]] = defaultdict(list)
+    tries: defaultdict[tuple[str, str], list[ServiceAnswer | NoAnswer]] = defaultdict(list)
     for history in histories:
         for exchange in history.exchanges:
             if exchange.request.operation.key not in history.bulk_keys:
@@ -130,7 +130,7 @@ async def _audited(database_url: str, histories: Sequence[History]) -> Check:
         await connection.close()
     faults = []
     for key, attempts in tries.items():
-        answered = sum(isinstance(attempt, Answer) and attempt.is_definite for attempt in attempts)
+        answered = sum(isinstance(attempt, ServiceAnswer) and attempt.is_definite for attempt in attempts)
         left_open = sum(map(_leaves_open, attempts))
         count, decided = rows.get(key, (0, 0))
         if not (answered <= decided <= answered + left_open and count <= len(attempts)):
@@ -141,14 +141,14 @@ async def _audited(database_url: str, histories: Sequence[History]) -> Check:
     return check_of("answers are audited", count_of(len(tries), "key"), faults)
 
 
-def _leaves_open(attempt: Answer | NoAnswer) -> bool:
+def _leaves_open(attempt: ServiceAnswer | NoAnswer) -> bool:
     """Whether a client can't know if its request was decided; a 503 mostly says that it was not."""
     if isinstance(attempt, NoAnswer):
         return True
     return not attempt.is_definite and fields_of(attempt).get("code") == "outcome_unknown"
 
 
-async def _verify(database_url: str, heads: Path | None) -> Check:
+async def _verify(database_url: str, heads: Path | None) -> RunCheck:
     proof = await proof_of(database_url, heads)
     faults = [
         f"{finding.check.invariant} {finding.check.title}: {finding.first.table}: {finding.first.row}: "
@@ -159,7 +159,7 @@ async def _verify(database_url: str, heads: Path | None) -> Check:
     return check_of("wallet verify", count_of(len(proof.findings), "check"), faults)
 
 
-async def _audit(database_url: str) -> Check:
+async def _audit(database_url: str) -> RunCheck:
     """The auditor looked on all the while: what it has on record would be a false alarm, as all is right."""
     state = decode_state(str(await fetch_value(database_url, "select state::text from auditor")))
     faults = [f"{name}: {fault.table}: {fault.row}: found {fault.found}" for name, fault in state.faults.items()]

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from tests.fault.evidence import Books, Stored
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
 from wallet.stress.histories import SIGNS, Event, Shown
-from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
-from wallet.stress.outcomes import ZERO, Totals
+from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
+from wallet.stress.outcomes import ZERO, ExpectedTotals
 
 SENDERS = 8
 BATCH_MAX = 4
@@ -31,10 +31,10 @@ NOT_NOW = b'{"title": "The outcome of the request is unknown", "status": 503, "c
 class Sending:
     """A request under way; its answer is on the way back as soon as it has its outcome."""
 
-    request: Request
+    request: PlannedRequest
     sent_at_seconds: float
     try_sent_at_seconds: float
-    tries: list[Answer | NoAnswer] = field(default_factory=list)
+    tries: list[ServiceAnswer | NoAnswer] = field(default_factory=list)
     has_arrived: bool = False
 
 
@@ -47,7 +47,7 @@ class RightLedger:
     events: defaultdict[WalletId, list[Event]] = field(default_factory=lambda: defaultdict(list))
     books: Books = field(default_factory=lambda: Books([], []))
     sums: list[Decimal] = field(default_factory=list)
-    _exchanges: list[Exchange] = field(default_factory=list)
+    _exchanges: list[TriedRequest] = field(default_factory=list)
     _under_way: list[Sending] = field(default_factory=list)
     _decided_by: dict[Key, tuple[int, int]] = field(default_factory=dict)
     """By which try of which request; all are kept, so that no other gets its id."""
@@ -57,7 +57,9 @@ class RightLedger:
     _seq: int = 0
     _ordinal: int = 0
 
-    def play(self, requests: Iterable[Request], wallet_ids: Iterable[WalletId], *, senders: int = SENDERS) -> None:
+    def play(
+        self, requests: Iterable[PlannedRequest], wallet_ids: Iterable[WalletId], *, senders: int = SENDERS
+    ) -> None:
         """Send them all, in order, as senders are free, until each has its answer."""
         waiting = list(requests)[::-1]
         while waiting or self._under_way:
@@ -90,19 +92,22 @@ class RightLedger:
         self._uncertain.discard(operation.key)
         is_replayed = self._decided_by[operation.key] != (id(sending), len(sending.tries))
         timing = Timing(URL, sending.try_sent_at_seconds, self._seconds)
-        tries = (*sending.tries, Answer(stored.status, stored.response, is_replayed=is_replayed, timing=timing))
-        self._exchanges.append(Exchange(sending.request, tries, sending.sent_at_seconds, self._seconds))
+        tries = (*sending.tries, ServiceAnswer(stored.status, stored.response, is_replayed=is_replayed, timing=timing))
+        self._exchanges.append(TriedRequest(sending.request, tries, sending.sent_at_seconds, self._seconds))
 
     def _lose(self) -> None:
         """A try ends without an outcome, whether or not it had its effect, and the next one follows."""
         sending = self.draw.choice(self._under_way)
         key, timing = sending.request.operation.key, Timing(URL, sending.try_sent_at_seconds, self._seconds)
-        ends: list[Answer | NoAnswer] = [NoAnswer("connection lost", timing), Answer(503, NOT_NOW, timing=timing)]
+        ends: list[ServiceAnswer | NoAnswer] = [
+            NoAnswer("connection lost", timing),
+            ServiceAnswer(503, NOT_NOW, timing=timing),
+        ]
         has_arrived = any(each.has_arrived for each in self._under_way if each.request.operation.key == key)
         if not has_arrived and key not in self._uncertain:
-            ends.append(Answer(503, NOT_EXECUTED, timing=timing))
+            ends.append(ServiceAnswer(503, NOT_EXECUTED, timing=timing))
         end = self.draw.choice(ends)
-        if isinstance(end, Answer) and end.body == NOT_NOW:
+        if isinstance(end, ServiceAnswer) and end.body == NOT_NOW:
             self._uncertain.add(key)
         sending.tries.append(end)
         sending.has_arrived = False
@@ -125,7 +130,7 @@ class RightLedger:
             refusal = self._refuse(operation)
             if refusal is not None:
                 self._store(operation, *refusal)
-            elif operation.kind is Kind.TRANSFER:
+            elif operation.kind is OperationKind.TRANSFER:
                 self._transfer(operation)
             else:
                 self._move(operation)
@@ -134,7 +139,7 @@ class RightLedger:
 
     def _refuse(self, operation: Operation) -> tuple[str, str] | None:
         wallet_id, amount = operation.wallet_id, operation.amount
-        if operation.kind is Kind.DEPOSIT:
+        if operation.kind is OperationKind.DEPOSIT:
             return None
         if not self.events[wallet_id]:
             return "wallet_not_found", f"Wallet {wallet_id} does not exist. Deposit into it first."
@@ -146,7 +151,7 @@ class RightLedger:
         return None
 
     def _move(self, operation: Operation) -> None:
-        wallet_id, is_deposit = operation.wallet_id, operation.kind is Kind.DEPOSIT
+        wallet_id, is_deposit = operation.wallet_id, operation.kind is OperationKind.DEPOSIT
         created = self._create(operation, wallet_id)
         self._append(operation, wallet_id, "FundsDeposited" if is_deposit else "FundsWithdrawn")
         self._store(operation, walletId=wallet_id, balance=f"{self.balance(wallet_id):.4f}", created=created)
@@ -216,12 +221,12 @@ class RightLedger:
         response = msgspec.json.encode({**fields, "requestId": operation.key})
         self.books.stored[operation.wallet_id, Key(operation.key)] = Stored(status, response, self._seq)
 
-    def _totals(self, wallet_id: WalletId) -> Totals:
+    def _totals(self, wallet_id: WalletId) -> ExpectedTotals:
         def total(*event_types: str) -> Decimal:
             return sum((event.moved for event in self.events[wallet_id] if event.type in event_types), ZERO)
 
         out = -total("TransferDebited", "TransferCompensated")
-        return Totals(total("FundsDeposited"), -total("FundsWithdrawn"), out, total("TransferCredited"))
+        return ExpectedTotals(total("FundsDeposited"), -total("FundsWithdrawn"), out, total("TransferCredited"))
 
     def _sum(self) -> Decimal:
         """Balances and money in flight less what came from outside and went there, as the real books are summed."""

@@ -10,14 +10,14 @@ from tests.fault.checker import check_history
 from tests.fault.planted import PLANTED
 from tests.fault.right_ledger import BALANCE_MAX, RightLedger
 from tests.fault.victim import Victim
-from wallet.stress.operations import Key, Kind, Operation, Plan, Request, WalletId
+from wallet.stress.operations import Key, Operation, OperationKind, Plan, PlannedRequest, WalletId
 
 SEEDS = 30
 SEEDS_PER_FAULT = 4
 REQUESTS = 250
 WALLETS = 5
 ALICE, RICH = WalletId("alice"), WalletId("rich")
-TRANSFER = Operation(Kind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), RICH)
+TRANSFER = Operation(OperationKind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), RICH)
 
 
 def a_right_run(seed: int, *, is_stepwise: bool = False) -> RightLedger:
@@ -61,14 +61,14 @@ def test_a_planted_fault_is_found(seed: int, plant: Callable[[Victim], str], pro
 def a_transfer_to_the_rich(*, is_stepwise: bool) -> RightLedger:
     """Its receiver is full, so it is refused at once; or taken back, if it goes in steps."""
     operations = [
-        Operation(Kind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100)),
-        Operation(Kind.DEPOSIT, RICH, Key("k-riches"), BALANCE_MAX),
+        Operation(OperationKind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100)),
+        Operation(OperationKind.DEPOSIT, RICH, Key("k-riches"), BALANCE_MAX),
         TRANSFER,
         TRANSFER,
-        Operation(Kind.WITHDRAW, ALICE, Key("k-withdrawal"), Decimal(100)),
+        Operation(OperationKind.WITHDRAW, ALICE, Key("k-withdrawal"), Decimal(100)),
     ]
     ledger = RightLedger(random.Random(1), is_stepwise)
-    ledger.play((Request(*each) for each in enumerate(operations)), [ALICE, RICH], senders=1)
+    ledger.play((PlannedRequest(*each) for each in enumerate(operations)), [ALICE, RICH], senders=1)
     return ledger
 
 

@@ -7,22 +7,22 @@ import pytest
 
 from tests.fault.attempts import wrongly_not_executed
 from tests.fault.load import Start
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
+from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
 
-REQUEST = Request(1, Operation(Kind.DEPOSIT, WalletId("alice"), Key("key"), Decimal(1)))
+REQUEST = PlannedRequest(1, Operation(OperationKind.DEPOSIT, WalletId("alice"), Key("key"), Decimal(1)))
 ONE, TWO = "http://one", "http://two"
 
 
-def told(code: str, url: str, sent: float, ended: float) -> Answer:
-    return Answer(503, b'{"code": "%s"}' % code.encode(), timing=Timing(url, sent, ended))
+def told(code: str, url: str, sent: float, ended: float) -> ServiceAnswer:
+    return ServiceAnswer(503, b'{"code": "%s"}' % code.encode(), timing=Timing(url, sent, ended))
 
 
-def unknown(url: str, sent: float, ended: float) -> Answer:
+def unknown(url: str, sent: float, ended: float) -> ServiceAnswer:
     return told("outcome_unknown", url, sent, ended)
 
 
-def refused(url: str, sent: float, ended: float) -> Answer:
+def refused(url: str, sent: float, ended: float) -> ServiceAnswer:
     return told("not_executed", url, sent, ended)
 
 
@@ -30,8 +30,8 @@ def lost(url: str, sent: float, ended: float) -> NoAnswer:
     return NoAnswer("lost", Timing(url, sent, ended))
 
 
-def done(sent: float, *, is_replayed: bool) -> Answer:
-    return Answer(201, b"{}", is_replayed=is_replayed, timing=Timing(ONE, sent, sent + 1))
+def done(sent: float, *, is_replayed: bool) -> ServiceAnswer:
+    return ServiceAnswer(201, b"{}", is_replayed=is_replayed, timing=Timing(ONE, sent, sent + 1))
 
 
 REPLAYED, OWN = done(10, is_replayed=True), done(10, is_replayed=False)
@@ -71,6 +71,6 @@ REPLAYED, OWN = done(10, is_replayed=True), done(10, is_replayed=False)
     ],
 )
 def test_an_answer_is_called_wrong_only_where_the_attempts_prove_it(
-    tries: Sequence[Answer | NoAnswer], starts: Sequence[Start], is_wrong: bool
+    tries: Sequence[ServiceAnswer | NoAnswer], starts: Sequence[Start], is_wrong: bool
 ) -> None:
-    assert bool(list(wrongly_not_executed([Exchange(REQUEST, tuple(tries), 0, 20)], starts))) is is_wrong
+    assert bool(list(wrongly_not_executed([TriedRequest(REQUEST, tuple(tries), 0, 20)], starts))) is is_wrong

@@ -18,7 +18,7 @@ from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import as_owner, proof_of
 from tests.support.worker import fetch, running_worker
 from wallet.stress.findings import EXACT, ONE_EFFECT
-from wallet.stress.operations import Kind, Plan, Request
+from wallet.stress.operations import OperationKind, Plan, PlannedRequest
 
 WALLETS = 4
 REQUESTS = 300
@@ -123,5 +123,5 @@ async def test_a_refusal_that_is_gone_without_a_trace_is_seen_by_the_history_alo
     assert {fault.partition(" (")[0] for fault in found[ANSWERS_STORED]} == {key}
 
 
-def is_new_deposit(request: Request) -> bool:
-    return request.operation.kind is Kind.DEPOSIT and request.operation.key.endswith(f"-{request.number}")
+def is_new_deposit(request: PlannedRequest) -> bool:
+    return request.operation.kind is OperationKind.DEPOSIT and request.operation.key.endswith(f"-{request.number}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tests.fault.right_ledger import RightLedger
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
 from wallet.stress.histories import Event
 from wallet.stress.operations import WalletId
 from wallet.stress.outcomes import ZERO
@@ -43,11 +43,11 @@ class Victim:
         places[again.event_id] = (max(places.values())[0] + 1, 0)
         return again
 
-    def exchange(self, fits: Callable[[Exchange], bool] = lambda _: True) -> tuple[int, Exchange]:
+    def exchange(self, fits: Callable[[TriedRequest], bool] = lambda _: True) -> tuple[int, TriedRequest]:
         """A request that fits, with its index."""
         return self.draw.choice([each for each in enumerate(self.ledger.books.exchanges) if fits(each[1])])
 
-    def retell(self, index: int, *tries: Answer | NoAnswer, **changes: float) -> None:
+    def retell(self, index: int, *tries: ServiceAnswer | NoAnswer, **changes: float) -> None:
         """Other tries of a request, or other times."""
         exchanges = self.ledger.books.exchanges
         assert isinstance(exchanges, list)
@@ -59,14 +59,14 @@ def moved_up(event: Event, shift: Decimal) -> Event:
     return replace(event, new_balance=event.new_balance + shift)
 
 
-def is_success(exchange: Exchange) -> bool:
+def is_success(exchange: TriedRequest) -> bool:
     return exchange.answer is not None and exchange.answer.is_success
 
 
-def is_refused(exchange: Exchange) -> bool:
+def is_refused(exchange: TriedRequest) -> bool:
     return not is_success(exchange)
 
 
-def answer_of(exchange: Exchange) -> Answer:
+def answer_of(exchange: TriedRequest) -> ServiceAnswer:
     assert exchange.answer is not None
     return exchange.answer

@@ -11,7 +11,7 @@ from tests.support.dlq import Operator, ended, happenings, has_open, states
 from tests.support.event_log import Log, Row
 from tests.support.processes import Processes
 from tests.support.worker import Wire, fetch, projections_match, publish, until
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 BROKEN = "worker.before_commit=raise"
@@ -31,12 +31,12 @@ def rabbitmq_operator(database_url: str, rabbitmq_url: str, processes: Processes
     return Operator(processes, Wire(database_url, rabbitmq_url))
 
 
-def changed(row: Row, **fields: object) -> Message:
+def changed(row: Row, **fields: object) -> OutgoingMessage:
     """The row's message with some fields of its body changed, or left out where the new value is None."""
     message = row.message()
     body = json.loads(message.body) | fields
     kept = {name: value for name, value in body.items() if value is not None}
-    return Message(json.dumps(kept).encode(), message.message_id, message.type)
+    return OutgoingMessage(json.dumps(kept).encode(), message.message_id, message.type)
 
 
 async def break_two_deposits(operator: Operator) -> list[Row]:
@@ -65,11 +65,11 @@ async def test_poison_is_listed_with_its_reason_the_rest_flows_and_looking_loses
         rows = await log.commit()
     deposit = rows[1]
     poison = {
-        "JSON is malformed": Message(b"\xff\x00 not JSON", None, None),
+        "JSON is malformed": OutgoingMessage(b"\xff\x00 not JSON", None, None),
         "type is 'WalletFrozen'": changed(deposit, type="WalletFrozen"),
         "schemaVersion is 2": changed(deposit, schemaVersion=2),
         "missing required field `walletId`": changed(deposit, walletId=None),
-        "The body has 5242880 bytes": Message(b" " * FIVE_MIB, str(UUID(int=7)), "FundsDeposited"),
+        "The body has 5242880 bytes": OutgoingMessage(b" " * FIVE_MIB, str(UUID(int=7)), "FundsDeposited"),
     }
     await publish(wire.rabbitmq_url, [rows[0], *poison.values(), *rows[1:]])
     await wire.matches(rows)

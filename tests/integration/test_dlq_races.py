@@ -13,11 +13,11 @@ from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, o
 from wallet.dead_letters.replay import Discarded, Fate, Replay, discard, remove_closed
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
-from wallet.worker.messages import Refused
+from wallet.worker.messages import RefusedMessage
 
 
 @pytest.fixture(params=["rabbitmq", "journal"])
@@ -51,12 +51,12 @@ class Interrupted:
             raise self._failure
         self.brought.append(message.body)
         if self._error:
-            await keep(self._connection, [Refused(message, self._error)])
+            await keep(self._connection, [RefusedMessage(message, self._error)])
         return True
 
 
 async def keep_poison(connection: Connection, *bodies: bytes) -> None:
-    await keep(connection, [Refused(Message(body, None, None), "no good") for body in bodies])
+    await keep(connection, [RefusedMessage(OutgoingMessage(body, None, None), "no good") for body in bodies])
 
 
 async def break_deposits(wire: Wire, count: int) -> list[Row]:
@@ -155,7 +155,9 @@ async def test_what_the_broker_wrote_beside_a_message_is_not_published_again(
     wire = Wire(database_url, rabbitmq_url)
     headers = {"x-death": [{"count": 1}], "x-delivery-count": 3, "x-first-death-queue": "q", "source": {"n": 2**70}}
     async with open_database(database_url) as connection:
-        await keep(connection, [Refused(Message(b"poison", "é" * 300, "\x00" * 255, headers), "no good")])
+        await keep(
+            connection, [RefusedMessage(OutgoingMessage(b"poison", "é" * 300, "\x00" * 255, headers), "no good")]
+        )
     await replay(wire, patience_seconds=0)
     ((properties, body),) = await take_all(rabbitmq_url, WORKER_QUEUE)
     assert body == b"poison"
@@ -172,7 +174,7 @@ async def test_an_event_of_a_newer_program_takes_effect_by_a_replay_after_the_up
         await log.commit()
         await log.commit_newer(newer, event_type="FundsDeposited", schema_version=2)
         rows = [*log.rows, newer]
-    messages: Sequence[Row | Message] = [*log.rows, as_newer(newer)]
+    messages: Sequence[Row | OutgoingMessage] = [*log.rows, as_newer(newer)]
     async with wire.worker():
         if wire.rabbitmq_url is not None:
             await publish(wire.rabbitmq_url, messages)
@@ -190,9 +192,11 @@ async def test_an_event_of_a_newer_program_takes_effect_by_a_replay_after_the_up
     assert await open_count(wire) == 0
 
 
-def as_newer(row: Row) -> Message:
+def as_newer(row: Row) -> OutgoingMessage:
     message = row.message()
-    return Message(message.body.replace(b'"schemaVersion":1', b'"schemaVersion":2'), message.message_id, message.type)
+    return OutgoingMessage(
+        message.body.replace(b'"schemaVersion":1', b'"schemaVersion":2'), message.message_id, message.type
+    )
 
 
 async def test_a_letter_that_is_not_there_is_said_to_be_so(database_url: str) -> None:

@@ -16,10 +16,10 @@ from tests.support.rabbitmq import RabbitMQServer
 from tests.support.worker import Wire, fetch, publish, until
 from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.letters import open_database
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 from wallet.worker.dead_letters import keep
-from wallet.worker.messages import Refused
+from wallet.worker.messages import RefusedMessage
 
 NOWHERE = "127.0.0.1:1"
 FIVE_MIB = 5 * 1024 * 1024
@@ -31,11 +31,13 @@ def operator(database_url: str, processes: Processes) -> Operator:
     return Operator(processes, Wire(database_url, None))
 
 
-async def keep_letters(database_url: str, messages: Sequence[Message], error: str = "RaiseError: a bug") -> None:
+async def keep_letters(
+    database_url: str, messages: Sequence[OutgoingMessage], error: str = "RaiseError: a bug"
+) -> None:
     """Dead letters of these messages, their ids in this order."""
     async with open_database(database_url) as connection:
         for message in messages:
-            await keep(connection, [Refused(message, error, 3)])
+            await keep(connection, [RefusedMessage(message, error, 3)])
 
 
 async def write_deposit(database_url: str) -> Row:
@@ -46,7 +48,9 @@ async def write_deposit(database_url: str) -> Row:
 
 async def test_the_list_shows_the_oldest_open_letters_and_how_many_more_there_are(operator: Operator) -> None:
     assert (await operator.dlq("list")).output == "no open dead letters\n"
-    await keep_letters(operator.wire.database_url, [Message(f"{number}".encode(), None, None) for number in range(5)])
+    await keep_letters(
+        operator.wire.database_url, [OutgoingMessage(f"{number}".encode(), None, None) for number in range(5)]
+    )
     assert (await operator.dlq("discard", "2", "--reason", "a test")).code == 0
     said = await operator.dlq("list", "--limit", "2")
     header, first, second, more = said.output.splitlines()
@@ -69,7 +73,9 @@ async def test_a_letter_is_shown_with_its_history_its_event_and_where_they_diffe
     deposit = await write_deposit(operator.wire.database_url)
     body = json.loads(deposit.message().body)
     body["payload"]["amount"] = "999999.0000"
-    damaged = Message(json.dumps(body).encode(), deposit.message().message_id, "FundsDeposited", {"source": "a test"})
+    damaged = OutgoingMessage(
+        json.dumps(body).encode(), deposit.message().message_id, "FundsDeposited", {"source": "a test"}
+    )
     await keep_letters(operator.wire.database_url, [damaged])
     said = await operator.dlq("show", "1")
     assert said.code == 0
@@ -91,7 +97,7 @@ async def test_a_letter_is_shown_with_its_history_its_event_and_where_they_diffe
 async def test_a_body_of_five_mib_is_named_by_its_length_and_what_is_stored_is_written_on_request(
     operator: Operator,
 ) -> None:
-    await keep_letters(operator.wire.database_url, [Message(b"x" * FIVE_MIB, None, None)])
+    await keep_letters(operator.wire.database_url, [OutgoingMessage(b"x" * FIVE_MIB, None, None)])
     said = await operator.dlq("show", "1")
     assert "The body had 5,242,880 bytes. The first 1 MiB: wallet dlq show 1 --body > FILE" in said
     assert len(said.output) < 5_000
@@ -101,7 +107,7 @@ async def test_a_body_of_five_mib_is_named_by_its_length_and_what_is_stored_is_w
 
 
 async def test_what_comes_from_outside_can_not_act_on_the_terminal(operator: Operator) -> None:
-    hostile = Message(b'{"type": "\\u001b[2J"}', "\x1b[2J", "\x1b[2J", {"\x1b[2J": "\x1b[2J"})
+    hostile = OutgoingMessage(b'{"type": "\\u001b[2J"}', "\x1b[2J", "\x1b[2J", {"\x1b[2J": "\x1b[2J"})
     await keep_letters(operator.wire.database_url, [hostile], error="RaiseError: \x1b[2J\n\x1b[2J")
     for arguments in (["list"], ["show", "1"], ["replay", "1"], ["discard", "1", "--reason", "\x1b[2J"]):
         assert "\x1b" not in await operator.dlq(*arguments)
@@ -142,7 +148,7 @@ async def test_without_its_broker_a_replay_changes_nothing_and_a_discard_leaves_
     wire = Wire(database_url, rabbitmq_url)
     operator = Operator(processes, wire)
     async with wire.worker():
-        await publish(rabbitmq_url, [Message(b"poison", None, None), Message(b"more", None, None)])
+        await publish(rabbitmq_url, [OutgoingMessage(b"poison", None, None), OutgoingMessage(b"more", None, None)])
         await until(has_open, wire, 2)
     absent = {"RABBITMQ_URL": f"amqp://guest:hunter2@{NOWHERE}/"}
     replayed = await operator.dlq("replay", "--all", **absent)
@@ -162,7 +168,7 @@ async def test_a_broker_under_alarm_takes_nothing_and_the_letter_stays_open(
     database_url: str, rabbitmq_url: str, rabbitmq_server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Wire(database_url, rabbitmq_url)
-    await keep_letters(database_url, [Message(b"poison", None, None)])
+    await keep_letters(database_url, [OutgoingMessage(b"poison", None, None)])
     monkeypatch.setattr("wallet.dead_letters.routes.PUBLISH_SECONDS_MAX", 0.5)
     rabbitmq_server.ctl("set_vm_memory_high_watermark", "0.0000001")
     try:
@@ -192,14 +198,14 @@ async def test_garbage_that_names_an_event_without_effect_is_discarded_by_force_
     [(event_id, version)] = await fetch(url, "select event_id::text, version from events where version = 2")
     values = {"event_id": event_id, "wallet_id": "alice", "other": "mallory", "version": version}
     body = json.dumps({name: values[of] for name, of in fields.items()})
-    await keep_letters(url, [Message(body.encode(), event_id, None)])
+    await keep_letters(url, [OutgoingMessage(body.encode(), event_id, None)])
     assert "until then it is refused" in await operator.dlq("show", "1")
     refused = await operator.dlq("discard", "1", "--reason", "forged")
     assert refused.code == 1
     assert "its event is in the log and has had no effect" in refused
     assert (await operator.dlq("discard", "1", "--reason", "forged", "--force")).code == 0
     assert "although its event is in the log" in await operator.dlq("show", "1")
-    await keep_letters(url, [Message(body.encode() + b" ", event_id, None)])
+    await keep_letters(url, [OutgoingMessage(body.encode() + b" ", event_id, None)])
     await process_all(url)
     assert (await operator.dlq("discard", "2", "--reason", "forged")).code == 0
 
@@ -212,9 +218,9 @@ async def test_a_letter_whose_body_names_another_event_is_not_discarded_while_it
         await send(ledger, deposit("alice", 5))
     await seal_all(url)
     [(event_id,)] = await fetch(url, "select event_id::text from events where version = 2")
-    await keep_letters(url, [Message(json.dumps({"id": str(uuid4())}).encode(), event_id, None)])
+    await keep_letters(url, [OutgoingMessage(json.dumps({"id": str(uuid4())}).encode(), event_id, None)])
     body = {"id": str(uuid4()), "walletId": "alice", "version": 2}
-    await keep_letters(url, [Message(json.dumps(body).encode(), None, None)])
+    await keep_letters(url, [OutgoingMessage(json.dumps(body).encode(), None, None)])
     for letter in ("1", "2"):
         assert (await operator.dlq("discard", letter, "--reason", "forged")).code == 1
     await process_all(url)

@@ -26,7 +26,7 @@ from wallet.integrity.monitor import checking as monitor_module
 from wallet.integrity.monitor import incremental_check as incremental_check_module
 from wallet.integrity.monitor import state as state_module
 from wallet.integrity.monitor.monitor import run_monitor
-from wallet.integrity.monitor.state import FULL, MonitorLease, State, decode_state
+from wallet.integrity.monitor.state import FULL, MonitorLease, MonitorState, decode_state
 from wallet.postgres.connections import connect
 from wallet.postgres.lease import LeaseLost, LeaseTable
 from wallet.postgres.migrations import migrate
@@ -57,14 +57,14 @@ async def running_auditor(database_url: str) -> AsyncIterator[asyncio.Event]:
             await auditing
 
 
-async def row_of(database_url: str) -> tuple[dict[str, Any], State]:
+async def row_of(database_url: str) -> tuple[dict[str, Any], MonitorState]:
     async with connected(database_url) as connection:
         row = await connection.fetchrow("select holder, token, lease_until, state::text as state from auditor")
     assert row is not None
     return dict(row), decode_state(row["state"])
 
 
-async def state_of(database_url: str) -> State:
+async def state_of(database_url: str) -> MonitorState:
     return (await row_of(database_url))[1]
 
 

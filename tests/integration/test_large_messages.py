@@ -19,7 +19,7 @@ from wallet.postgres import connections
 from wallet.rabbitmq import consumer as consumer_module
 from wallet.rabbitmq.connection import ChannelRefused
 from wallet.rabbitmq.consumer import Consumer
-from wallet.rabbitmq.publisher import Message, Publisher
+from wallet.rabbitmq.publisher import OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 
@@ -40,7 +40,7 @@ async def test_a_consumer_keeps_a_bounded_number_of_bytes_and_loses_no_message(
     monkeypatch.setattr(consumer_module, "FULL_PREFETCH_AFTER", 20)
     large = [str(number).encode() * MIB for number in range(10)]
     small = [b"small %d" % number for number in range(100)]
-    await publish(rabbitmq_url, [Message(body, str(uuid4()), None) for body in [*large, *small]])
+    await publish(rabbitmq_url, [OutgoingMessage(body, str(uuid4()), None) for body in [*large, *small]])
     seen: set[bytes] = set()
     sessions: set[int] = set()
     async with Consumer.open(rabbitmq_url, Topology()) as consumer:
@@ -63,7 +63,7 @@ async def test_a_consumer_keeps_a_bounded_number_of_bytes_and_loses_no_message(
 
 async def test_of_a_long_body_the_beginning_is_kept_with_the_length_and_digest_of_the_whole(rabbitmq_url: str) -> None:
     body = bytes(range(256)) * (5 * MIB // 256)
-    await publish(rabbitmq_url, [Message(body, None, None)])
+    await publish(rabbitmq_url, [OutgoingMessage(body, None, None)])
     async with Consumer.open(rabbitmq_url, Topology()) as consumer:
         [delivery] = await consumer.next_group()
         assert delivery.body == body[:BODY_STORED_BYTES_MAX]
@@ -76,7 +76,9 @@ async def test_a_flood_of_large_messages_becomes_dead_letters_in_bounded_memory(
     database_url: str, rabbitmq_url: str, processes: Processes
 ) -> None:
     sizes = [16 * MIB] * 12 + [MIB] * 100
-    await publish(rabbitmq_url, (Message(b"%03d" % n + b"x" * (size - 3), None, None) for n, size in enumerate(sizes)))
+    await publish(
+        rabbitmq_url, (OutgoingMessage(b"%03d" % n + b"x" * (size - 3), None, None) for n, size in enumerate(sizes))
+    )
     worker = processes.start_worker(DATABASE_URL=database_url, RABBITMQ_URL=rabbitmq_url)
 
     async def are_dead_letters() -> bool:
@@ -116,7 +118,7 @@ async def test_a_group_that_exceeds_the_time_limit_of_a_transaction_comes_again_
         for number in range(40):
             log.deposit(f"wallet-{number}")
         events = await log.commit()
-    garbage = [Message(b"garbage %d" % number, None, None) for number in range(40)]
+    garbage = [OutgoingMessage(b"garbage %d" % number, None, None) for number in range(40)]
     await publish(rabbitmq_url, garbage if table == "dead_letters" else events)
     async with running_worker(database_url, rabbitmq_url):
 
@@ -135,10 +137,10 @@ async def test_the_limit_that_compose_gives_the_broker_lets_every_event_pass_and
     before = rabbitmq_server.evaluate("element(2, application:get_env(rabbit, max_message_size)).").strip()
     rabbitmq_server.evaluate(f"application:set_env(rabbit, max_message_size, {limit}).")
     try:
-        await publish(rabbitmq_url, [Message(b"x" * BODY_BYTES_MAX, None, None)])
+        await publish(rabbitmq_url, [OutgoingMessage(b"x" * BODY_BYTES_MAX, None, None)])
         async with Publisher.open(rabbitmq_url, Topology(), name="test") as publisher:
             with pytest.raises(ChannelRefused, match="message size"):
-                await publisher.publish([Message(b"x" * (int(limit) + 1), None, None)])
+                await publisher.publish([OutgoingMessage(b"x" * (int(limit) + 1), None, None)])
     finally:
         rabbitmq_server.evaluate(f"application:set_env(rabbit, max_message_size, {before}).")
     assert await message_count(rabbitmq_url, WORKER_QUEUE) == 1

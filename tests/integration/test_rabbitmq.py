@@ -22,17 +22,17 @@ from tests.support.waiting import eventually
 from wallet.rabbitmq import connection as connection_module
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress, connect
 from wallet.rabbitmq.consumer import Consumer
-from wallet.rabbitmq.publisher import Message, NotPublished, Publisher
+from wallet.rabbitmq.publisher import NotPublished, OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology, TopologyMismatch
 
 TOPOLOGY = Topology()
 
 
-def message(body: bytes = b"{}") -> Message:
-    return Message(body, str(uuid4()), "FundsDeposited")
+def message(body: bytes = b"{}") -> OutgoingMessage:
+    return OutgoingMessage(body, str(uuid4()), "FundsDeposited")
 
 
-async def publish(url: str, *messages: Message) -> None:
+async def publish(url: str, *messages: OutgoingMessage) -> None:
     async with Publisher.open(url, TOPOLOGY, name="test") as publisher:
         assert await publisher.publish(messages) == frozenset()
 
@@ -94,7 +94,7 @@ async def test_the_routing_key_is_the_event_type(rabbitmq_url: str) -> None:
             await channel.call(channel.pika.exchange_bind, destination="team", source="wallet.events")
             await channel.call(channel.pika.queue_declare, queue="theirs", durable=True)
             await channel.call(channel.pika.queue_bind, queue="theirs", exchange="team", routing_key="FundsWithdrawn")
-        withdrawn = Message(b"{}", str(uuid4()), "FundsWithdrawn")
+        withdrawn = OutgoingMessage(b"{}", str(uuid4()), "FundsWithdrawn")
         assert await publisher.publish([message(), withdrawn]) == frozenset()
     [(properties, _)] = await take_all(rabbitmq_url, "theirs")
     assert properties.message_id == withdrawn.message_id
@@ -128,7 +128,7 @@ async def test_a_replayed_message_reaches_the_workers_queue_alone(rabbitmq_url: 
         async with raw_channel(rabbitmq_url) as channel:
             await channel.call(channel.pika.queue_declare, queue="theirs", durable=True)
             await channel.call(channel.pika.queue_bind, queue="theirs", exchange="wallet.events", routing_key="")
-        await publisher.publish_to_worker_queue(Message(b"not json", None, None, {"x-note": "as it was"}))
+        await publisher.publish_to_worker_queue(OutgoingMessage(b"not json", None, None, {"x-note": "as it was"}))
     [(properties, body)] = await take_all(rabbitmq_url, WORKER_QUEUE)
     assert (body, properties.message_id) == (b"not json", None)
     assert (properties.headers or {})["x-note"] == "as it was"
@@ -151,7 +151,7 @@ async def test_a_rejected_message_is_dead_lettered_and_the_others_flow_on(rabbit
 async def test_headers_come_as_they_were_sent_and_in_plain_types(rabbitmq_url: str) -> None:
     headers = {"number": 2**40, "small": 1, "flag": True, "text": "é", "nested": {"list": [1, "two", None]}}
     async with Publisher.open(rabbitmq_url, TOPOLOGY, name="test") as publisher:
-        await publisher.publish_to_worker_queue(Message(b"", None, None, headers))
+        await publisher.publish_to_worker_queue(OutgoingMessage(b"", None, None, headers))
     async with Consumer.open(rabbitmq_url, TOPOLOGY) as consumer:
         [delivery] = await next_deliveries(consumer, 1)
     assert {name: value for name, value in delivery.headers.items() if not name.startswith("x-")} == headers

@@ -21,7 +21,7 @@ from tests.support.worker import RULES, Wire, fetch, has_logged, projections_mat
 from tests.support.written_books import process_all, seal_all
 from wallet.postgres.session import NotMigrated
 from wallet.postgres.statements import load_statements
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.handle import handle_group
 from wallet.worker.messages import check_messages
@@ -249,7 +249,8 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
         letters = await fetch(database_url, "select body, headers, state from dead_letters")
         assert [state for _, _, state in letters] == ["open"] * len(rows), "only a person closes them"
         replayed = [
-            Message(body, (beside := json.loads(headers))["messageId"], beside["type"]) for body, headers, _ in letters
+            OutgoingMessage(body, (beside := json.loads(headers))["messageId"], beside["type"])
+            for body, headers, _ in letters
         ]
         assert (await handle_group(connection, replayed, RULES, check=check_messages)).refused == []
         assert await projections_match(database_url, rows)

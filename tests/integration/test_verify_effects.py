@@ -13,9 +13,9 @@ from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.letters import LetterId, open_database
 from wallet.dead_letters.replay import discard
 from wallet.integrity.findings import Check, Finding
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.worker.dead_letters import keep
-from wallet.worker.messages import Refused
+from wallet.worker.messages import RefusedMessage
 from wallet.worker.rebuild import rebuild
 
 NOW: Final = timedelta(0)
@@ -60,7 +60,10 @@ async def go_on(database_url: str) -> None:
 
 async def keep_forged(database_url: str, event_id: str) -> None:
     async with open_database(database_url) as connection:
-        await keep(connection, [Refused(Message(f'{{"id": "{event_id}"}}'.encode(), event_id, None), "forged", 1)])
+        await keep(
+            connection,
+            [RefusedMessage(OutgoingMessage(f'{{"id": "{event_id}"}}'.encode(), event_id, None), "forged", 1)],
+        )
 
 
 async def test_an_event_that_the_worker_has_passed_over_is_lost_and_rebuild_gives_its_effect(database_url: str) -> None:

@@ -22,11 +22,11 @@ from tests.support.worker import (
     queue_counts,
     until,
 )
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.runtime.failpoints import configure_failpoints
 from wallet.worker.dead_letters import keep
 from wallet.worker.handle import Handled, handle_group
-from wallet.worker.messages import Refused, check_messages
+from wallet.worker.messages import RefusedMessage, check_messages
 
 BREAK_CURSED = """
 create function break_cursed() returns trigger language plpgsql as $$
@@ -79,22 +79,22 @@ async def has_letters(database_url: str, count: int) -> bool:
     return True
 
 
-async def replay(database_url: str) -> Handled[Message]:
+async def replay(database_url: str) -> Handled[OutgoingMessage]:
     """Handle every open dead letter again, as a replay does."""
     letters = await fetch(database_url, "select body, headers from dead_letters where state = 'open'")
     async with connected(database_url) as connection:
         messages = [
-            Message(body, (beside := json.loads(headers))["messageId"], beside["type"], beside["headers"])
+            OutgoingMessage(body, (beside := json.loads(headers))["messageId"], beside["type"], beside["headers"])
             for body, headers in letters
         ]
         return await handle_group(connection, messages, RULES, check=check_messages)
 
 
-def changed(row: Row, **fields: Any) -> Message:
+def changed(row: Row, **fields: Any) -> OutgoingMessage:
     """The row's message with some fields of its body changed, or left out where the new value is None."""
     message = row.message()
     body = json.loads(message.body) | fields
-    return Message(
+    return OutgoingMessage(
         json.dumps({name: value for name, value in body.items() if value is not None}).encode(),
         message.message_id,
         message.type,
@@ -109,14 +109,16 @@ async def test_poison_is_kept_with_its_reason_and_the_rest_flows(database_url: s
     deposit = rows[1]
     stranger = str(UUID(int=7))
     poison = {
-        "UndecodableMessage: The body is not an event": Message(b"\xff\x00 not JSON", None, None),
+        "UndecodableMessage: The body is not an event": OutgoingMessage(b"\xff\x00 not JSON", None, None),
         "UnknownEventType: type is 'WalletFrozen'": changed(deposit, type="WalletFrozen"),
         "UnknownSchemaVersion: schemaVersion is 2": changed(deposit, schemaVersion=2),
         "UndecodableMessage: The body is not an event: Object missing required field `walletId`": changed(
             deposit, walletId=None
         ),
         "UndecodableMessage: payload.amount": changed(deposit, payload={"walletId": "alice"}),
-        "UndecodableMessage: The body has 5242880 bytes": Message(b" " * (5 * 1024 * 1024), stranger, "FundsDeposited"),
+        "UndecodableMessage: The body has 5242880 bytes": OutgoingMessage(
+            b" " * (5 * 1024 * 1024), stranger, "FundsDeposited"
+        ),
         "NotInTheLog: the event log has no version 99 of wallet alice": changed(deposit, id=stranger, version=99),
         "NotInTheLog: version 2 of wallet alice is event": changed(deposit, id=stranger),
         "UndecodableMessage: version is -1": changed(deposit, version=-1),
@@ -243,7 +245,7 @@ async def test_a_crash_between_the_dead_letter_and_the_reject_leaves_one_open_le
     configure_failpoints("worker.before_ack=raise@1")
     with capture_logs() as lines:
         async with wire.worker():
-            await publish(rabbitmq_url, [Message(b"poison", None, None)])
+            await publish(rabbitmq_url, [OutgoingMessage(b"poison", None, None)])
             await until(has_logged, lines, "group_handled")
     ((_, error, attempts),) = await open_letters(database_url)
     assert error.startswith("UndecodableMessage")
@@ -259,13 +261,13 @@ async def test_a_late_duplicate_never_turns_a_success_into_a_failure(wire: Wire)
             await wire.deliver(rows)
             await wire.matches(rows)
         async with connected(wire.database_url) as connection:
-            await keep(connection, [Refused(row.message(), "a bug", 3) for row in rows])
+            await keep(connection, [RefusedMessage(row.message(), "a bug", 3) for row in rows])
         assert await fetch(wire.database_url, "select distinct status from processed_events") == [("success",)]
 
 
 async def test_whatever_comes_beside_the_body_can_be_stored(database_url: str) -> None:
     headers = {"nul": "\x00", "surrogate": "\ud800", "bytes": b"\xff", "nested": {"x": [1.5, None, True]}, "é": 2**70}
-    message = Message(b"\x00poison", "not a uuid\x00", "type\x00", headers)
+    message = OutgoingMessage(b"\x00poison", "not a uuid\x00", "type\x00", headers)
     async with connected(database_url) as connection:
         handled = await handle_group(connection, [message, message], RULES, check=check_messages)
     assert [letter.message for letter in handled.refused] == [message, message]
@@ -277,7 +279,9 @@ async def test_undecodable_messages_that_come_twenty_times_are_one_row_and_leave
     database_url: str, rabbitmq_url: str
 ) -> None:
     async with Wire(database_url, rabbitmq_url).worker(), Wire(database_url, rabbitmq_url).worker():
-        await publish(rabbitmq_url, [Message(f"poison {number % 4}".encode(), None, None) for number in range(80)])
+        await publish(
+            rabbitmq_url, [OutgoingMessage(f"poison {number % 4}".encode(), None, None) for number in range(80)]
+        )
         await until(attempts_are, database_url, [20, 20, 20, 20])
     assert await queue_counts(rabbitmq_url) == (0, 80)
 

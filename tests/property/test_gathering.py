@@ -13,7 +13,7 @@ from tests.support.ledger import audit_of, deposit, transfer
 from wallet.domain.identifiers import WalletId
 from wallet.ledger import gathering as module
 from wallet.ledger.gathering import BULK_PATIENCE_SECONDS, BULK_REST_FACTOR, Gathering
-from wallet.ledger.requests import Kind, Request
+from wallet.ledger.requests import Request, RequestKind
 
 BATCH_MAX = 4
 LANES = 3
@@ -161,7 +161,7 @@ class Comparison:
     def bulk(self, wallet_ids: list[WalletId]) -> None:
         commands = tuple(deposit(wallet_id, 1) for wallet_id in wallet_ids)
         deadline = self.model.now + DEADLINE_SECONDS
-        request = Request(commands, audit_of(commands[0]), deadline, self.loop.create_future(), Kind.INDEPENDENT)
+        request = Request(commands, audit_of(commands[0]), deadline, self.loop.create_future(), RequestKind.INDEPENDENT)
         self.model.bulks.append((request, self.model.now + min(BULK_PATIENCE_SECONDS, DEADLINE_SECONDS / 4)))
         self.gathering.add(request)
 

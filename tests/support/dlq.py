@@ -9,7 +9,7 @@ from tests.support.broker import message_count
 from tests.support.processes import Processes, WalletProcess
 from tests.support.worker import Wire, fetch, settings_for
 from wallet.dead_letters.letters import letter_ids, open_database
-from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, Replayed, remove_closed
+from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, ReplayedLetter, remove_closed
 from wallet.dead_letters.routes import open_route
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
@@ -69,7 +69,7 @@ async def ended(process: WalletProcess) -> Said:
 
 async def replay(
     wire: Wire, *ids: int, is_forced: bool = False, patience_seconds: float = PATIENCE_SECONDS
-) -> list[Replayed]:
+) -> list[ReplayedLetter]:
     """Replay these letters, or all that are open, inside the test."""
     settings = settings_for(wire.database_url, wire.rabbitmq_url)
     async with open_database(wire.database_url) as connection, open_route(settings, connection) as route:

@@ -29,7 +29,7 @@ from wallet.domain.events import (
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, begin, conclude, receive
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet, decide_deposit, initial, record
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.wire.envelope import StoredEvent, encode_envelope
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,10 +83,10 @@ class Row:
             terms.to_wallet_id if terms is not None else None,
         )
 
-    def message(self, position: int = 1) -> Message:
+    def message(self, position: int = 1) -> OutgoingMessage:
         """The event as the relay publishes it."""
         stored = self.stored()
-        return Message(encode_envelope(stored, position), str(self.event_id), stored.type)
+        return OutgoingMessage(encode_envelope(stored, position), str(self.event_id), stored.type)
 
 
 class Log:

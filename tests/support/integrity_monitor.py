@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from tests.support.relay import connected
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.checking import check_new_once, check_slice_once
-from wallet.integrity.monitor.state import MonitorLease, State, StoredFault
+from wallet.integrity.monitor.state import MonitorLease, MonitorState, StoredFault
 from wallet.postgres.connections import ROWS_BY_KEY, Connection, connect
 from wallet.postgres.lease import new_holder
 
@@ -20,7 +20,7 @@ class HandMonitor:
         self._passing = passing
 
     @property
-    def state(self) -> State:
+    def state(self) -> MonitorState:
         """What it knows."""
         return self._tenure.state
 

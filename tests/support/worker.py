@@ -17,7 +17,7 @@ from tests.support.event_log import Row
 from tests.support.waiting import eventually
 from wallet.domain.analytics import LoggedEvent, fold
 from wallet.fraud.rules import FraudRules, alerts_of, suspicious_reason
-from wallet.rabbitmq.publisher import Message, Publisher
+from wallet.rabbitmq.publisher import OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 from wallet.runtime.settings import Settings
 from wallet.worker.process import run_worker
@@ -48,7 +48,7 @@ async def running_worker(database_url: str, rabbitmq_url: str | None) -> AsyncIt
         task.result()
 
 
-async def publish(rabbitmq_url: str, messages: Iterable[Message | Row]) -> None:
+async def publish(rabbitmq_url: str, messages: Iterable[OutgoingMessage | Row]) -> None:
     """Publish to the exchange, in this order, confirmed."""
     ready = [message.message() if isinstance(message, Row) else message for message in messages]
     async with Publisher.open(rabbitmq_url, Topology(), name="test") as publisher:

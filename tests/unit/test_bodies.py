@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from wallet.api.contract.bodies import ERRORS_MAX, Reading, read_body
+from wallet.api.contract.bodies import ERRORS_MAX, BodyReading, read_body
 from wallet.api.contract.commands import BODIES, DEPOSIT, TRANSFER
 from wallet.api.contract.problems import Code, Refused
 from wallet.domain.commands import Command
@@ -15,7 +15,7 @@ ARABIC_INDIC_TWELVE = "\u0661\u0662"
 FULL_WIDTH_ONE = "\uff11"
 
 
-def read_move_body(body: bytes) -> Reading:
+def read_move_body(body: bytes) -> BodyReading:
     return read_body(body, DEPOSIT)
 
 

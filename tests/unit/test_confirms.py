@@ -2,11 +2,11 @@
 
 import random
 
-from wallet.rabbitmq.publisher import Message, Window
+from wallet.rabbitmq.publisher import OutgoingMessage, Window
 
 
 def window_of(count: int, first_tag: int = 1) -> Window:
-    return Window([Message(b"", f"id-{number}", None) for number in range(count)], first_tag)
+    return Window([OutgoingMessage(b"", f"id-{number}", None) for number in range(count)], first_tag)
 
 
 def test_an_empty_window_is_confirmed() -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from wallet.cli.dlq_views import tell_letters
-from wallet.dead_letters.letters import Kind, Letter, LetterId, State
+from wallet.dead_letters.letters import Letter, LetterId, LetterKind, LetterState
 from wallet.domain.identifiers import EventId, WalletId
 
 AT = datetime(2026, 3, 1, 12, 30, 59, tzinfo=UTC)
@@ -16,8 +16,8 @@ EVENT = UUID(int=1)
 def letter() -> Letter:
     return Letter(
         letter_id=LetterId(7),
-        state=State.OPEN,
-        kind=Kind.FAILED,
+        state=LetterState.OPEN,
+        kind=LetterKind.FAILED,
         type="FundsDeposited",
         event_id=EventId(EVENT),
         wallet_id=WalletId("alice"),

@@ -15,7 +15,7 @@ from wallet.ledger.gathering import (
     WAITING_PER_WALLET_MAX,
     Gathering,
 )
-from wallet.ledger.requests import Kind, Request
+from wallet.ledger.requests import Request, RequestKind
 
 
 def request(command: Command) -> Request:
@@ -24,7 +24,7 @@ def request(command: Command) -> Request:
 
 def bulk(*commands: Command, deadline: float = float("inf")) -> Request:
     future = asyncio.get_running_loop().create_future()
-    return Request(commands, audit_of(commands[0]), deadline, future, Kind.INDEPENDENT)
+    return Request(commands, audit_of(commands[0]), deadline, future, RequestKind.INDEPENDENT)
 
 
 async def test_what_waits_is_taken_as_one_batch_in_order() -> None:

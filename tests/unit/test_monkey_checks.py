@@ -3,26 +3,26 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
 from wallet.stress.findings import Evidence, check_run
 from wallet.stress.histories import Event, Shown
-from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
-from wallet.stress.outcomes import Totals
+from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
+from wallet.stress.outcomes import ExpectedTotals
 
 ALICE, BOB = WalletId("alice"), WalletId("bob")
-DEPOSIT = Operation(Kind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100))
-SECOND = Operation(Kind.DEPOSIT, BOB, Key("k-second"), Decimal("50.5"))
-WITHDRAWAL = Operation(Kind.WITHDRAW, ALICE, Key("k-withdrawal"), Decimal("30.25"))
-TRANSFER = Operation(Kind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), BOB)
-REFUSED = Operation(Kind.WITHDRAW, BOB, Key("k-refused"), Decimal(1000))
+DEPOSIT = Operation(OperationKind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100))
+SECOND = Operation(OperationKind.DEPOSIT, BOB, Key("k-second"), Decimal("50.5"))
+WITHDRAWAL = Operation(OperationKind.WITHDRAW, ALICE, Key("k-withdrawal"), Decimal("30.25"))
+TRANSFER = Operation(OperationKind.TRANSFER, ALICE, Key("k-transfer"), Decimal(20), BOB)
+REFUSED = Operation(OperationKind.WITHDRAW, BOB, Key("k-refused"), Decimal(1000))
 
-DONE = Answer(201, b'{"balance": "1.0000"}')
-TRANSFERRED = Answer(201, b'{"transferId": "t1", "status": "completed"}')
-TOO_LITTLE = Answer(400, b'{"message": "insufficient funds"}')
+DONE = ServiceAnswer(201, b'{"balance": "1.0000"}')
+TRANSFERRED = ServiceAnswer(201, b'{"transferId": "t1", "status": "completed"}')
+TOO_LITTLE = ServiceAnswer(400, b'{"message": "insufficient funds"}')
 
 
-def exchange(number: int, operation: Operation, *tries: Answer | NoAnswer) -> Exchange:
-    return Exchange(Request(number, operation), tries, sent_at_seconds=number, ended_at_seconds=number + 0.5)
+def exchange(number: int, operation: Operation, *tries: ServiceAnswer | NoAnswer) -> TriedRequest:
+    return TriedRequest(PlannedRequest(number, operation), tries, sent_at_seconds=number, ended_at_seconds=number + 0.5)
 
 
 def event(kind: str, moved: str, new_balance: str | None, operation: Operation, *, at: int, number: int = 0) -> Event:
@@ -33,7 +33,7 @@ def event(kind: str, moved: str, new_balance: str | None, operation: Operation, 
         moved=Decimal(moved),
         new_balance=None if new_balance is None else Decimal(new_balance),
         request_id=operation.key,
-        transfer_id="t1" if operation.kind is Kind.TRANSFER else None,
+        transfer_id="t1" if operation.kind is OperationKind.TRANSFER else None,
     )
 
 
@@ -44,7 +44,7 @@ def a_right_run() -> Evidence:
         exchanges=[
             exchange(0, DEPOSIT, DONE),
             exchange(1, SECOND, DONE),
-            exchange(2, WITHDRAWAL, NoAnswer("connection lost"), Answer(503, b""), DONE),
+            exchange(2, WITHDRAWAL, NoAnswer("connection lost"), ServiceAnswer(503, b""), DONE),
             exchange(3, TRANSFER, TRANSFERRED),
             exchange(4, REFUSED, TOO_LITTLE),
             exchange(5, DEPOSIT, DONE),
@@ -69,8 +69,8 @@ def a_right_run() -> Evidence:
             ),
         },
         totals={
-            ALICE: Totals(Decimal(100), Decimal("30.25"), Decimal(20), Decimal(0)),
-            BOB: Totals(Decimal("50.5"), Decimal(0), Decimal(0), Decimal(20)),
+            ALICE: ExpectedTotals(Decimal(100), Decimal("30.25"), Decimal(20), Decimal(0)),
+            BOB: ExpectedTotals(Decimal("50.5"), Decimal(0), Decimal(0), Decimal(20)),
         },
     )
 
@@ -83,7 +83,7 @@ def faults_of(evidence: Evidence) -> dict[str, tuple[str, ...]]:
     return {check.promise: check.faults for check in check_run(evidence) if check.faults}
 
 
-def answered(evidence: Evidence, number: int, *tries: Answer | NoAnswer) -> Evidence:
+def answered(evidence: Evidence, number: int, *tries: ServiceAnswer | NoAnswer) -> Evidence:
     """The same run, but for what one request was answered."""
     exchanges = [replace(each, tries=tries) if each.request.number == number else each for each in evidence.exchanges]
     return replace(evidence, exchanges=exchanges)
@@ -148,7 +148,7 @@ def test_an_effect_with_another_amount_is_found() -> None:
 
 
 def test_a_replay_with_another_body_is_found() -> None:
-    evidence = answered(a_right_run(), 5, Answer(201, b'{"balance": "2.0000"}'))
+    evidence = answered(a_right_run(), 5, ServiceAnswer(201, b'{"balance": "2.0000"}'))
     assert faults_of(evidence) == {
         "replays are identical": (
             'k-deposit was answered {"balance": "1.0000"}, and {"balance": "2.0000"} when it was sent again',
@@ -157,14 +157,14 @@ def test_a_replay_with_another_body_is_found() -> None:
 
 
 def test_a_replay_with_another_status_is_found() -> None:
-    evidence = answered(a_right_run(), 5, Answer(409, DONE.body))
+    evidence = answered(a_right_run(), 5, ServiceAnswer(409, DONE.body))
     assert faults_of(evidence)["replays are identical"] == (
         "k-deposit was answered 201, and 409 when it was sent again",
     )
 
 
 def test_a_replay_that_says_the_same_with_other_bytes_is_told_and_is_no_fault() -> None:
-    evidence = answered(a_right_run(), 5, Answer(201, b'{"balance":"1.0000"}'))
+    evidence = answered(a_right_run(), 5, ServiceAnswer(201, b'{"balance":"1.0000"}'))
     assert faults_of(evidence) == {}
     seen = {check.promise: check.seen for check in check_run(evidence)}
     assert seen["replays are identical"] == "1 replay, 1 of them with other bytes that say the same"
@@ -248,7 +248,7 @@ def test_a_transfers_events_need_not_name_its_key() -> None:
 
 
 def test_a_transfer_whose_money_came_back_has_no_effect() -> None:
-    evidence = answered(a_right_run(), 3, Answer(409, b'{"code": "transfer_failed"}'))
+    evidence = answered(a_right_run(), 3, ServiceAnswer(409, b'{"code": "transfer_failed"}'))
     back = event("TransferCompensated", "20", "69.75", TRANSFER, at=6)
     show(evidence, ALICE, "69.75", *evidence.shown[ALICE].events, back)
     show(evidence, BOB, "50.5", evidence.shown[BOB].events[0])
@@ -256,11 +256,11 @@ def test_a_transfer_whose_money_came_back_has_no_effect() -> None:
     evidence.totals[BOB] = replace(evidence.totals[BOB], total_transferred_in=Decimal(0))
     assert faults_of(evidence) == {}
     # Some services answer such a transfer with a success that says so.
-    assert faults_of(answered(evidence, 3, Answer(201, b'{"transferId": "t1", "status": "failed"}'))) == {}
+    assert faults_of(answered(evidence, 3, ServiceAnswer(201, b'{"transferId": "t1", "status": "failed"}'))) == {}
 
 
 def test_a_server_error_is_found_also_when_a_retry_came_through() -> None:
-    evidence = answered(a_right_run(), 1, Answer(500, b"oh\n no"), DONE)
+    evidence = answered(a_right_run(), 1, ServiceAnswer(500, b"oh\n no"), DONE)
     assert faults_of(evidence) == {"no server errors": ("k-second (deposit of 50.5 to bob) was answered 500: oh no",)}
 
 
@@ -281,7 +281,9 @@ def test_a_request_that_was_never_answered_may_not_take_effect_twice() -> None:
 
 
 def test_a_deposit_that_was_refused_is_found() -> None:
-    evidence = answered(answered(a_right_run(), 0, Answer(404, b"no such page")), 5, Answer(404, b"no such page"))
+    evidence = answered(
+        answered(a_right_run(), 0, ServiceAnswer(404, b"no such page")), 5, ServiceAnswer(404, b"no such page")
+    )
     assert faults_of(evidence)["every request was answered"][0] == (
         "k-deposit (deposit of 100 to alice) was answered 404: no such page"
     )

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from decimal import Decimal
 
-from wallet.stress.operations import Key, Kind, Operation, Plan, WalletId, origin_of
+from wallet.stress.operations import Key, Operation, OperationKind, Plan, WalletId, origin_of
 
 REQUESTS = 2000
 
@@ -36,8 +36,8 @@ def test_another_run_with_the_seed_differs_in_its_names_alone(seed: int) -> None
 
 def test_every_kind_is_drawn_and_no_transfer_goes_to_its_own_wallet(seed: int) -> None:
     operations = drawn(seed, wallet_count=2)
-    assert min(Counter(operation.kind for operation in operations)[kind] for kind in Kind) > REQUESTS // 5
-    transfers = [operation for operation in operations if operation.kind is Kind.TRANSFER]
+    assert min(Counter(operation.kind for operation in operations)[kind] for kind in OperationKind) > REQUESTS // 5
+    transfers = [operation for operation in operations if operation.kind is OperationKind.TRANSFER]
     assert all(operation.to_wallet_id not in (None, operation.wallet_id) for operation in transfers)
 
 
@@ -65,10 +65,10 @@ def test_a_repeat_is_the_same_operation_with_the_same_key(seed: int) -> None:
 
 
 def test_a_body_holds_what_the_route_wants() -> None:
-    transfer = Operation(Kind.TRANSFER, WalletId("a"), Key("k"), Decimal("12.50"), WalletId("b"))
+    transfer = Operation(OperationKind.TRANSFER, WalletId("a"), Key("k"), Decimal("12.50"), WalletId("b"))
     assert (transfer.path, transfer.body()) == (
         "/wallet/a/transfer",
         b'{"amount":12.50,"requestId":"k","toWalletId":"b"}',
     )
-    deposit = Operation(Kind.DEPOSIT, WalletId("a"), Key("k"), Decimal(7))
+    deposit = Operation(OperationKind.DEPOSIT, WalletId("a"), Key("k"), Decimal(7))
     assert deposit.body() == b'{"amount":7,"requestId":"k"}'

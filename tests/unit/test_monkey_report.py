@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from wallet.cli.monkey import Bars, Lines
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer
-from wallet.stress.findings import Check, not_checked
-from wallet.stress.operations import Key, Kind, Operation, Request, WalletId
+from wallet.cli.monkey import RunBars, RunLines
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
+from wallet.stress.findings import RunCheck, not_checked
+from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
 from wallet.stress.report import heading, percentile_seconds, report_lines, without_password
 from wallet.stress.run import Findings, Options
 
@@ -23,20 +23,22 @@ OPTIONS = Options(
     run_id="abc",
     patience_seconds=30,
 )
-DEPOSIT = Operation(Kind.DEPOSIT, WalletId("monkey-abc-1"), Key("monkey-abc-key-0"), Decimal(5))
-DONE = Answer(201, b"{}")
+DEPOSIT = Operation(OperationKind.DEPOSIT, WalletId("monkey-abc-1"), Key("monkey-abc-key-0"), Decimal(5))
+DONE = ServiceAnswer(201, b"{}")
 
 
-def sent(operation: Operation, at_seconds: float, took_seconds: float, *tries: Answer | NoAnswer) -> Exchange:
-    return Exchange(Request(0, operation), tries, at_seconds, at_seconds + took_seconds)
+def sent(
+    operation: Operation, at_seconds: float, took_seconds: float, *tries: ServiceAnswer | NoAnswer
+) -> TriedRequest:
+    return TriedRequest(PlannedRequest(0, operation), tries, at_seconds, at_seconds + took_seconds)
 
 
-def findings(*checks: Check) -> Findings:
+def findings(*checks: RunCheck) -> Findings:
     return Findings(
         exchanges=[
             sent(DEPOSIT, 0, 0.010, DONE),
-            sent(DEPOSIT, 0.005, 0.020, Answer(503, b""), NoAnswer("connection lost"), DONE),
-            sent(DEPOSIT, 1, 0.030, Answer(400, b"{}")),
+            sent(DEPOSIT, 0.005, 0.020, ServiceAnswer(503, b""), NoAnswer("connection lost"), DONE),
+            sent(DEPOSIT, 1, 0.030, ServiceAnswer(400, b"{}")),
         ],
         sending_seconds=0.5,
         catching_up_seconds=1.25,
@@ -46,7 +48,7 @@ def findings(*checks: Check) -> Findings:
 
 
 def test_a_clean_report_has_figures_promises_verdict_and_the_line_to_repeat_it() -> None:
-    assert list(report_lines(OPTIONS, findings(Check("money is conserved", "1 = 1")))) == [
+    assert list(report_lines(OPTIONS, findings(RunCheck("money is conserved", "1 = 1")))) == [
         "",
         "  requests   3 in 0.50 s: 6 requests/s",
         "  latency    p50 20 ms   p90 30 ms   p99 30 ms   max 30 ms",
@@ -62,7 +64,7 @@ def test_a_clean_report_has_figures_promises_verdict_and_the_line_to_repeat_it()
 
 
 def test_a_broken_promise_shows_its_first_faults() -> None:
-    broken = Check("money is conserved", "1 ≠ 2", tuple(f"fault {number}" for number in range(5)))
+    broken = RunCheck("money is conserved", "1 ≠ 2", tuple(f"fault {number}" for number in range(5)))
     lines = list(report_lines(OPTIONS, findings(broken, not_checked("balances never jump"))))
     assert lines[7:15] == [
         "  ✗ money is conserved          5 faults",
@@ -100,7 +102,7 @@ def test_a_password_in_the_address_is_never_shown() -> None:
 
 def test_a_terminal_shows_a_bar() -> None:
     screen = io.StringIO()
-    with Bars(Console(file=screen, force_terminal=True, width=120), OPTIONS) as bars:
+    with RunBars(Console(file=screen, force_terminal=True, width=120), OPTIONS) as bars:
         bars.reached()
         bars.sent(2)
         bars.agreed(1)
@@ -111,7 +113,7 @@ def test_a_terminal_shows_a_bar() -> None:
 
 def test_a_file_gets_plain_lines() -> None:
     screen = io.StringIO()
-    with Lines(Console(file=screen, width=200), OPTIONS) as lines:
+    with RunLines(Console(file=screen, width=200), OPTIONS) as lines:
         lines.reached()
         lines.sent(2)
         lines.sent(3)

@@ -10,7 +10,7 @@ from wallet.api.contract.bodies import ERRORS_MAX
 from wallet.api.contract.paging import LIMIT_DEFAULT, Order, Page, parse_limit
 from wallet.api.contract.paging import read_page as read_page_of
 from wallet.api.contract.problems import Code, Refused
-from wallet.api.contract.query import Unreadable, parse_time, read_parameters
+from wallet.api.contract.query import UnreadableValue, parse_time, read_parameters
 from wallet.api.routes.reads import BY_VERSION
 
 
@@ -29,13 +29,13 @@ def test_a_cursor_leads_back_to_its_version(version: int) -> None:
      "a" * 9999],
 )  # fmt: skip
 def test_a_cursor_that_was_not_ours_is_refused(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableValue):
         BY_VERSION.parse_cursor(text)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_a_cursor_of_another_order_is_refused(key: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableValue):
         BY_VERSION.parse_cursor(Order("w", str).cursor_after(key))
 
 
@@ -57,7 +57,7 @@ def test_a_limit_above_the_most_is_served_as_the_most(text: str, limit: int) -> 
 
 @pytest.mark.parametrize("text", ["", "0", "000", "-1", "+5", "1.5", "1e2", " 5", "5 ", "ten", "\u0665", "1_0", "0x10"])
 def test_a_limit_that_is_no_positive_whole_number_is_refused(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableValue):
         parse_limit(text)
 
 
@@ -95,7 +95,7 @@ def test_digits_beyond_microseconds_round_up_so_that_earlier_stays_earlier() -> 
     ],
 )  # fmt: skip
 def test_a_time_that_is_not_rfc_3339_or_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableValue):
         parse_time(text)
 
 

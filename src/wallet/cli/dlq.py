@@ -25,9 +25,9 @@ from wallet.cli.options import (
 from wallet.cli.running_up import DATA, DataDirectory, find_system
 from wallet.dead_letters.details import read_details
 from wallet.dead_letters.letters import (
-    Kind,
     Letter,
     LetterId,
+    LetterKind,
     count_letters,
     letter_ids,
     open_database,
@@ -35,7 +35,7 @@ from wallet.dead_letters.letters import (
     read_letters,
     read_message,
 )
-from wallet.dead_letters.replay import Discarded, Fate, Replay, Replayed, remove_closed
+from wallet.dead_letters.replay import Discarded, Fate, Replay, ReplayedLetter, remove_closed
 from wallet.dead_letters.replay import discard as discard_letters
 from wallet.dead_letters.routes import open_route
 from wallet.postgres.connections import Connection
@@ -175,7 +175,7 @@ def replay_on_screen(
 
     async def work(settings: Settings, connection: Connection) -> int:
         chosen = await _chosen(connection, ids)
-        results: list[Replayed] = []
+        results: list[ReplayedLetter] = []
         async with open_route(settings, connection) as route:
             replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
             try:
@@ -273,7 +273,7 @@ def _tell_discarded(letter: Letter, found: Discarded) -> None:
             print(f"{_name(letter)}: {found.value}{_closing(letter)}")
 
 
-def _tell_replayed(result: Replayed) -> None:
+def _tell_replayed(result: ReplayedLetter) -> None:
     letter = result.letter
     match result.fate:
         case Fate.WAS_REPLAYED:
@@ -281,7 +281,7 @@ def _tell_replayed(result: Replayed) -> None:
         case Fate.WAS_DISCARDED:
             print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it all the same")
         case Fate.FAILED_AGAIN:
-            failed = "parked again" if letter.kind is Kind.PARKED else result.fate.value
+            failed = "parked again" if letter.kind is LetterKind.PARKED else result.fate.value
             print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
         case Fate.PUBLISHED if letter.took_effect_at is not None:
             print(f"{_name(letter)}: published; its event had taken effect before, so nothing more is counted")
@@ -291,14 +291,14 @@ def _tell_replayed(result: Replayed) -> None:
             print(f"{_name(letter)}: {result.fate.value}")
 
 
-def _replayed_object(results: Sequence[Replayed], count: int) -> dict[str, Any]:
+def _replayed_object(results: Sequence[ReplayedLetter], count: int) -> dict[str, Any]:
     return {
         "letters": [{"result": each.fate.name.lower(), "letter": letter_object(each.letter)} for each in results],
         "notTried": count - len(results),
     }
 
 
-def _summary(results: Sequence[Replayed], count: int) -> str:
+def _summary(results: Sequence[ReplayedLetter], count: int) -> str:
     if not count:
         return "no open dead letters"
     counts = {fate: sum(result.fate is fate for result in results) for fate in Fate}

@@ -15,7 +15,7 @@ from rich.text import Text
 from wallet.cli.errands import print_json
 from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import Details
-from wallet.dead_letters.letters import Happening, Kind, Letter, State
+from wallet.dead_letters.letters import Happening, Letter, LetterKind, LetterState
 
 TYPE_CHARACTERS_SHOWN: Final = 40
 ERROR_CHARACTERS_SHOWN: Final = 160
@@ -49,7 +49,7 @@ def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool
 
 def state_of(letter: Letter) -> str:
     """Its state in one word; `parked` is open, and nobody's fault."""
-    return letter.kind.value if letter.is_open and letter.kind is Kind.PARKED else letter.state.value
+    return letter.kind.value if letter.is_open and letter.kind is LetterKind.PARKED else letter.state.value
 
 
 def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
@@ -337,7 +337,7 @@ def advice(details: Details) -> list[str]:
     """A few lines, the first the most important."""
     letter = details.letter
     match letter.state:
-        case State.DISCARDED if details.waiting_event is not None:
+        case LetterState.DISCARDED if details.waiting_event is not None:
             return [
                 "It was discarded although its event is in the log and has had no effect.",
                 (
@@ -345,11 +345,11 @@ def advice(details: Details) -> list[str]:
                     "`wallet rebuild` gives the effect."
                 ),
             ]
-        case State.DISCARDED:
+        case LetterState.DISCARDED:
             return [f"Nothing. `wallet dlq replay {letter.letter_id} --force` takes the discard back."]
-        case State.REPLAYED:
+        case LetterState.REPLAYED:
             return _about_replayed(details)
-        case State.OPEN:
+        case LetterState.OPEN:
             return _about_open(details)
 
 
@@ -374,7 +374,7 @@ def _about_open(details: Details) -> list[str]:
         return [f"Its event took effect, so nothing is missing, and a replay would fail again. {discard} closes it."]
     if details.refusal is None:
         return [f"This program can read it now: once its handler is fixed, {replay}."]
-    if letter.kind is Kind.PARKED:
+    if letter.kind is LetterKind.PARKED:
         return [
             "Nobody is at fault: a newer program wrote it. A replay by this one would park it again.",
             f"Upgrade this program and its workers, then {replay}.",

@@ -31,6 +31,20 @@ from wallet.runtime.settings import InvalidSettings, Settings, unknown_settings
 from wallet.worker.rebuild import UnknownEvents
 
 _log = structlog.get_logger("wallet.cli")
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+"""A broken promise, or a check that failed."""
+EXIT_WRONG_CALL: Final = 2
+"""A wrong call or value; the same call fails again."""
+EXIT_UNREACHABLE: Final = 3
+"""A dependency can't be reached; the same call can succeed later."""
+EXIT_INTERRUPTED: Final = 130
+"""Ctrl-C; the code that shells use for it."""
+_WRONG_SETTINGS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddress)
+_FAILED_CHECKS: Final = (MigrationError, UnknownEvents)
+_BROKER_IS_AWAY: Final = (BrokerUnavailable, NotPublished)
+_OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a file or terminal that stdout leads to; a connection has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +116,10 @@ def is_loopback(host: str) -> bool:
     return all(ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
 
 
-EXIT_DONE: Final = 0
-EXIT_FAILED: Final = 1
-"""A broken promise, or a check that failed."""
-EXIT_WRONG_CALL: Final = 2
-"""A wrong call or value; the same call fails again."""
-EXIT_UNREACHABLE: Final = 3
-"""A dependency can't be reached; the same call can succeed later."""
-EXIT_INTERRUPTED: Final = 130
-"""Ctrl-C; the code that shells use for it."""
-
-
 class CannotLog(Exception):
     """LOG_DIR can't be written to."""
 
 
-_WRONG_SETTINGS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddress)
 _WRONG_CALLS: Final = (
     CannotLog,
     HeadsUnreadable,
@@ -126,10 +128,6 @@ _WRONG_CALLS: Final = (
     NotMigrated,
     TopologyMismatch,
 )
-_FAILED_CHECKS: Final = (MigrationError, UnknownEvents)
-_BROKER_IS_AWAY: Final = (BrokerUnavailable, NotPublished)
-_OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Of a file or terminal that stdout leads to; a connection has none of them."""
 
 
 def run_errand(work: Callable[[], int], *, interrupted: str, when_away: str = "") -> int:

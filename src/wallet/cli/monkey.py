@@ -33,6 +33,10 @@ from wallet.stress.run import Findings, Options, Watcher, run_monkey
 
 SEEDS = 2**32
 DEFAULT_URL = "http://127.0.0.1:3000"
+WHAT_TO_DO: Final = "Start it (here: ./wallet up), or name another with --url."
+SECONDS_MIN: Final = 0.001
+PLAIN_SECONDS: Final = 2.0
+"""Where there is no bar, a line this often, and one when all is done."""
 
 
 def monkey(
@@ -91,19 +95,13 @@ def _default_url() -> str:
     return DEFAULT_URL if up is None else up.url
 
 
-WHAT_TO_DO: Final = "Start it (here: ./wallet up), or name another with --url."
-SECONDS_MIN: Final = 0.001
-PLAIN_SECONDS: Final = 2.0
-"""Where there is no bar, a line this often, and one when all is done."""
-
-
 def run_on_screen(options: Options, *, as_json: bool = False) -> int:
     """Run, show the progress, and print the report. Returns the exit code."""
 
     print_what_the_terminal_can()
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=as_json)
     try:
-        with Bars(console, options) if console.is_terminal else Lines(console, options) as watcher:
+        with RunBars(console, options) if console.is_terminal else RunLines(console, options) as watcher:
             findings = uvloop.run(_until_checked(options, watcher))
     except Unreachable as reason:
         return complain(f"{without_password(options.url)} can't be reached: {reason}. {WHAT_TO_DO}", EXIT_UNREACHABLE)
@@ -133,7 +131,7 @@ async def _until_checked(options: Options, watcher: Watcher) -> Findings:
     return await run_monkey(options, watcher, stop)
 
 
-class Bars:
+class RunBars:
     """One bar for the requests, then one for the wallets whose totals the worker has right."""
 
     def __init__(self, console: Console, options: Options) -> None:
@@ -179,7 +177,7 @@ class Bars:
         self._progress.stop()
 
 
-class Lines:
+class RunLines:
     """A line now and then, where there is no terminal."""
 
     def __init__(self, console: Console, options: Options) -> None:

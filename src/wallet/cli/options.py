@@ -15,6 +15,8 @@ from wallet.runtime.logs import logging_to
 from wallet.runtime.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: print one JSON object.")]
+TEXT_CHARACTERS_MAX: Final = 500
+"""Of a reason and of an actor's name."""
 
 
 def between(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -43,10 +45,6 @@ def duration(value: str) -> float:
     if not 0 <= number < float("inf"):
         raise typer.BadParameter(f"{value} is not allowed: it must be a number of at least 0.")
     return number
-
-
-TEXT_CHARACTERS_MAX: Final = 500
-"""Of a reason and of an actor's name."""
 
 
 def checked_text(text: str | None) -> str | None:

@@ -40,6 +40,17 @@ _SHARED_SETTINGS: Final = (
     "fraud_rapid_withdrawal_window_seconds",
 )
 """What a command beside `up` must use as `up` does; where it logs and listens is its own."""
+DATA: Final = Path("data")
+"""Where `wallet up` keeps its data by default; as an option it means: look for a running `up`."""
+DataDirectory = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The data of a running `wallet up`. Needed only where several run.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +152,6 @@ def _is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-DATA: Final = Path("data")
-"""Where `wallet up` keeps its data by default; as an option it means: look for a running `up`."""
-
-DataDirectory = Annotated[
-    Path,
-    typer.Option(
-        "--data",
-        metavar="DIR",
-        help="The data of a running `wallet up`. Needed only where several run.",
-        show_default=False,
-    ),
-]
 
 
 class NoDatabase(Exception):

@@ -62,7 +62,7 @@ def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = Fals
             print_json(_object(proof))
         else:
             console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-            with Bars(console) if console.is_terminal else Lines(console) as screen:
+            with ProofBars(console) if console.is_terminal else ProofLines(console) as screen:
                 proof = uvloop.run(verify_books(dsn, screen, exported))
             screen.show(proof)
             _tell(console, proof, has_heads=heads is not None)
@@ -71,7 +71,7 @@ def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = Fals
     return run_errand(work, interrupted="nothing was proved")
 
 
-class Bars(Observer):
+class ProofBars(Observer):
     """A bar for the reading under way; at the end a table."""
 
     def __init__(self, console: Console) -> None:
@@ -129,7 +129,7 @@ class Bars(Observer):
         self._console.print(table)
 
 
-class Lines(Observer):
+class ProofLines(Observer):
     """A line for each check when its reading ends, and now and then one to say how far it is."""
 
     def __init__(self, console: Console) -> None:

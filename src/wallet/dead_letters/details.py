@@ -67,9 +67,7 @@ def _flattened(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield path, json.dumps(value, ensure_ascii=False)
 
 
-_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
-_READ_EVENT_AT: Final[str] = _STATEMENTS.read_event_at
-_READ_EVENT_NAMED: Final[str] = _STATEMENTS.read_event_named
+_SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +112,9 @@ async def _read_logged(connection: Connection, letter: Letter) -> bytes | None:
         return None
     bucket, row = bucket_of(letter.wallet_id), None
     if letter.version is not None:
-        row = await connection.fetchrow(_READ_EVENT_AT, bucket, letter.wallet_id, letter.version)
+        row = await connection.fetchrow(_SQL.read_event_at, bucket, letter.wallet_id, letter.version)
     if row is None and letter.event_id is not None:
-        row = await connection.fetchrow(_READ_EVENT_NAMED, bucket, letter.wallet_id, letter.event_id)
+        row = await connection.fetchrow(_SQL.read_event_named, bucket, letter.wallet_id, letter.event_id)
     if row is None:
         return None
     *columns, position = row.values()

@@ -22,11 +22,7 @@ from wallet.wire.envelope import BODY_STORED_BYTES_MAX
 
 LetterId = NewType("LetterId", int)
 
-_STATEMENTS = load_statements("wallet.dead_letters", "dead_letters.sql")
-_LETTER_IDS: Final[str] = _STATEMENTS.letter_ids
-_COUNT_LETTERS: Final[str] = _STATEMENTS.count_letters
-_READ_LETTERS: Final[str] = _STATEMENTS.read_letters
-_READ_MESSAGE: Final[str] = _STATEMENTS.read_message
+_SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 
 _WHOLE_BODY: Final = 2**31 - 1
 STATEMENT_SECONDS: Final = 60.0
@@ -39,7 +35,7 @@ class NoSuchLetter(Exception):
     """No dead letter has this id; `wallet dlq list --all` shows those there are."""
 
 
-class State(StrEnum):
+class LetterState(StrEnum):
     """What was decided about a letter."""
 
     OPEN = "open"
@@ -47,7 +43,7 @@ class State(StrEnum):
     DISCARDED = "discarded"
 
 
-class Kind(StrEnum):
+class LetterKind(StrEnum):
     """Why a message had no effect: it or its handler failed, or it waits for a program that knows its version."""
 
     FAILED = "failed"
@@ -59,8 +55,8 @@ class Letter:
     """A dead letter without its body. Event, type, wallet and version are what the message states of itself."""
 
     letter_id: LetterId
-    state: State
-    kind: Kind
+    state: LetterState
+    kind: LetterKind
     type: str | None
     event_id: EventId | None
     wallet_id: WalletId | None
@@ -77,7 +73,7 @@ class Letter:
     @property
     def is_open(self) -> bool:
         """Whether somebody still has to decide about it."""
-        return self.state is State.OPEN
+        return self.state is LetterState.OPEN
 
     @property
     def is_too_long(self) -> bool:
@@ -119,17 +115,17 @@ def open_database(dsn: str) -> AbstractAsyncContextManager[Connection]:
 
 async def letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
     """The ids of the letters, oldest first."""
-    return [LetterId(row["id"]) for row in await connection.fetch(_LETTER_IDS, with_closed, limit)]
+    return [LetterId(row["id"]) for row in await connection.fetch(_SQL.letter_ids, with_closed, limit)]
 
 
 async def count_letters(connection: Connection, *, with_closed: bool) -> int:
     """How many letters there are."""
-    return int(await connection.fetchval(_COUNT_LETTERS, with_closed))
+    return int(await connection.fetchval(_SQL.count_letters, with_closed))
 
 
 async def read_letters(connection: Connection, ids: Collection[LetterId]) -> list[Letter]:
     """The letters with these ids, oldest first; one that is not there is left out."""
-    return [_letter(row) for row in await connection.fetch(_READ_LETTERS, list(ids))]
+    return [_letter(row) for row in await connection.fetch(_SQL.read_letters, list(ids))]
 
 
 async def read_letter(connection: Connection, letter_id: LetterId) -> Letter:
@@ -144,7 +140,7 @@ async def read_message(
     connection: Connection, letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
 ) -> StoredMessage:
     """The message of a letter, with no more of its body than asked for. Raises NoSuchLetter."""
-    row = await connection.fetchrow(_READ_MESSAGE, letter_id, body_bytes_max)
+    row = await connection.fetchrow(_SQL.read_message, letter_id, body_bytes_max)
     if row is None:
         raise NoSuchLetter(f"Dead letter {letter_id} was deleted from the table just now.")
     properties = json.loads(row["properties"])
@@ -160,8 +156,8 @@ async def read_message(
 def _letter(row: "asyncpg.Record") -> Letter:
     return Letter(
         LetterId(row["id"]),
-        State(row["state"]),
-        Kind(row["kind"]),
+        LetterState(row["state"]),
+        LetterKind(row["kind"]),
         row["type"],
         None if row["event_id"] is None else EventId(row["event_id"]),
         None if row["wallet_id"] is None else WalletId(row["wallet_id"]),

@@ -26,8 +26,8 @@ from uuid import UUID
 
 import structlog
 
-from wallet.dead_letters.letters import Letter, LetterId, State, read_letter, read_letters, read_message
-from wallet.dead_letters.routes import Route
+from wallet.dead_letters.letters import Letter, LetterId, LetterState, read_letter, read_letters, read_message
+from wallet.dead_letters.routes import ReplayRoute
 from wallet.domain.identifiers import WalletId
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
@@ -41,6 +41,15 @@ PATIENCE_SECONDS: Final = 3.0
 """How long to wait without a sign from the worker, over all letters of a command. A sign costs nothing."""
 _LOOK_SECONDS_MIN: Final = 0.02
 _LOOK_SECONDS_MAX: Final = 0.25
+BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
+"""An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
+BATCH_AFTER_EVENT_MAX: Final = timedelta(seconds=1)
+_SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MILLISECONDS_MAX: Final = 2**48 - 1
+GROUP_SIZE: Final = 100
+"""How many dead letters are published before their results are checked and reported."""
+_log = structlog.get_logger()
 
 
 class Fate(Enum):
@@ -60,7 +69,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedLetter:
     """A letter that was to be replayed, as it was read last, and what became of it."""
 
     letter: Letter
@@ -74,20 +83,20 @@ class Follower:
         self._connection = connection
         self._patience_seconds = patience_seconds
 
-    async def follow(self, replayed: Sequence[Replayed]) -> list[Replayed]:
+    async def follow(self, replayed: Sequence[ReplayedLetter]) -> list[ReplayedLetter]:
         """The same, in the same order, with news of the published ones."""
         published = {result.letter.letter_id: result.letter for result in replayed if result.fate is Fate.PUBLISHED}
         news = {news.letter.letter_id: news for news in await self._wait_for_news(list(published.values()))}
         return [news.get(result.letter.letter_id, result) for result in replayed]
 
-    async def _wait_for_news(self, letters: Sequence[Letter]) -> list[Replayed]:
-        news: list[Replayed] = []
+    async def _wait_for_news(self, letters: Sequence[Letter]) -> list[ReplayedLetter]:
+        news: list[ReplayedLetter] = []
         pending = {letter.letter_id: letter for letter in letters}
         pace = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
         while pending:
             looked_at = time.monotonic()
             seen = [(now, _fate(pending[now.letter_id], now)) for now in await read_letters(self._connection, pending)]
-            heard = [Replayed(now, fate) for now, fate in seen if fate is not Fate.PUBLISHED]
+            heard = [ReplayedLetter(now, fate) for now, fate in seen if fate is not Fate.PUBLISHED]
             news += heard
             for result in heard:
                 del pending[result.letter.letter_id]
@@ -110,15 +119,6 @@ def _fate(published: Letter, now: Letter) -> Fate:
     return Fate.PUBLISHED
 
 
-BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
-"""An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
-BATCH_AFTER_EVENT_MAX: Final = timedelta(seconds=1)
-
-_STATEMENTS: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
-_FIND_WAITING_EVENT: Final[str] = _STATEMENTS.find_waiting_event
-_READ_MESSAGE_ID: Final[str] = _STATEMENTS.read_message_id
-
-
 class WaitingEvent(NamedTuple):
     """An event in the log without its effect."""
 
@@ -133,11 +133,11 @@ async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingE
     version that the body names: they differ in a forged message. Events have no index by id. So an id is looked for
     among the batches whose ids, UUIDv7 as the event's, were made at the time that the event's id tells.
     """
-    message_id = await connection.fetchval(_READ_MESSAGE_ID, letter.letter_id)
+    message_id = await connection.fetchval(_SQL.read_message_id, letter.letter_id)
     for event_id in dict.fromkeys((letter.event_id, _uuid_of(message_id))):
         made_at = 0 if event_id is None else event_id.int >> 80
         row = await connection.fetchrow(
-            _FIND_WAITING_EVENT,
+            _SQL.find_waiting_event,
             event_id,
             letter.wallet_id,
             letter.version,
@@ -156,21 +156,8 @@ def _uuid_of(text: str | None) -> UUID | None:
         return None
 
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_MILLISECONDS_MAX: Final = 2**48 - 1
-
-
 def _lowest_id_at(milliseconds: int) -> UUID:
     return UUID(int=min(max(milliseconds, 0), _MILLISECONDS_MAX) << 80)
-
-
-GROUP_SIZE: Final = 100
-"""How many dead letters are published before their results are checked and reported."""
-
-_MARK_REPLAYED: Final[str] = _STATEMENTS.mark_replayed
-_NOTE_FAILED_REPLAY: Final[str] = _STATEMENTS.note_failed_replay
-
-_log = structlog.get_logger()
 
 
 class Replay:
@@ -179,7 +166,7 @@ class Replay:
     def __init__(
         self,
         connection: Connection,
-        route: Route,
+        route: ReplayRoute,
         *,
         actor: str,
         is_forced: bool = False,
@@ -191,7 +178,7 @@ class Replay:
         self._is_forced = is_forced
         self._follower = Follower(connection, patience_seconds)
 
-    async def run(self, ids: Sequence[LetterId]) -> AsyncIterator[Replayed]:
+    async def run(self, ids: Sequence[LetterId]) -> AsyncIterator[ReplayedLetter]:
         """Replay each letter once, in this order.
 
         Raises NoSuchLetter, or, after giving what was replayed before, BrokerUnavailable or NotPublished: then the
@@ -205,8 +192,8 @@ class Replay:
             if failure is not None:
                 raise failure
 
-    async def _replay_group(self, ids: Sequence[LetterId]) -> tuple[list[Replayed], Exception | None]:
-        replayed: list[Replayed] = []
+    async def _replay_group(self, ids: Sequence[LetterId]) -> tuple[list[ReplayedLetter], Exception | None]:
+        replayed: list[ReplayedLetter] = []
         for letter_id in ids:
             try:
                 replayed.append(await self._replay_one(letter_id))
@@ -214,24 +201,26 @@ class Replay:
                 return replayed, failure
         return replayed, None
 
-    async def _replay_one(self, letter_id: LetterId) -> Replayed:
+    async def _replay_one(self, letter_id: LetterId) -> ReplayedLetter:
         letter = await read_letter(self._connection, letter_id)
         if not letter.is_open and not self._is_forced:
-            return Replayed(letter, Fate.WAS_REPLAYED if letter.state is State.REPLAYED else Fate.WAS_DISCARDED)
+            return ReplayedLetter(
+                letter, Fate.WAS_REPLAYED if letter.state is LetterState.REPLAYED else Fate.WAS_DISCARDED
+            )
         # A message of which only the beginning is stored would fail again: it is longer than any event.
         is_brought = not letter.is_too_long and await self._route.bring(await read_message(self._connection, letter_id))
         await failpoint("dlq.before_mark")
         if is_brought and await self._mark(letter):
-            return Replayed(letter, self._fate_of_brought(letter))
+            return ReplayedLetter(letter, self._fate_of_brought(letter))
         now = await read_letter(self._connection, letter_id)
         if not now.is_open:
-            return Replayed(now, Fate.WAS_REPLAYED)
-        await self._connection.execute(_NOTE_FAILED_REPLAY, letter_id, self._actor)
-        return Replayed(now, Fate.FAILED_AGAIN)
+            return ReplayedLetter(now, Fate.WAS_REPLAYED)
+        await self._connection.execute(_SQL.note_failed_replay, letter_id, self._actor)
+        return ReplayedLetter(now, Fate.FAILED_AGAIN)
 
     async def _mark(self, letter: Letter) -> bool:
         marked = await self._connection.fetchval(
-            _MARK_REPLAYED, letter.letter_id, letter.attempts, self._actor, self._is_forced
+            _SQL.mark_replayed, letter.letter_id, letter.attempts, self._actor, self._is_forced
         )
         return marked is not None
 
@@ -240,14 +229,11 @@ class Replay:
             return Fate.PUBLISHED
         return Fate.TOOK_EFFECT if letter.took_effect_at is None else Fate.HAD_EFFECT
 
-    def _tell(self, result: Replayed) -> None:
+    def _tell(self, result: ReplayedLetter) -> None:
         letter = result.letter
         event_id = str(letter.event_id) if letter.event_id else None
         fate = result.fate.name.lower()
         _log.info("dead_letter_replay", letter_id=letter.letter_id, event_id=event_id, fate=fate, actor=self._actor)
-
-
-_ARE_OPEN: Final[str] = load_statements("wallet.dead_letters", "dead_letters.sql").are_open
 
 
 async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
@@ -259,16 +245,11 @@ async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
     async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
         # A message is in the queue only after its letter was committed, so this, asked later, never calls an open
         # letter closed.
-        rows = await connection.fetch(_ARE_OPEN, list(digests))
+        rows = await connection.fetch(_SQL.are_open, list(digests))
         return {row["body_sha256"]: row["is_open"] for row in rows}
 
     await failpoint("dlq.before_remove")
     return await take_out_closed(rabbitmq_url, are_open, name="wallet dlq")
-
-
-_SQL = load_statements("wallet.dead_letters", "dead_letters.sql")
-_LOCK_LETTER: Final[str] = _SQL.lock_letter
-_MARK_DISCARDED: Final[str] = _SQL.mark_discarded
 
 
 class Discarded(Enum):
@@ -285,14 +266,14 @@ async def discard(
 ) -> tuple[Letter, Discarded]:
     """Close an open letter. Returns the letter as it is then. Raises NoSuchLetter."""
     async with connection.transaction():
-        await connection.execute(_LOCK_LETTER, letter_id)
+        await connection.execute(_SQL.lock_letter, letter_id)
         letter = await read_letter(connection, letter_id)
         if not letter.is_open:
-            return letter, Discarded.BEFORE if letter.state is State.DISCARDED else Discarded.WAS_REPLAYED
+            return letter, Discarded.BEFORE if letter.state is LetterState.DISCARDED else Discarded.WAS_REPLAYED
         waiting = await find_waiting_event(connection, letter)
         if waiting is not None and not is_forced:
             return letter, Discarded.REFUSED
-        await connection.execute(_MARK_DISCARDED, letter_id, actor, reason)
+        await connection.execute(_SQL.mark_discarded, letter_id, actor, reason)
         letter = await read_letter(connection, letter_id)
     lost = None if waiting is None else f"wallet {waiting.wallet_id}, version {waiting.version}"
     _log.info("dead_letter_discarded", letter_id=letter_id, actor=actor, reason=reason, without_effect=lost)

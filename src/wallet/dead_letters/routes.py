@@ -9,7 +9,7 @@ from wallet.dead_letters.letters import StoredMessage
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
-from wallet.rabbitmq.publisher import Message, Publisher
+from wallet.rabbitmq.publisher import OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import Topology
 from wallet.runtime.settings import Settings
 from wallet.worker.handle import handle_group
@@ -22,7 +22,7 @@ _INTEGER_MAX: Final = 2**63 - 1
 _BROKERS_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 
-class Route(Protocol):
+class ReplayRoute(Protocol):
     """Brings a stored message to the handlers again."""
 
     @property
@@ -34,7 +34,7 @@ class Route(Protocol):
 
 
 @asynccontextmanager
-async def open_route(settings: Settings, connection: Connection) -> AsyncIterator[Route]:
+async def open_route(settings: Settings, connection: Connection) -> AsyncIterator[ReplayRoute]:
     """The route of the transport that is set. Raises BrokerUnavailable, TopologyMismatch or InvalidBrokerAddress."""
     if settings.amqp_url is None:
         yield StraightToHandlers(connection, FraudRules.of(settings))
@@ -74,7 +74,7 @@ class ToWorkerQueue:
         headers = {
             name: value for name, value in _fields(message.headers).items() if not name.startswith(_BROKERS_HEADERS)
         }
-        ready = Message(message.body, _short(message.message_id), _short(message.type), headers)
+        ready = OutgoingMessage(message.body, _short(message.message_id), _short(message.type), headers)
         try:
             async with asyncio.timeout(PUBLISH_SECONDS_MAX):
                 await self._publisher.publish_to_worker_queue(ready)

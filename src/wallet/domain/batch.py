@@ -22,6 +22,8 @@ from wallet.domain.outcomes import FinalOutcome, KeyReused, Rejected
 from wallet.domain.transfer import CreditOutcome, TransferStatus
 from wallet.domain.wallet import Wallet, initial, record
 
+ATOMIC: Final = "atomic"
+
 
 class StoredOperation(Value, frozen=True):
     """What is remembered of a key: which request it belongs to, and whether its outcome is final."""
@@ -166,9 +168,6 @@ class Executable(Protocol):
 def decide_batch(commands: Iterable[Executable], state: BatchState) -> list[Decision]:
     """One decision per command, in order; the events are in `state.events`, the states in `state.wallets`."""
     return [command.decide(state) for command in commands]
-
-
-ATOMIC: Final = "atomic"
 
 
 class AtomicRefusal(Value, frozen=True):

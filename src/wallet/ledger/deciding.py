@@ -23,7 +23,10 @@ from wallet.domain.batch import (
 )
 from wallet.domain.identifiers import OperationKey, WalletId
 from wallet.domain.outcomes import KeyReused
-from wallet.ledger.requests import Answer, Completed, Kind, Render, Request
+from wallet.ledger.requests import Answer, Completed, Render, Request, RequestKind
+
+REMEMBERED_MAX: Final = 100_000
+"""About 10 MB; one more, and all are forgotten, which costs a statement per batch until they are known again."""
 
 
 class BatchDecider:
@@ -36,7 +39,7 @@ class BatchDecider:
 
     def complete(self, request: Request) -> Completed:
         """What comes of this request, after all that were completed before it."""
-        if request.kind is Kind.ATOMIC:
+        if request.kind is RequestKind.ATOMIC:
             return self._complete_atomic(request)
         decisions = decide_batch(request.commands, self._state)
         return Completed(tuple(decisions), tuple(map(self._answer, request.commands, decisions)))
@@ -75,10 +78,6 @@ class BatchDecider:
                 return None
             case _:
                 assert_never(decision)
-
-
-REMEMBERED_MAX: Final = 100_000
-"""About 10 MB; one more, and all are forgotten, which costs a statement per batch until they are known again."""
 
 
 class KnownWallets:

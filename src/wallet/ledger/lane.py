@@ -49,6 +49,10 @@ Defer = Callable[[list[Request], set[WalletId]], None]
 """Takes the requests that must wait, and the wallets that another session has locked."""
 
 log = structlog.get_logger()
+RETRY_SECONDS_FIRST: Final = 0.01
+SIDE_LANE_RETRY_SECONDS_MAX: Final = 0.2
+SIDE_LOCK_MS: Final = 50
+"""Short, because only a wallet that another transaction is just creating can still make this lane wait."""
 
 
 class Lane:
@@ -177,12 +181,6 @@ def _note(failure: Failure, error: Exception, attempt: int, request_count: int) 
         log.error("batch_failed", exc_info=error, **fields)
     else:
         log.warning("batch_failed", **fields)
-
-
-RETRY_SECONDS_FIRST: Final = 0.01
-SIDE_LANE_RETRY_SECONDS_MAX: Final = 0.2
-SIDE_LOCK_MS: Final = 50
-"""Short, because only a wallet that another transaction is just creating can still make this lane wait."""
 
 
 class SideLane:

@@ -20,12 +20,12 @@ from wallet.ledger.requests import (
     Answer,
     BulkAnswer,
     Completed,
-    Kind,
     NotExecuted,
     OutcomeUnknown,
     Phase,
     Render,
     Request,
+    RequestKind,
 )
 from wallet.ledger.saga import Recovery, Saga
 from wallet.ledger.transaction import BatchMode
@@ -112,7 +112,7 @@ class Ledger:
         Each client address has a few bulk requests under way at once; further ones wait for their turn.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
-        kind = Kind.ATOMIC if is_atomic else Kind.INDEPENDENT
+        kind = RequestKind.ATOMIC if is_atomic else RequestKind.INDEPENDENT
         with self._attempts.attempt(tuple(command.key for command in commands)) as attempt:
             async with self._bulk_turns.turn(client_of(record.client_ip), deadline, len(commands)):
                 completed = await self._enqueue(tuple(commands), record, deadline, kind)
@@ -171,7 +171,7 @@ class Ledger:
         self._recovery.stop()
 
     async def _submit(self, command: Executable, record: TrailRecord | None, deadline: float) -> Completed:
-        return await self._enqueue((command,), record, deadline, Kind.SINGLE)
+        return await self._enqueue((command,), record, deadline, RequestKind.SINGLE)
 
     async def _submit_step(self, step: Executable, record: TrailRecord | None, deadline: float) -> Completed:
         """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
@@ -186,7 +186,7 @@ class Ledger:
             self._attempts.end(keys)
 
     async def _enqueue(
-        self, commands: tuple[Executable, ...], record: TrailRecord | None, deadline: float, kind: Kind
+        self, commands: tuple[Executable, ...], record: TrailRecord | None, deadline: float, kind: RequestKind
     ) -> Completed:
         loop = asyncio.get_running_loop()
         request = Request(commands, record, deadline, loop.create_future(), kind)

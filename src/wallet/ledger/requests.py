@@ -73,7 +73,7 @@ class CommandFailed(Exception):
 
 
 @unique
-class Kind(Enum):
+class RequestKind(Enum):
     """What the commands of a request have to do with each other."""
 
     SINGLE = "there is one"
@@ -113,7 +113,7 @@ class Request:
     record: TrailRecord | None
     deadline: float
     future: asyncio.Future[Completed]
-    kind: Kind = Kind.SINGLE
+    kind: RequestKind = RequestKind.SINGLE
     phase: Phase = Phase.WAITING
     wallet_ids: tuple[WalletId, ...] = field(init=False)
     place: int = 0
@@ -121,7 +121,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Work out the wallets once: they are asked for on every hand-over."""
-        if self.kind is Kind.SINGLE:
+        if self.kind is RequestKind.SINGLE:
             self.wallet_ids = self.commands[0].wallet_ids
         else:
             self.wallet_ids = tuple(dict.fromkeys(each for command in self.commands for each in command.wallet_ids))
@@ -129,7 +129,7 @@ class Request:
     @property
     def is_bulk(self) -> bool:
         """Whether it came as a request of several operations."""
-        return self.kind is not Kind.SINGLE
+        return self.kind is not RequestKind.SINGLE
 
     @property
     def is_over(self) -> bool:

@@ -42,6 +42,28 @@ from wallet.runtime.loop import is_set_within
 from wallet.trail.records import TrailRecord
 
 Submit = Callable[[Executable, TrailRecord | None, float], Awaitable[Completed]]
+STUCK_AFTER: Final = timedelta(seconds=5)
+"""A transfer untouched for so long has lost its driver."""
+ROUND_SECONDS: Final = 1.0
+PAGE_MAX: Final = 200
+ROUND_MAX: Final = 2000
+"""Transfers that one round reads; the next round goes on behind them."""
+FIRST_ATTEMPTS_MAX: Final = 32
+REPEATED_ATTEMPTS_MAX: Final = 32
+"""Side by side, in one process."""
+ATTEMPT_SECONDS_FIRST: Final = 1.0
+"""An attempt that needs longer, on a busy system, has twice as long each time, up to the deadline of a request."""
+BACKOFF_SECONDS_MAX: Final = 60.0
+LOCKED_BACKOFF_SECONDS_MAX: Final = 5.0
+"""To look at a lock again costs a share of one statement."""
+LOCKED: Final = "another session has locked a wallet of the transfer"
+FAILURES_LOGGED_FROM: Final = 3
+"""The first failures may be a database that restarts; from here on, the 3rd, 6th, 12th, 24th … are logged."""
+REMEMBERED_MAX: Final = 10_000
+"""Failed transfers; those beyond are tried as if they were new."""
+Drive = Callable[[Any, float], Awaitable[Answer]]
+"""Drives the transfer of a row to its end before a deadline (in the event loop's clock), or raises OutcomeUnknown."""
+log = structlog.get_logger()
 
 
 class Saga:
@@ -120,32 +142,6 @@ class Saga:
 
 def _terms_of(row: Any) -> TransferTerms:
     return TransferTerms(row["transfer_id"], row["from_wallet_id"], row["to_wallet_id"], row["amount"], row["currency"])
-
-
-STUCK_AFTER: Final = timedelta(seconds=5)
-"""A transfer untouched for so long has lost its driver."""
-ROUND_SECONDS: Final = 1.0
-PAGE_MAX: Final = 200
-ROUND_MAX: Final = 2000
-"""Transfers that one round reads; the next round goes on behind them."""
-FIRST_ATTEMPTS_MAX: Final = 32
-REPEATED_ATTEMPTS_MAX: Final = 32
-"""Side by side, in one process."""
-ATTEMPT_SECONDS_FIRST: Final = 1.0
-"""An attempt that needs longer, on a busy system, has twice as long each time, up to the deadline of a request."""
-BACKOFF_SECONDS_MAX: Final = 60.0
-LOCKED_BACKOFF_SECONDS_MAX: Final = 5.0
-"""To look at a lock again costs a share of one statement."""
-LOCKED: Final = "another session has locked a wallet of the transfer"
-FAILURES_LOGGED_FROM: Final = 3
-"""The first failures may be a database that restarts; from here on, the 3rd, 6th, 12th, 24th … are logged."""
-REMEMBERED_MAX: Final = 10_000
-"""Failed transfers; those beyond are tried as if they were new."""
-
-Drive = Callable[[Any, float], Awaitable[Answer]]
-"""Drives the transfer of a row to its end before a deadline (in the event loop's clock), or raises OutcomeUnknown."""
-
-log = structlog.get_logger()
 
 
 class _Place(NamedTuple):

@@ -42,6 +42,12 @@ from wallet.postgres.statements import Columns, array_of, array_of_texts, load_s
 from wallet.postgres.writing import Writing
 from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload, spell_event
 
+EVENTS_PER_STATEMENT: Final = 300
+"""So that PostgreSQL stores some while the rows of the next are being built."""
+SQL: Final = load_statements("wallet.ledger", "ledger.sql")
+_EVENTS: Final = Columns(DigestedEvent, payload=lambda payloads: [payload.decode() for payload in payloads])
+_WALLETS: Final = Columns(Wallet)
+
 
 class OperationRow(Value, frozen=True):
     """A row of operations. While the transfer of a pending one has not ended, it has no outcome."""
@@ -219,12 +225,6 @@ def _digested(row: OperationRow) -> DigestedOperation | None:
     )
 
 
-EVENTS_PER_STATEMENT: Final = 300
-"""So that PostgreSQL stores some while the rows of the next are being built."""
-
-SQL: Final = load_statements("wallet.ledger", "ledger.sql")
-
-_EVENTS: Final = Columns(DigestedEvent, payload=lambda payloads: [payload.decode() for payload in payloads])
 _OPERATIONS: Final = Columns(OperationRow)
 _COMPLETED_OPERATIONS: Final = Columns(
     OperationRow, "bucket", "wallet_id", "request_id", "success", "status", "refusal", "response"
@@ -232,7 +232,6 @@ _COMPLETED_OPERATIONS: Final = Columns(
 _TRANSFERS: Final = Columns(TransferRow)
 _ENDED_TRANSFERS: Final = Columns(TransferRow, "bucket", "from_wallet_id", "transfer_id", "status", "last_error")
 _CREDITS: Final = Columns(CreditRow)
-_WALLETS: Final = Columns(Wallet)
 
 
 def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from wallet.domain.identifiers import ApiAuditId, BatchId, OperationKey, WalletI
 from wallet.domain.wallet import Wallet
 from wallet.ledger import statements
 from wallet.ledger.deciding import BatchDecider, KnownWallets
-from wallet.ledger.requests import BULK_STATUS, Answer, Completed, Kind, Phase, Render, Request, commands_of
+from wallet.ledger.requests import BULK_STATUS, Answer, Completed, Phase, Render, Request, RequestKind, commands_of
 from wallet.ledger.statements import rows_of
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import uuid7
@@ -44,6 +44,9 @@ from wallet.trail.records import (
     insert_trail_rows,
 )
 from wallet.wire.digest import digest_of
+
+OVERLAP_EVENTS_MIN: Final = 400
+"""From about this size on, building the rows of a batch takes longer than a turn of the event loop."""
 
 
 class ClockDiffers(Exception):
@@ -65,10 +68,6 @@ def check_clock(
             f"PostgreSQL's clock is {max(ahead_seconds, behind_seconds):,.1f} s {'ahead of' if is_ahead else 'behind'} "
             f"this process's clock, and CLOCK_DIFFERENCE_MAX_SECONDS allows {difference_seconds_max:g} s."
         )
-
-
-OVERLAP_EVENTS_MIN: Final = 400
-"""From about this size on, building the rows of a batch takes longer than a turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,7 @@ async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Com
         if request.record is not None:
             status = _status_of(request, result)
             rows.append(TrailRow(request.record, status))
-            if request.phase is Phase.UNKNOWN and request.kind is Kind.SINGLE and status is not None:
+            if request.phase is Phase.UNKNOWN and request.kind is RequestKind.SINGLE and status is not None:
                 decided.append((request.wallet_ids[0], request.record.api_audit_id, status))
         for command, answer in zip(request.commands, result.answers, strict=True):
             if answer is not None and command.concludes is not None:
@@ -248,7 +247,7 @@ async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Com
 
 def _status_of(request: Request, result: Completed) -> int | None:
     """What the request as a whole is answered with; None while that hangs on a transfer that has not ended."""
-    if request.kind is Kind.SINGLE:
+    if request.kind is RequestKind.SINGLE:
         answer = result.answers[0]
         return None if answer is None else answer.status
     return BULK_STATUS if result.refusal is None else result.refusal.status

@@ -34,6 +34,30 @@ _UNAVAILABLE: Final = (
 )
 
 _log = structlog.get_logger()
+CONNECT_SECONDS: Final = 3.0
+# How long a host may be silent before the next is asked as well: a dead machine refuses nothing.
+HEAD_START_SECONDS: Final = 0.25
+STATEMENT_SECONDS: Final = 5.0
+# The client gives up later than the server, so that the server's own error arrives where the network lives.
+COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
+LOCK_MS: Final = 500
+# Below a request's deadline, so that a request that waits behind a frozen process is still answered. The other limits
+# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as
+# busy.
+_LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
+TRANSACTION_LIMIT_SINCE: Final = 17
+ROWS_BY_KEY: Final = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""For sessions that only ever fetch and change rows by their keys: index look-ups, whatever the statistics say.
+
+A table that was small or empty when a statement was planned is otherwise read from end to end for each batch, more
+rows each time, until it happens to be analyzed (docs/performance.md).
+"""
 
 
 class StaleServer(ConnectionError):
@@ -96,32 +120,6 @@ else:
     PooledConnection = asyncpg.pool.PoolConnectionProxy
     Pool = asyncpg.Pool
     AnyConnection = Connection | PooledConnection
-
-CONNECT_SECONDS: Final = 3.0
-# How long a host may be silent before the next is asked as well: a dead machine refuses nothing.
-HEAD_START_SECONDS: Final = 0.25
-STATEMENT_SECONDS: Final = 5.0
-# The client gives up later than the server, so that the server's own error arrives where the network lives.
-COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
-LOCK_MS: Final = 500
-# Below a request's deadline, so that a request that waits behind a frozen process is still answered. The other limits
-# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as
-# busy.
-_LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
-TRANSACTION_LIMIT_SINCE: Final = 17
-
-ROWS_BY_KEY: Final = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "plan_cache_mode": "force_generic_plan",
-}
-"""For sessions that only ever fetch and change rows by their keys: index look-ups, whatever the statistics say.
-
-A table that was small or empty when a statement was planned is otherwise read from end to end for each batch, more
-rows each time, until it happens to be analyzed (docs/performance.md).
-"""
 
 
 async def connect(

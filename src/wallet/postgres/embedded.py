@@ -53,6 +53,8 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
 done
 """
+PORT_LINE = 3
+"""Where postmaster.pid, whose lines have fixed meanings, holds the port."""
 
 
 class EmbeddedPostgresError(Exception):
@@ -273,10 +275,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-PORT_LINE = 3
-"""Where postmaster.pid, whose lines have fixed meanings, holds the port."""
 
 
 def running_dsn(data_dir: Path, database: str = DATABASE) -> str | None:

@@ -30,6 +30,9 @@ _VARIABLES: Final = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
 """The environment variable that libpq reads for each part of an address."""
+STOP_SECONDS_MAX = 60.0  # A fast shutdown writes one checkpoint.
+KILL_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.02
 
 
 def find_program(name: str) -> Path | None:
@@ -56,11 +59,6 @@ def environment_of(dsn: str) -> dict[str, str]:
     }
     said |= {"dbname" if name == "database" else name: value for name, value in parse_qsl(parts.query)}
     return {variable: said[name] for name, variable in _VARIABLES.items() if said.get(name)}
-
-
-STOP_SECONDS_MAX = 60.0  # A fast shutdown writes one checkpoint.
-KILL_SECONDS_MAX = 10.0
-POLL_SECONDS = 0.02
 
 
 def is_postmaster(pid: int, cluster: Path) -> bool:

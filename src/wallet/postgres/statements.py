@@ -22,6 +22,11 @@ import uuid_utils
 from asyncpg.pgproto import pgproto
 
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)\s*$", re.MULTILINE)
+Row = TypeVar("Row", bound=msgspec.Struct)
+_SEPARATOR: Final = "\x01"
+"""Hardly ever in a text; where it is, the texts are spelled one by one."""
+Spelling = Callable[[list[Any]], object]
+"""Makes the parameter of a column from its values."""
 
 
 def load_statements(package: str, filename: str) -> SimpleNamespace:
@@ -41,12 +46,6 @@ def load_statements(package: str, filename: str) -> SimpleNamespace:
 def uuid7() -> UUID:
     """A new id, a third of the cost of the standard type and ten times as fast to print; equal to its like of both."""
     return pgproto.UUID(uuid_utils.uuid7().bytes)
-
-
-Row = TypeVar("Row", bound=msgspec.Struct)
-
-_SEPARATOR: Final = "\x01"
-"""Hardly ever in a text; where it is, the texts are spelled one by one."""
 
 
 def array_of(values: Sequence[object]) -> str:
@@ -75,10 +74,6 @@ def _quoted(value: str) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')
-
-
-Spelling = Callable[[list[Any]], object]
-"""Makes the parameter of a column from its values."""
 
 
 class Columns(Generic[Row]):

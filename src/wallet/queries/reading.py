@@ -18,6 +18,8 @@ READ_SECONDS_MAX: Final = 4.0
 TRIES_MAX: Final = 3
 
 _log = structlog.get_logger("wallet.queries")
+_SQL: Final = load_statements("wallet.queries", "queries.sql")
+_DURABLE_COMMITS: Final = frozenset({"on", "remote_apply"})
 
 
 class ReadFailed(Exception):
@@ -56,15 +58,8 @@ async def fetch_one(pool: Pool, statement: str, *arguments: object) -> Record | 
     return rows[0] if rows else None
 
 
-_STATEMENTS: Final = load_statements("wallet.queries", "queries.sql")
-_DURABILITY: Final[str] = _STATEMENTS.durability
-_BACKLOG: Final[str] = _STATEMENTS.backlog
-
-_DURABLE_COMMITS: Final = frozenset({"on", "remote_apply"})
-
-
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class OldestWaiting:
     """The oldest batch that waits for a step on the events' way out; a `key` of None means that none waits."""
 
     key: int | None
@@ -76,13 +71,13 @@ class Waiting:
 class Backlog:
     """How far the events' way out is behind the log."""
 
-    unsealed: Waiting
-    unpublished: Waiting
+    unsealed: OldestWaiting
+    unpublished: OldestWaiting
 
 
 async def durability_faults(connection: AnyConnection) -> list[str]:
     """The settings under which an acknowledged commit could be lost; none is the only good answer."""
-    row = await connection.fetchrow(_DURABILITY)
+    row = await connection.fetchrow(_SQL.durability)
     assert row is not None
     faults = [f"{name} is {row[name]}" for name in ("fsync", "full_page_writes") if row[name] != "on"]
     if row["synchronous_commit"] not in _DURABLE_COMMITS:
@@ -94,9 +89,9 @@ async def durability_faults(connection: AnyConnection) -> list[str]:
 
 async def backlog_of(connection: AnyConnection) -> Backlog:
     """How far the relay is behind."""
-    row = await connection.fetchrow(_BACKLOG)
+    row = await connection.fetchrow(_SQL.backlog)
     assert row is not None
     return Backlog(
-        Waiting(row["unsealed_seq"], max(0.0, row["unsealed_seconds"] or 0.0)),
-        Waiting(row["unpublished_position"], max(0.0, row["unpublished_seconds"] or 0.0)),
+        OldestWaiting(row["unsealed_seq"], max(0.0, row["unsealed_seconds"] or 0.0)),
+        OldestWaiting(row["unpublished_position"], max(0.0, row["unpublished_seconds"] or 0.0)),
     )

@@ -16,13 +16,11 @@ from wallet.queries.reading import fetch, fetch_one
 
 VERSION_MAX: Final = 2**63 - 1
 
-_STATEMENTS: Final = load_statements("wallet.queries", "queries.sql")
-_HISTORY: Final[str] = _STATEMENTS.history
-_HISTORY_BEFORE: Final[str] = _STATEMENTS.history_before
+_SQL: Final = load_statements("wallet.queries", "queries.sql")
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
+class HistoryEvent:
     """An event as the log holds it; the payload is JSON text."""
 
     version: int
@@ -40,7 +38,7 @@ async def history_of(
     limit: int,
     below_version: int | None = None,
     before: datetime | None = None,
-) -> list[StoredEvent]:
+) -> list[HistoryEvent]:
     """At most `limit` events: those below a version, or those before a time, or the newest. Raises ReadFailed.
 
     Paging by version neither skips nor repeats, however many events are added meanwhile.
@@ -48,22 +46,16 @@ async def history_of(
     assert below_version is None or before is None
     bucket = bucket_of(wallet_id)
     if before is not None:
-        rows = await fetch(pool, _HISTORY_BEFORE, bucket, wallet_id, before, limit)
+        rows = await fetch(pool, _SQL.history_before, bucket, wallet_id, before, limit)
     else:
-        rows = await fetch(pool, _HISTORY, bucket, wallet_id, below_version or VERSION_MAX, limit)
-    return [StoredEvent(*row.values()) for row in rows]
-
-
-_BALANCE: Final[str] = load_statements("wallet.queries", "queries.sql").balance
+        rows = await fetch(pool, _SQL.history, bucket, wallet_id, below_version or VERSION_MAX, limit)
+    return [HistoryEvent(*row.values()) for row in rows]
 
 
 async def balance_of(pool: Pool, wallet_id: WalletId) -> Decimal | None:
     """The balance now, or None where no event has made the wallet real. Raises ReadFailed."""
-    row = await fetch_one(pool, _BALANCE, bucket_of(wallet_id), wallet_id)
+    row = await fetch_one(pool, _SQL.balance, bucket_of(wallet_id), wallet_id)
     return None if row is None else row["balance"]
-
-
-_STATS: Final[str] = load_statements("wallet.queries", "queries.sql").stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ class WalletStats:
 
 async def stats_of(pool: Pool, wallet_id: WalletId) -> WalletStats:
     """The wallet's totals. Raises ReadFailed."""
-    row = await fetch_one(pool, _STATS, bucket_of(wallet_id), wallet_id)
+    row = await fetch_one(pool, _SQL.stats, bucket_of(wallet_id), wallet_id)
     assert row is not None, "the only row of stats_progress is missing"
     if not row["is_known"]:
         return WalletStats(as_of=row["as_of"])

@@ -32,7 +32,7 @@ class NotPublished(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutgoingMessage:
     """A message to publish: its id is the event's id, its type the event's type, which is its routing key too."""
 
     body: bytes
@@ -46,7 +46,7 @@ class Message:
 class Window:
     """Messages sent together. `reason` tells why the last one that was not published was not."""
 
-    def __init__(self, messages: Sequence[Message], first_tag: int) -> None:
+    def __init__(self, messages: Sequence[OutgoingMessage], first_tag: int) -> None:
         self.reason = ""
         self.confirmed = asyncio.Event()
         self._messages = messages
@@ -113,17 +113,17 @@ class Publisher:
         """Raise BrokerUnavailable if the connection is lost: an idle publisher would not notice."""
         self._channel.raise_if_closed()
 
-    async def publish(self, messages: Sequence[Message]) -> frozenset[int]:
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> frozenset[int]:
         """Publish to the exchange; the indexes of the messages that were not published. Raises BrokerUnavailable."""
         return await self.wait_until_confirmed(await self.send(messages))
 
-    async def publish_to_worker_queue(self, message: Message) -> None:
+    async def publish_to_worker_queue(self, message: OutgoingMessage) -> None:
         """Publish to the worker's queue alone, past the exchange; raises NotPublished or BrokerUnavailable."""
         window = await self._send((message,), exchange="", routing_key=WORKER_QUEUE)
         if await self.wait_until_confirmed(window):
             raise NotPublished(f"The message was not published to {WORKER_QUEUE}: {window.reason}.")
 
-    async def send(self, messages: Sequence[Message]) -> Window:
+    async def send(self, messages: Sequence[OutgoingMessage]) -> Window:
         """Hand over a window without waiting for its confirms; wait while the broker is blocked.
 
         Raises BrokerUnavailable.
@@ -145,7 +145,7 @@ class Publisher:
             self._channel.raise_if_closed()
         return frozenset(window.unpublished)
 
-    async def _send(self, messages: Sequence[Message], *, exchange: str, routing_key: str | None) -> Window:
+    async def _send(self, messages: Sequence[OutgoingMessage], *, exchange: str, routing_key: str | None) -> Window:
         assert self._window.is_complete, "the window before was not confirmed"
         await self._connection.wait_until_unblocked()
         window = self._window = Window(messages, self._next_tag)
@@ -157,7 +157,7 @@ class Publisher:
             await asyncio.sleep(0)
         return window
 
-    def _send_one(self, message: Message, *, exchange: str, routing_key: str) -> None:
+    def _send_one(self, message: OutgoingMessage, *, exchange: str, routing_key: str) -> None:
         self._channel.send(
             self._channel.pika.basic_publish,
             exchange=exchange,

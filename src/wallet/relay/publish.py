@@ -22,7 +22,7 @@ import structlog
 from wallet.postgres.connections import Connection
 from wallet.postgres.lease import Lease
 from wallet.postgres.statements import load_statements
-from wallet.rabbitmq.publisher import Message, NotPublished, Publisher
+from wallet.rabbitmq.publisher import NotPublished, OutgoingMessage, Publisher
 from wallet.relay.lease import lock_head
 from wallet.relay.polling_loop import Work
 from wallet.runtime.failpoints import failpoint
@@ -42,7 +42,7 @@ class _Batch:
     batch_id: UUID
     position: int
     event_count: int
-    messages: list[Message] = field(default_factory=list)
+    messages: list[OutgoingMessage] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -93,7 +93,7 @@ class BatchPublisher:
             batch.messages.append(_message(row, batch.position))
         return list(batches.values())
 
-    async def _publish(self, messages: Sequence[Message]) -> tuple[set[str | None], str]:
+    async def _publish(self, messages: Sequence[OutgoingMessage]) -> tuple[set[str | None], str]:
         """Publish in order; the ids of what the broker did not take, and why. After a refusal nothing follows."""
         for start in range(0, len(messages), WINDOW_SIZE):
             sent = messages[start : start + WINDOW_SIZE]
@@ -138,7 +138,7 @@ async def mark_without_broker(connection: Connection, lease: Lease) -> bool:
     return True
 
 
-def _message(row: "asyncpg.Record", position: int) -> Message:
+def _message(row: "asyncpg.Record", position: int) -> OutgoingMessage:
     event = StoredEvent(
         row["event_id"],
         row["type"],
@@ -148,4 +148,4 @@ def _message(row: "asyncpg.Record", position: int) -> Message:
         row["version"],
         row["payload_json"],
     )
-    return Message(encode_envelope(event, position), str(event.event_id), event.type)
+    return OutgoingMessage(encode_envelope(event, position), str(event.event_id), event.type)

@@ -27,6 +27,8 @@ from wallet.wire.digest import chain_of
 BATCHES_MAX: Final = 1_000
 
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
+EXPORT_SECONDS: Final = 60.0
+FILENAME: Final = "journal-heads.log"
 
 
 async def seal_batches(connection: Connection, lease: Lease, *, is_published: bool) -> int:
@@ -54,10 +56,6 @@ async def seal_batches(connection: Connection, lease: Lease, *, is_published: bo
         moved = await connection.execute(_SQL.move_head, positions[-1], chains[-1], lease.token)
         assert moved == "UPDATE 1", "the head moved while it was locked"
     return len(rows)
-
-
-EXPORT_SECONDS: Final = 60.0
-FILENAME: Final = "journal-heads.log"
 
 
 async def export_head(connection: Connection, log_dir: Path) -> Head:

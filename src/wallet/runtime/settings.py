@@ -25,6 +25,9 @@ from wallet.domain.money import AMOUNT_MAX
 RESEMBLES: Final = 0.75
 """Of difflib; two letters in the wrong order in a name of four are just that much."""
 """How alike two names must be, from 0 to 1, for one to be taken for a misspelt other."""
+BEGIN: Final = "<!-- The table is written by `./wallet contracts` from src/wallet/runtime/settings.py. -->\n"
+END: Final = "<!-- The end of the table. -->\n"
+LINE_LENGTH: Final = 118
 
 
 class InvalidSettings(Exception):
@@ -279,11 +282,6 @@ def _expect_address(name: str, url: SecretStr | None, schemes: tuple[str, ...]) 
     except ValueError:
         # Not chained: the parser quotes what it can't read, which may be a piece of the password.
         raise ValueError(f"{name} can't be read; it must be an address like {shape}") from None
-
-
-BEGIN: Final = "<!-- The table is written by `./wallet contracts` from src/wallet/runtime/settings.py. -->\n"
-END: Final = "<!-- The end of the table. -->\n"
-LINE_LENGTH: Final = 118
 
 
 def env_example() -> str:

@@ -17,8 +17,8 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer, Timing
-from wallet.stress.operations import Request
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
+from wallet.stress.operations import PlannedRequest
 
 CONNECT_SECONDS_MAX: Final = 5.0
 TRY_SECONDS_MAX: Final = 15.0
@@ -35,12 +35,12 @@ class Unreachable(Exception):
     """Nothing answers at the address; the message states why."""
 
 
-class Unreadable(Exception):
+class UnreadableWallet(Exception):
     """The service did not show a wallet as these routes do; the message states which and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HistoryPage:
     """What a GET showed: the JSON, None for 404, and where the next page is."""
 
     value: Any
@@ -64,33 +64,33 @@ class Client:
         if isinstance(attempt, NoAnswer):
             raise Unreachable(attempt.reason)
 
-    async def send(self, request: Request) -> Exchange:
+    async def send(self, request: PlannedRequest) -> TriedRequest:
         """Send until the outcome is known or patience ends."""
         operation = request.operation
         sent_at_seconds = time.monotonic()
         tries = await self.ask("POST", operation.path, operation.body())
-        return Exchange(request, tuple(tries), sent_at_seconds, time.monotonic())
+        return TriedRequest(request, tuple(tries), sent_at_seconds, time.monotonic())
 
-    async def get(self, path_or_url: str) -> Page:
+    async def get(self, path_or_url: str) -> HistoryPage:
         """Read until there is an answer or patience ends. Raises Unreadable."""
         tries = await self.ask("GET", path_or_url)
         match tries[-1]:
             case NoAnswer(reason=reason):
-                raise Unreadable(f"GET {path_or_url}: {reason}")
-            case Answer(status=status) if status == NOT_FOUND:
-                return Page(None, None)
-            case Answer(status=status, is_success=False):
-                raise Unreadable(f"GET {path_or_url} was answered {status}")
-            case Answer(body=body, next_url=next_url):
+                raise UnreadableWallet(f"GET {path_or_url}: {reason}")
+            case ServiceAnswer(status=status) if status == NOT_FOUND:
+                return HistoryPage(None, None)
+            case ServiceAnswer(status=status, is_success=False):
+                raise UnreadableWallet(f"GET {path_or_url} was answered {status}")
+            case ServiceAnswer(body=body, next_url=next_url):
                 try:
-                    return Page(decode_json(body), next_url)
+                    return HistoryPage(decode_json(body), next_url)
                 except ValueError as error:
-                    raise Unreadable(f"GET {path_or_url} was answered with what is not JSON: {error}") from error
+                    raise UnreadableWallet(f"GET {path_or_url} was answered with what is not JSON: {error}") from error
 
-    async def ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[Answer | NoAnswer]:
+    async def ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[ServiceAnswer | NoAnswer]:
         """Ask until the outcome is known: all tries, of which the last is definite unless a limit was reached."""
         deadline_seconds = time.monotonic() + self._patience_seconds
-        tries: list[Answer | NoAnswer] = []
+        tries: list[ServiceAnswer | NoAnswer] = []
         for pause_seconds in _pauses():
             tries.append(await self._try(method, path_or_url, body))
             if _is_enough(tries) or time.monotonic() + pause_seconds >= deadline_seconds:
@@ -98,7 +98,7 @@ class Client:
             await asyncio.sleep(pause_seconds)
         return tries
 
-    async def _try(self, method: str, path_or_url: str, body: bytes | None = None) -> Answer | NoAnswer:
+    async def _try(self, method: str, path_or_url: str, body: bytes | None = None) -> ServiceAnswer | NoAnswer:
         base = "" if "://" in path_or_url else next(self._urls)
         url, sent_at_seconds = base + path_or_url, time.monotonic()
 
@@ -108,7 +108,7 @@ class Client:
         try:
             async with self._session.request(method, url, data=body, allow_redirects=False) as response:
                 link = response.links.get("next")
-                return Answer(
+                return ServiceAnswer(
                     response.status,
                     await response.read(),
                     None if link is None else str(link["url"]),
@@ -144,10 +144,10 @@ def _pauses() -> Iterator[float]:
         seconds = min(seconds * 2, RETRY_SECONDS_MAX)
 
 
-def _is_enough(tries: list[Answer | NoAnswer]) -> bool:
+def _is_enough(tries: list[ServiceAnswer | NoAnswer]) -> bool:
     last = tries[-1]
-    server_errors = [attempt for attempt in tries if isinstance(attempt, Answer) and attempt.is_server_error]
-    return (isinstance(last, Answer) and last.is_definite) or len(server_errors) >= SERVER_ERROR_TRIES_MAX
+    server_errors = [attempt for attempt in tries if isinstance(attempt, ServiceAnswer) and attempt.is_server_error]
+    return (isinstance(last, ServiceAnswer) and last.is_definite) or len(server_errors) >= SERVER_ERROR_TRIES_MAX
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from wallet.stress.operations import Request
+from wallet.stress.operations import PlannedRequest
 
 REQUEST_TIMEOUT: Final = 408
 TOO_MANY_REQUESTS: Final = 429
@@ -22,7 +22,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceAnswer:
     """A status, the bytes that came with it, and where its Link header says that the next page is."""
 
     status: int
@@ -57,19 +57,19 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class TriedRequest:
     """One request with all its tries, from the first byte sent to the last one read."""
 
-    request: Request
-    tries: tuple[Answer | NoAnswer, ...]
+    request: PlannedRequest
+    tries: tuple[ServiceAnswer | NoAnswer, ...]
     sent_at_seconds: float
     ended_at_seconds: float
 
     @property
-    def answer(self) -> Answer | None:
+    def answer(self) -> ServiceAnswer | None:
         """The definite answer; None where the outcome stayed unknown."""
         last = self.tries[-1]
-        return last if isinstance(last, Answer) and last.is_definite else None
+        return last if isinstance(last, ServiceAnswer) and last.is_definite else None
 
     @property
     def took_seconds(self) -> float:

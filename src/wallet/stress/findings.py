@@ -11,52 +11,23 @@ from decimal import Decimal
 from typing import Final
 
 from wallet.stress.client import decode_json
-from wallet.stress.exchanges import Answer, Exchange, NoAnswer
+from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
 from wallet.stress.histories import Found, Shown, find_effects, first_jump
-from wallet.stress.operations import Key, Kind, WalletId
-from wallet.stress.outcomes import TOTAL_NAMES, Effect, Outcome, Totals, Verdict, effects_of, outcomes_of, totals_of
+from wallet.stress.operations import Key, OperationKind, WalletId
+from wallet.stress.outcomes import (
+    TOTAL_NAMES,
+    ExpectedEffect,
+    ExpectedTotals,
+    Outcome,
+    Verdict,
+    effects_of,
+    outcomes_of,
+    totals_of,
+)
 
 BODY_CHARACTERS_SHOWN: Final = 200
 REDIRECTS: Final = range(300, 400)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that is known of a run, filled while it is read. Why a wallet can't be read stands in `unreadable`."""
-
-    wallet_ids: Sequence[WalletId]
-    exchanges: Sequence[Exchange]
-    shown: dict[WalletId, Shown] = field(default_factory=dict)
-    totals: dict[WalletId, Totals] = field(default_factory=dict)
-    unreadable: dict[WalletId, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise: what was looked at, and the faults found, the first one first."""
-
-    promise: str
-    seen: str
-    faults: tuple[str, ...] = ()
-    is_checked: bool = True
-
-
-def check_of(promise: str, seen: str, faults: Iterable[str | None]) -> Check:
-    """A check; None among the faults is a thing that was looked at and found right."""
-    return Check(promise, seen, tuple(fault for fault in faults if fault is not None))
-
-
-def not_checked(promise: str) -> Check:
-    """A promise of which nothing can be said."""
-    return Check(promise, "not checked: not every wallet can be read", is_checked=False)
-
-
-def count_of(number: int, one: str, many: str = "") -> str:
-    """A number and what it counts: `1 key`, `1,204 keys`."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-NOTHING: Final = Totals()
+NOTHING: Final = ExpectedTotals()
 ONE_EFFECT: Final = "every key had one effect"
 NO_JUMPS: Final = "balances never jump"
 NO_NEGATIVES: Final = "no balance was negative"
@@ -65,7 +36,43 @@ CONSERVED: Final = "money is conserved"
 COUNTED: Final = "the worker's totals agree"
 
 
-def check_run(evidence: Evidence) -> list[Check]:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of a run, filled while it is read. Why a wallet can't be read stands in `unreadable`."""
+
+    wallet_ids: Sequence[WalletId]
+    exchanges: Sequence[TriedRequest]
+    shown: dict[WalletId, Shown] = field(default_factory=dict)
+    totals: dict[WalletId, ExpectedTotals] = field(default_factory=dict)
+    unreadable: dict[WalletId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCheck:
+    """One promise: what was looked at, and the faults found, the first one first."""
+
+    promise: str
+    seen: str
+    faults: tuple[str, ...] = ()
+    is_checked: bool = True
+
+
+def check_of(promise: str, seen: str, faults: Iterable[str | None]) -> RunCheck:
+    """A check; None among the faults is a thing that was looked at and found right."""
+    return RunCheck(promise, seen, tuple(fault for fault in faults if fault is not None))
+
+
+def not_checked(promise: str) -> RunCheck:
+    """A promise of which nothing can be said."""
+    return RunCheck(promise, "not checked: not every wallet can be read", is_checked=False)
+
+
+def count_of(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: `1 key`, `1,204 keys`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def check_run(evidence: Evidence) -> list[RunCheck]:
     """All checks, each with its faults. What the service shows is checked only where it shows every wallet."""
     outcomes = outcomes_of(evidence.exchanges)
     of_answers = [
@@ -97,7 +104,7 @@ def check_run(evidence: Evidence) -> list[Check]:
     ]
 
 
-def _check_readable(evidence: Evidence) -> Check:
+def _check_readable(evidence: Evidence) -> RunCheck:
     count = sum(len(wallet.events) for wallet in evidence.shown.values())
     seen = f"{count_of(len(evidence.shown), 'wallet')}, {count_of(count, 'event')}"
     return check_of("every wallet can be read", seen, map(evidence.unreadable.get, evidence.wallet_ids))
@@ -116,7 +123,7 @@ def _wrong_effects(outcomes: Mapping[Key, Outcome], found: Found) -> Iterator[st
     yield from found.strays
 
 
-def _right_effects(outcome: Outcome) -> tuple[str, list[Counter[Effect]]]:
+def _right_effects(outcome: Outcome) -> tuple[str, list[Counter[ExpectedEffect]]]:
     once = effects_of(outcome.operation)
     match outcome.verdict:
         case Verdict.SUCCEEDED:
@@ -127,7 +134,7 @@ def _right_effects(outcome: Outcome) -> tuple[str, list[Counter[Effect]]]:
             return "was never answered", [once, Counter()]
 
 
-def _check_negatives(shown: Mapping[WalletId, Shown]) -> Check:
+def _check_negatives(shown: Mapping[WalletId, Shown]) -> RunCheck:
     def lowest(wallet: Shown) -> Decimal:
         return min([wallet.balance, *(event.new_balance for event in wallet.events if event.new_balance is not None)])
 
@@ -136,7 +143,7 @@ def _check_negatives(shown: Mapping[WalletId, Shown]) -> Check:
     return check_of(NO_NEGATIVES, f"the lowest was {min(lows.values()):.4f}", faults)
 
 
-def _wrong_balances(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId, Totals]) -> Iterator[str]:
+def _wrong_balances(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId, ExpectedTotals]) -> Iterator[str]:
     for wallet_id, wallet in shown.items():
         right = expected.get(wallet_id, NOTHING).balance
         if wallet.balance != right:
@@ -144,7 +151,7 @@ def _wrong_balances(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId,
             yield f"{wallet_id} has {wallet.balance:.4f}, the answers add up to {right:.4f} ({off:+.4f})"
 
 
-def _check_conservation(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId, Totals]) -> Check:
+def _check_conservation(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId, ExpectedTotals]) -> RunCheck:
     """Σ balances = Σ deposits − Σ withdrawals."""
     deposited = sum((totals.total_deposited for totals in expected.values()), Decimal())
     withdrawn = sum((totals.total_withdrawn for totals in expected.values()), Decimal())
@@ -156,7 +163,9 @@ def _check_conservation(shown: Mapping[WalletId, Shown], expected: Mapping[Walle
     return check_of(CONSERVED, sides.format("="), [fault])
 
 
-def _wrong_totals(totals: Mapping[WalletId, Totals], expected: Mapping[WalletId, Totals]) -> Iterator[str]:
+def _wrong_totals(
+    totals: Mapping[WalletId, ExpectedTotals], expected: Mapping[WalletId, ExpectedTotals]
+) -> Iterator[str]:
     for wallet_id, counted in totals.items():
         right = expected.get(wallet_id, NOTHING)
         for name, ours in TOTAL_NAMES.items():
@@ -165,12 +174,12 @@ def _wrong_totals(totals: Mapping[WalletId, Totals], expected: Mapping[WalletId,
                 yield f"{wallet_id} {name} is {is_total:.4f}, the answers add up to {should_be:.4f}"
 
 
-def _words(effects: Counter[Effect]) -> str:
+def _words(effects: Counter[ExpectedEffect]) -> str:
     each = (f"{effect}{'' if count == 1 else f' {count} times'}" for effect, count in effects.items())
     return " and ".join(each) or "no effect"
 
 
-def check_outcomes(exchanges: Sequence[Exchange], outcomes: Mapping[Key, Outcome]) -> Check:
+def check_outcomes(exchanges: Sequence[TriedRequest], outcomes: Mapping[Key, Outcome]) -> RunCheck:
     """Every request came to a definite answer, and to one that it can have."""
     verdicts = [outcome.verdict for outcome in outcomes.values()]
     done, refused = verdicts.count(Verdict.SUCCEEDED), verdicts.count(Verdict.REFUSED)
@@ -179,13 +188,13 @@ def check_outcomes(exchanges: Sequence[Exchange], outcomes: Mapping[Key, Outcome
     )
 
 
-def check_server_errors(exchanges: Sequence[Exchange]) -> Check:
+def check_server_errors(exchanges: Sequence[TriedRequest]) -> RunCheck:
     """No 5xx; a 503 is allowed, if the same key then came to its outcome."""
     retried = sum(len(exchange.tries) - 1 for exchange in exchanges)
     return check_of("no server errors", count_of(retried, "retry", "retries"), _errors(exchanges))
 
 
-def check_replays(outcomes: Mapping[Key, Outcome]) -> Check:
+def check_replays(outcomes: Mapping[Key, Outcome]) -> RunCheck:
     """A key that is sent again gets the same status and body.
 
     Bodies that differ in their bytes are the same if they are equal as JSON. Of a refusal the status alone counts:
@@ -200,7 +209,7 @@ def check_replays(outcomes: Mapping[Key, Outcome]) -> Check:
     return check_of("replays are identical", seen, (_difference(*replay) for replay in replays))
 
 
-def _unknown(exchange: Exchange) -> str | None:
+def _unknown(exchange: TriedRequest) -> str | None:
     operation = exchange.request.operation
     last = exchange.tries[-1]
     tries = count_of(len(exchange.tries), "try", "tries")
@@ -208,20 +217,20 @@ def _unknown(exchange: Exchange) -> str | None:
         return f"{operation.key} ({operation}) got no answer in {tries}: {last.reason}"
     if not last.is_definite:
         return f"{operation.key} ({operation}) was still answered {last.status} after {tries}"
-    if last.status in REDIRECTS or (operation.kind is Kind.DEPOSIT and not last.is_success):
+    if last.status in REDIRECTS or (operation.kind is OperationKind.DEPOSIT and not last.is_success):
         return f"{operation.key} ({operation}) was answered {last.status}: {_shorten(last.body)}"
     return None
 
 
-def _errors(exchanges: Iterable[Exchange]) -> Iterator[str]:
+def _errors(exchanges: Iterable[TriedRequest]) -> Iterator[str]:
     for exchange in exchanges:
         operation = exchange.request.operation
         for attempt in exchange.tries:
-            if isinstance(attempt, Answer) and attempt.is_server_error:
+            if isinstance(attempt, ServiceAnswer) and attempt.is_server_error:
                 yield f"{operation.key} ({operation}) was answered {attempt.status}: {_shorten(attempt.body)}"
 
 
-def _difference(key: Key, first: Answer, again: Answer) -> str | None:
+def _difference(key: Key, first: ServiceAnswer, again: ServiceAnswer) -> str | None:
     if first.status != again.status:
         return f"{key} was answered {first.status}, and {again.status} when it was sent again"
     if first.body == again.body or not first.is_success or _is_equal_json(first.body, again.body):

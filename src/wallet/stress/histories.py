@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from wallet.stress.client import Client, Page, Unreadable
+from wallet.stress.client import Client, HistoryPage, UnreadableWallet
 from wallet.stress.operations import Key, WalletId
-from wallet.stress.outcomes import TOTAL_NAMES, ZERO, Effect, Outcome, Totals
+from wallet.stress.outcomes import TOTAL_NAMES, ZERO, ExpectedEffect, ExpectedTotals, Outcome
 
 PAGE_LIMIT: Final = 200
 PAGES_MAX: Final = 100_000
@@ -60,13 +60,13 @@ async def read_wallet(client: Client, wallet_id: WalletId) -> Shown:
     return Shown(balance, await _read_history(client, wallet_id))
 
 
-async def read_totals(client: Client, wallet_id: WalletId) -> Totals:
+async def read_totals(client: Client, wallet_id: WalletId) -> ExpectedTotals:
     """The worker's totals. Raises Unreadable."""
     path = f"/wallet/{wallet_id}/stats"
     stats = (await client.get(path)).value
     if stats is None:
-        return Totals()
-    return Totals(**{ours: _money(path, stats, theirs) for theirs, ours in TOTAL_NAMES.items()})
+        return ExpectedTotals()
+    return ExpectedTotals(**{ours: _money(path, stats, theirs) for theirs, ours in TOTAL_NAMES.items()})
 
 
 async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...]:
@@ -83,7 +83,7 @@ async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...
         newest_first += events
         known.update(event.event_id for event in events)
         url = page.next_url or _url_before(path, events)
-    raise Unreadable(f"GET {path}: more than {PAGES_MAX} pages")
+    raise UnreadableWallet(f"GET {path}: more than {PAGES_MAX} pages")
 
 
 def _url_before(path: str, events: list[Event]) -> str | None:
@@ -93,19 +93,19 @@ def _url_before(path: str, events: list[Event]) -> str | None:
     try:
         oldest = datetime.fromisoformat(events[-1].occurred_at)
     except ValueError as error:
-        raise Unreadable(f"GET {path}: occurredAt is no RFC 3339 time: {events[-1].occurred_at!r}") from error
+        raise UnreadableWallet(f"GET {path}: occurredAt is no RFC 3339 time: {events[-1].occurred_at!r}") from error
     before = (oldest + OVERLAP).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return f"{path}?{urlencode({'limit': PAGE_LIMIT, 'before': before})}"
 
 
-def _events(path: str, page: Page) -> Iterator[Event]:
+def _events(path: str, page: HistoryPage) -> Iterator[Event]:
     if page.value is None:
         return
     if not isinstance(page.value, list):
-        raise Unreadable(f"GET {path}: not a JSON array")
+        raise UnreadableWallet(f"GET {path}: not a JSON array")
     for item in page.value:
         if not isinstance(item, dict) or not isinstance(item.get("payload"), dict):
-            raise Unreadable(f"GET {path}: an event without a payload")
+            raise UnreadableWallet(f"GET {path}: an event without a payload")
         yield _event(path, item, item["payload"])
 
 
@@ -140,7 +140,7 @@ def _money(path: str, fields: Any, name: str) -> Decimal:
                 return money if isinstance(value, str) else money.quantize(QUANTUM)
         except InvalidOperation:
             pass
-    raise Unreadable(f"GET {path}: {name} is not an amount of money: {value!r}")
+    raise UnreadableWallet(f"GET {path}: {name} is not an amount of money: {value!r}")
 
 
 COMPENSATED = "TransferCompensated"
@@ -150,10 +150,10 @@ COMPENSATED = "TransferCompensated"
 class Found:
     """The effects in the histories by the key they belong to, and those that belong to none."""
 
-    by_key: Mapping[Key, Counter[Effect]]
+    by_key: Mapping[Key, Counter[ExpectedEffect]]
     strays: Sequence[str]
 
-    def of(self, key: Key) -> Counter[Effect]:
+    def of(self, key: Key) -> Counter[ExpectedEffect]:
         """The key's effects; none where the histories do not know it."""
         return self.by_key.get(key, Counter())
 
@@ -164,7 +164,7 @@ def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown
     An event tells its key itself, or its transfer, whose key another event or the transfer's answer tells.
     """
     key_of_transfer = _keys_of_transfers(outcomes, shown)
-    by_key: defaultdict[Key, Counter[Effect]] = defaultdict(Counter)
+    by_key: defaultdict[Key, Counter[ExpectedEffect]] = defaultdict(Counter)
     strays: list[str] = []
     for wallet_id, wallet in shown.items():
         for event in wallet.events:
@@ -175,9 +175,9 @@ def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown
                 strays.append(f"{wallet_id}: {_describe(event)} belongs to no key of this run")
             elif event.type == COMPENSATED:
                 # Money that came back undoes its debit: the two together are no effect.
-                by_key[key][Effect(wallet_id, -event.moved)] -= 1
+                by_key[key][ExpectedEffect(wallet_id, -event.moved)] -= 1
             else:
-                by_key[key][Effect(wallet_id, event.moved)] += 1
+                by_key[key][ExpectedEffect(wallet_id, event.moved)] += 1
     return Found({key: Counter({e: n for e, n in effects.items() if n}) for key, effects in by_key.items()}, strays)
 
 

@@ -21,7 +21,7 @@ DECIMAL_PLACES: Final = (0, 2, 2, 4)
 
 
 @unique
-class Kind(StrEnum):
+class OperationKind(StrEnum):
     """The three routes that move money; the value is the route's last word."""
 
     DEPOSIT = "deposit"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 class Operation:
     """One intention with its key; `to_wallet_id` is a transfer's receiver."""
 
-    kind: Kind
+    kind: OperationKind
     wallet_id: WalletId
     key: Key
     amount: Decimal
@@ -54,16 +54,16 @@ class Operation:
     def __str__(self) -> str:
         """The intention in words, without its key."""
         match self.kind:
-            case Kind.DEPOSIT:
+            case OperationKind.DEPOSIT:
                 return f"deposit of {self.amount} to {self.wallet_id}"
-            case Kind.WITHDRAW:
+            case OperationKind.WITHDRAW:
                 return f"withdrawal of {self.amount} from {self.wallet_id}"
-            case Kind.TRANSFER:
+            case OperationKind.TRANSFER:
                 return f"transfer of {self.amount} from {self.wallet_id} to {self.to_wallet_id}"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlannedRequest:
     """The request with this number: an operation, or one that was sent before, with its key."""
 
     number: int
@@ -83,13 +83,13 @@ class Plan:
         """The run's own wallets."""
         return [self._wallet_id(index) for index in range(self.wallet_count)]
 
-    def request(self, number: int) -> Request:
+    def request(self, number: int) -> PlannedRequest:
         """Draw the request with this number."""
-        return Request(number, self._operation(origin_of(self.seed, number)))
+        return PlannedRequest(number, self._operation(origin_of(self.seed, number)))
 
     def _operation(self, number: int) -> Operation:
         draw = random.Random(f"{self.seed}/operation/{number}")
-        kind = draw.choice(tuple(Kind))
+        kind = draw.choice(tuple(OperationKind))
         places = draw.choice(DECIMAL_PLACES)
         # Built from its digits, so that it is written as plainly as a person would: 12.50, never 1.25E+1.
         amount = Decimal(draw.randint(1, AMOUNT_MAX * 10**places)).scaleb(-places)
@@ -99,7 +99,7 @@ class Plan:
             wallet_id=self._wallet_id(one),
             key=Key(f"monkey-{self.run_id}-key-{number}"),
             amount=amount,
-            to_wallet_id=self._wallet_id(other) if kind is Kind.TRANSFER else None,
+            to_wallet_id=self._wallet_id(other) if kind is OperationKind.TRANSFER else None,
         )
 
     def _wallet_id(self, index: int) -> WalletId:

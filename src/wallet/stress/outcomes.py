@@ -8,8 +8,8 @@ from enum import Enum, unique
 from typing import Any, Final
 
 from wallet.stress.client import decode_json
-from wallet.stress.exchanges import Answer, Exchange
-from wallet.stress.operations import Key, Kind, Operation, WalletId
+from wallet.stress.exchanges import ServiceAnswer, TriedRequest
+from wallet.stress.operations import Key, Operation, OperationKind, WalletId
 
 ZERO: Final = Decimal("0.0000")
 FAILED: Final = "failed"
@@ -30,13 +30,13 @@ class Outcome:
     """One key: its operation, and every definite answer it got, the first one first."""
 
     operation: Operation
-    answers: tuple[Answer, ...]
+    answers: tuple[ServiceAnswer, ...]
     verdict: Verdict
     transfer_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class ExpectedEffect:
     """An amount that a wallet's balance rose (positive) or fell (negative) by."""
 
     wallet_id: WalletId
@@ -48,7 +48,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class ExpectedTotals:
     """A wallet's four sums."""
 
     total_deposited: Decimal = ZERO
@@ -71,28 +71,30 @@ TOTAL_NAMES: Final = {
 """The stats route's name of each total → ours."""
 
 
-def outcomes_of(exchanges: Iterable[Exchange]) -> dict[Key, Outcome]:
+def outcomes_of(exchanges: Iterable[TriedRequest]) -> dict[Key, Outcome]:
     """The outcome of every key that was sent, in the order in which the first of each was drawn."""
-    by_key: defaultdict[Key, list[Exchange]] = defaultdict(list)
+    by_key: defaultdict[Key, list[TriedRequest]] = defaultdict(list)
     for exchange in sorted(exchanges, key=lambda exchange: exchange.request.number):
         by_key[exchange.request.operation.key].append(exchange)
     return {key: _outcome_of(same_key) for key, same_key in by_key.items()}
 
 
-def effects_of(operation: Operation) -> Counter[Effect]:
+def effects_of(operation: Operation) -> Counter[ExpectedEffect]:
     """What the operation does to balances, once, if it succeeds."""
     amount = operation.amount
     match operation.kind:
-        case Kind.DEPOSIT:
-            return Counter([Effect(operation.wallet_id, amount)])
-        case Kind.WITHDRAW:
-            return Counter([Effect(operation.wallet_id, -amount)])
-        case Kind.TRANSFER:
+        case OperationKind.DEPOSIT:
+            return Counter([ExpectedEffect(operation.wallet_id, amount)])
+        case OperationKind.WITHDRAW:
+            return Counter([ExpectedEffect(operation.wallet_id, -amount)])
+        case OperationKind.TRANSFER:
             assert operation.to_wallet_id is not None
-            return Counter([Effect(operation.wallet_id, -amount), Effect(operation.to_wallet_id, amount)])
+            return Counter(
+                [ExpectedEffect(operation.wallet_id, -amount), ExpectedEffect(operation.to_wallet_id, amount)]
+            )
 
 
-def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> dict[WalletId, Totals]:
+def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> dict[WalletId, ExpectedTotals]:
     """Each wallet's totals: what succeeded, and the keys of `also`, whose answers were lost."""
     sums: defaultdict[WalletId, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     for key, outcome in outcomes.items():
@@ -100,18 +102,18 @@ def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> di
             continue
         operation = outcome.operation
         match operation.kind:
-            case Kind.DEPOSIT:
+            case OperationKind.DEPOSIT:
                 sums[operation.wallet_id]["total_deposited"] += operation.amount
-            case Kind.WITHDRAW:
+            case OperationKind.WITHDRAW:
                 sums[operation.wallet_id]["total_withdrawn"] += operation.amount
-            case Kind.TRANSFER:
+            case OperationKind.TRANSFER:
                 assert operation.to_wallet_id is not None
                 sums[operation.wallet_id]["total_transferred_out"] += operation.amount
                 sums[operation.to_wallet_id]["total_transferred_in"] += operation.amount
-    return {wallet_id: Totals(**each) for wallet_id, each in sums.items()}
+    return {wallet_id: ExpectedTotals(**each) for wallet_id, each in sums.items()}
 
 
-def _outcome_of(exchanges: list[Exchange]) -> Outcome:
+def _outcome_of(exchanges: list[TriedRequest]) -> Outcome:
     by_time = sorted(exchanges, key=lambda exchange: exchange.ended_at_seconds)
     answers = tuple(exchange.answer for exchange in by_time if exchange.answer is not None)
     verdict, transfer_id = Verdict.REFUSED if answers else Verdict.UNKNOWN, None
@@ -125,7 +127,7 @@ def _outcome_of(exchanges: list[Exchange]) -> Outcome:
     return Outcome(exchanges[0].request.operation, answers, verdict, transfer_id)
 
 
-def _fields_of(answer: Answer) -> dict[str, Any]:
+def _fields_of(answer: ServiceAnswer) -> dict[str, Any]:
     try:
         value = decode_json(answer.body)
     except ValueError:

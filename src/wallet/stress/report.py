@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from wallet.stress.exchanges import Answer, Exchange
-from wallet.stress.findings import Check, count_of
+from wallet.stress.exchanges import ServiceAnswer, TriedRequest
+from wallet.stress.findings import RunCheck, count_of
 from wallet.stress.run import Findings, Options
 
 KEPT: Final = "✓"
@@ -91,7 +91,7 @@ def percentile_seconds(sorted_seconds: Sequence[float], percent: int) -> float:
     return sorted_seconds[max(0, math.ceil(len(sorted_seconds) * percent / 100) - 1)]
 
 
-def _latencies(exchanges: Sequence[Exchange]) -> str:
+def _latencies(exchanges: Sequence[TriedRequest]) -> str:
     """From the first byte sent to the outcome, retries included."""
     seconds = sorted(exchange.took_seconds for exchange in exchanges)
     if not seconds:
@@ -100,18 +100,18 @@ def _latencies(exchanges: Sequence[Exchange]) -> str:
     return "   ".join(f"{name} {value * 1000:,.0f} ms" for name, value in named)
 
 
-def _statuses(exchanges: Sequence[Exchange]) -> str:
+def _statuses(exchanges: Sequence[TriedRequest]) -> str:
     """How often each status was seen, retried tries included."""
     counts = Counter(
-        str(attempt.status) if isinstance(attempt, Answer) else f"none ({attempt.reason})"
+        str(attempt.status) if isinstance(attempt, ServiceAnswer) else f"none ({attempt.reason})"
         for exchange in exchanges
         for attempt in exchange.tries
     )
     return "   ".join(f"{status}: {count:,}" for status, count in sorted(counts.items())) or "none"
 
 
-def _repeats(exchanges: Sequence[Exchange]) -> str:
-    first_of: dict[str, Exchange] = {}
+def _repeats(exchanges: Sequence[TriedRequest]) -> str:
+    first_of: dict[str, TriedRequest] = {}
     repeats = overlapping = 0
     for exchange in sorted(exchanges, key=lambda exchange: exchange.sent_at_seconds):
         first = first_of.setdefault(exchange.request.operation.key, exchange)
@@ -121,7 +121,7 @@ def _repeats(exchanges: Sequence[Exchange]) -> str:
     return f"{repeats:,} with an earlier key, {overlapping:,} of them while the first was under way"
 
 
-def _lines_of(check: Check) -> Iterator[str]:
+def _lines_of(check: RunCheck) -> Iterator[str]:
     """One line for a promise that was kept; below one that was not, its first faults."""
     if not check.faults:
         yield f"  {KEPT if check.is_checked else UNCHECKED} {check.promise:<26}  {check.seen}"

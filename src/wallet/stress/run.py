@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from wallet.stress.client import Client, Unreadable, open_client
-from wallet.stress.exchanges import Exchange
-from wallet.stress.findings import Check, Evidence, check_run
+from wallet.stress.client import Client, UnreadableWallet, open_client
+from wallet.stress.exchanges import TriedRequest
+from wallet.stress.findings import Evidence, RunCheck, check_run
 from wallet.stress.histories import read_totals, read_wallet
 from wallet.stress.operations import Plan, WalletId
-from wallet.stress.outcomes import Totals, outcomes_of, totals_of
+from wallet.stress.outcomes import ExpectedTotals, outcomes_of, totals_of
 
 POLL_SECONDS: Final = 0.2
 
@@ -53,11 +53,11 @@ class Watcher(Protocol):
 class Findings:
     """What a run did, and what its checks found."""
 
-    exchanges: Sequence[Exchange]
+    exchanges: Sequence[TriedRequest]
     sending_seconds: float
     catching_up_seconds: float
     has_caught_up: bool
-    checks: Sequence[Check]
+    checks: Sequence[RunCheck]
 
     @property
     def is_clean(self) -> bool:
@@ -85,8 +85,8 @@ async def run_monkey(options: Options, watcher: Watcher, stop: asyncio.Event) ->
 
 async def _send_all(
     client: Client, plan: Plan, options: Options, watcher: Watcher, stop: asyncio.Event
-) -> list[Exchange]:
-    exchanges: list[Exchange] = []
+) -> list[TriedRequest]:
+    exchanges: list[TriedRequest] = []
     answered_at_seconds = time.monotonic()
     is_gone = asyncio.Event()
 
@@ -116,7 +116,7 @@ async def _wait_for_totals(client: Client, evidence: Evidence, options: Options,
         nonlocal changed_at_seconds
         try:
             totals = await read_totals(client, wallet_id)
-        except Unreadable as error:
+        except UnreadableWallet as error:
             evidence.unreadable[wallet_id] = str(error)
             return
         if evidence.totals.get(wallet_id) != totals:
@@ -129,7 +129,7 @@ async def _wait_for_totals(client: Client, evidence: Evidence, options: Options,
         lagging = [
             wallet_id
             for wallet_id, totals in evidence.totals.items()
-            if totals != expected.get(wallet_id, Totals()) and wallet_id not in evidence.unreadable
+            if totals != expected.get(wallet_id, ExpectedTotals()) and wallet_id not in evidence.unreadable
         ]
         watcher.agreed(len(evidence.totals) - len(lagging))
         if time.monotonic() - changed_at_seconds >= options.patience_seconds:
@@ -142,7 +142,7 @@ async def _read_wallets(client: Client, evidence: Evidence, options: Options) ->
     async def read(wallet_id: WalletId) -> None:
         try:
             evidence.shown[wallet_id] = await read_wallet(client, wallet_id)
-        except Unreadable as error:
+        except UnreadableWallet as error:
             evidence.unreadable[wallet_id] = str(error)
 
     await _for_each(

@@ -22,15 +22,13 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 from wallet.worker.effects import in_transaction
-from wallet.worker.messages import Message, Refused
+from wallet.worker.messages import ReceivedMessage, RefusedMessage
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TYPE_CHARACTERS_MAX: Final = 200
 _BIGINT_MAX: Final = 2**63 - 1
 
-_STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_INSERT_DEAD_LETTER: Final[str] = _STATEMENTS.insert_dead_letter
-_MARK_FAILED: Final[str] = _STATEMENTS.mark_failed
+_SQL: Final = load_statements("wallet.worker", "worker.sql")
 
 _log = structlog.get_logger()
 
@@ -56,7 +54,7 @@ class _Header(msgspec.Struct, rename="camel"):
 _header_decoder: Final = msgspec.json.Decoder(_Header)
 
 
-async def keep(connection: Connection, refused: Sequence[Refused[Any]]) -> None:
+async def keep(connection: Connection, refused: Sequence[RefusedMessage[Any]]) -> None:
     """Commit a dead letter for each message, sorted so that workers keeping the same ones do not deadlock."""
     if not refused:
         return
@@ -81,9 +79,9 @@ async def keep(connection: Connection, refused: Sequence[Refused[Any]]) -> None:
         )
 
 
-async def _insert_dead_letter(connection: Connection, digest: bytes, letter: Refused[Any], name: _Named) -> None:
+async def _insert_dead_letter(connection: Connection, digest: bytes, letter: RefusedMessage[Any], name: _Named) -> None:
     await connection.execute(
-        _INSERT_DEAD_LETTER,
+        _SQL.insert_dead_letter,
         name.event_id,
         name.type,
         name.wallet_id,
@@ -98,7 +96,7 @@ async def _insert_dead_letter(connection: Connection, digest: bytes, letter: Ref
     )
 
 
-async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, Refused[Any]]]) -> None:
+async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, RefusedMessage[Any]]]) -> None:
     """Enter as failed the events that a message names well enough to find their place in the inbox."""
     failed = {
         (bucket_of(name.wallet_id), name.event_id): letter
@@ -108,7 +106,7 @@ async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, R
     keys = sorted(failed)
     if keys:
         await connection.execute(
-            _MARK_FAILED,
+            _SQL.mark_failed,
             [bucket for bucket, _ in keys],
             [event_id for _, event_id in keys],
             [_storable(failed[key].error) for key in keys],
@@ -116,19 +114,19 @@ async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, R
         )
 
 
-def _digest(message: Message) -> bytes:
+def _digest(message: ReceivedMessage) -> bytes:
     return sha256(message.body).digest() if message.whole is None else message.whole.sha256
 
 
-def _length(message: Message) -> int:
+def _length(message: ReceivedMessage) -> int:
     return len(message.body) if message.whole is None else message.whole.length
 
 
-def _kind(letter: Refused[Any]) -> str:
+def _kind(letter: RefusedMessage[Any]) -> str:
     return "parked" if letter.is_parked else "failed"
 
 
-def _read_header(message: Message) -> _Named:
+def _read_header(message: ReceivedMessage) -> _Named:
     header = _Header()
     if _length(message) <= BODY_BYTES_MAX:
         try:
@@ -153,7 +151,7 @@ def _event_id(text: object) -> EventId | None:
         return None
 
 
-def _properties_json(message: Message) -> str:
+def _properties_json(message: ReceivedMessage) -> str:
     """What came beside the body, as JSON; what JSON does not know is stored as its text."""
     properties = {"messageId": message.message_id, "type": message.type, "headers": dict(message.headers)}
     return json.dumps(_storable(properties), default=str)

@@ -38,12 +38,8 @@ CONFLICT_DELAY_SECONDS_MAX: Final = 0.25
 MoveCheckpoint = Callable[["Connection"], Awaitable[None]]
 Result = TypeVar("Result")
 
-_STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_ENTER_INBOX: Final[str] = _STATEMENTS.enter_inbox
-_ADD_TOTALS: Final[str] = _STATEMENTS.add_totals
-_READ_NTH_LATEST_WITHDRAWALS: Final[str] = _STATEMENTS.read_nth_latest_withdrawals
-_INSERT_ALERTS: Final[str] = _STATEMENTS.insert_alerts
-_MARK_SUSPICIOUS: Final[str] = _STATEMENTS.mark_suspicious
+_SQL: Final = load_statements("wallet.worker", "worker.sql")
+_log = structlog.get_logger()
 
 
 async def commit_effects(
@@ -103,7 +99,9 @@ async def _enter_inbox(connection: Connection, events: Iterable[LoggedEvent]) ->
     keys = sorted((bucket_of(event.wallet_id), event.event_id) for event in by_id.values())
     if not keys:
         return []
-    entered = await connection.fetch(_ENTER_INBOX, [bucket for bucket, _ in keys], [event_id for _, event_id in keys])
+    entered = await connection.fetch(
+        _SQL.enter_inbox, [bucket for bucket, _ in keys], [event_id for _, event_id in keys]
+    )
     return [by_id[row["event_id"]] for row in entered]
 
 
@@ -114,7 +112,7 @@ async def add_totals(connection: Connection, added_by_wallet: Mapping[WalletId, 
         key=lambda item: item[:2],
     )
     await connection.execute(
-        _ADD_TOTALS,
+        _SQL.add_totals,
         [bucket for bucket, _, _ in totals],
         [wallet_id for _, wallet_id, _ in totals],
         [added.deposited for _, _, added in totals],
@@ -130,7 +128,7 @@ async def _judge(connection: Connection, withdrawals: Sequence[LoggedEvent], rul
     if not withdrawals:
         return []
     rows = await connection.fetch(
-        _READ_NTH_LATEST_WITHDRAWALS,
+        _SQL.read_nth_latest_withdrawals,
         [bucket_of(withdrawal.wallet_id) for withdrawal in withdrawals],
         [withdrawal.wallet_id for withdrawal in withdrawals],
         [withdrawal.event_id for withdrawal in withdrawals],
@@ -150,7 +148,7 @@ def alert_key(alert: Alert) -> tuple[int, str, str, UUID]:
 async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
     """Store the alerts, given in key order, and make their wallets suspicious; returns those that are new."""
     rows = await connection.fetch(
-        _INSERT_ALERTS,
+        _SQL.insert_alerts,
         [bucket_of(alert.wallet_id) for alert in alerts],
         [alert.wallet_id for alert in alerts],
         [alert.rule for alert in alerts],
@@ -160,13 +158,10 @@ async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list
     )
     wallets = sorted({(bucket_of(alert.wallet_id), alert.wallet_id) for alert in alerts})
     await connection.execute(
-        _MARK_SUSPICIOUS, [bucket for bucket, _ in wallets], [wallet_id for _, wallet_id in wallets]
+        _SQL.mark_suspicious, [bucket for bucket, _ in wallets], [wallet_id for _, wallet_id in wallets]
     )
     inserted = {(row["rule"], row["event_id"]) for row in rows}
     return [alert for alert in alerts if (alert.rule, alert.event_id) in inserted]
-
-
-_log = structlog.get_logger()
 
 
 def notify(alerts: Iterable[Alert]) -> None:

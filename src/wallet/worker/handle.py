@@ -41,13 +41,18 @@ from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction, notify
-from wallet.worker.messages import AnyMessage, Check, Checked, Refused
+from wallet.worker.messages import AnyMessage, Check, Checked, RefusedMessage
 
 TRIES_MAX: Final = 3
 RETRY_DELAYS_SECONDS: Final = (0.1, 0.4)
 assert len(RETRY_DELAYS_SECONDS) == TRIES_MAX - 1
 
 _log = structlog.get_logger()
+GROW_AFTER_GROUPS: Final = 10
+APPLICATION: Final = "wallet worker"
+RETRY_SECONDS_MIN: Final = 0.1
+RETRY_SECONDS_MAX: Final = 5.0
+_DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Handled(Generic[AnyMessage]):
     """What became of a group: messages whose effects are in, and messages that are dead letters now."""
 
     done: list[AnyMessage]
-    refused: list[Refused[AnyMessage]]
+    refused: list[RefusedMessage[AnyMessage]]
 
 
 async def handle_group(
@@ -108,7 +113,7 @@ async def _commit(
 
 async def _run_one_at_a_time(
     connection: Connection, checked: Sequence[Checked[AnyMessage]], rules: FraudRules
-) -> tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]:
+) -> tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]:
     done: list[Checked[AnyMessage]] = []
     failing = [(item, "") for item in checked]
     for delay_seconds in (0, *RETRY_DELAYS_SECONDS):
@@ -121,14 +126,11 @@ async def _run_one_at_a_time(
             else:
                 _log.debug("event_failed", event_id=str(item.event.event_id), error=_describe(error))
                 failing.append((item, _describe(error)))
-    return done, [Refused(item.message, error, TRIES_MAX) for item, error in failing]
+    return done, [RefusedMessage(item.message, error, TRIES_MAX) for item, error in failing]
 
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-GROW_AFTER_GROUPS: Final = 10
 
 
 class GroupSize:
@@ -152,13 +154,6 @@ class GroupSize:
         """A group failed as a whole."""
         self._succeeded_count = 0
         self.current = max(1, self.current // 2)
-
-
-APPLICATION: Final = "wallet worker"
-RETRY_SECONDS_MIN: Final = 0.1
-RETRY_SECONDS_MAX: Final = 5.0
-
-_DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
 
 
 class Transport(Protocol):

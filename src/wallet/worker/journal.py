@@ -50,7 +50,7 @@ from wallet.runtime.started import Standby, Started, report_started
 from wallet.wire.envelope import StoredEvent, UndecodableMessage, encode_envelope, expect_known
 from wallet.worker.effects import MoveCheckpoint
 from wallet.worker.handle import APPLICATION, GroupSize, Handled, handle_group, run_loop
-from wallet.worker.messages import Checked, Refused, logged_event_of, refusal_of
+from wallet.worker.messages import Checked, RefusedMessage, logged_event_of, refusal_of
 
 PIECE_SIZE_MAX: Final = 200
 BATCHES_READ_MAX: Final = 500
@@ -59,10 +59,16 @@ EVENTS_READ_MAX: Final = 2_000
 PASSED_MAX: Final = 5_000
 """How many batches are passed over at once: a few milliseconds of an index scan."""
 
-_STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_READ_JOURNAL: Final[str] = _STATEMENTS.read_journal
-_READ_BATCHES: Final[str] = _STATEMENTS.read_batches
-_PASS_BY_BROKER: Final[str] = _STATEMENTS.pass_by_broker
+_SQL: Final = load_statements("wallet.worker", "worker.sql")
+CHECKPOINT: Final = LeaseTable("worker_checkpoint", timedelta(seconds=4))
+RENEW_SECONDS: Final = 1.0
+GIVE_UP_SECONDS: Final = 2.0
+STANDBY_SECONDS: Final = 1.0
+POLL_SECONDS_MIN: Final = 0.005
+POLL_SECONDS_MAX: Final = 0.2
+BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 1.0
+"""Beside a queue there is nothing to handle, unless relays and workers differ in their transport."""
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ class Passed:
 
 async def pass_by_broker(connection: Connection, position: int) -> Passed:
     """Pass over the batches after a position that a broker confirmed: the queue brings them. One round trip."""
-    row = await connection.fetchrow(_PASS_BY_BROKER, position, PASSED_MAX)
+    row = await connection.fetchrow(_SQL.pass_by_broker, position, PASSED_MAX)
     assert row is not None
     return Passed(row["position"], row["has_unconfirmed"])
 
@@ -127,14 +133,14 @@ async def read_pieces(connection: Connection, position: int, *, with_confirmed: 
 
     Without `with_confirmed` a batch that a broker confirmed ends the reading.
     """
-    rows = await connection.fetch(_READ_JOURNAL, position, BATCHES_READ_MAX)
+    rows = await connection.fetch(_SQL.read_journal, position, BATCHES_READ_MAX)
     if not with_confirmed:
         rows = list(takewhile(lambda row: not row["is_confirmed"], rows))
     batches = _bounded(rows, position)
     if not batches:
         return []
     events = await connection.fetch(
-        _READ_BATCHES, [batch["batch_id"] for batch in batches], [batch["position"] for batch in batches]
+        _SQL.read_batches, [batch["batch_id"] for batch in batches], [batch["position"] for batch in batches]
     )
     until = _last_whole(batches, events, position)
     if until == position:
@@ -180,10 +186,10 @@ def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
 
 async def check_rows(
     _connection: Connection, messages: Sequence[JournalMessage]
-) -> tuple[list[Checked[JournalMessage]], list[Refused[JournalMessage]]]:
+) -> tuple[list[Checked[JournalMessage]], list[RefusedMessage[JournalMessage]]]:
     """Sort out events that a newer program wrote. Rows need no comparison with the log: they are the log."""
     checked: list[Checked[JournalMessage]] = []
-    refused: list[Refused[JournalMessage]] = []
+    refused: list[RefusedMessage[JournalMessage]] = []
     for message in messages:
         try:
             expect_known(message.row["type"], message.row["schema_version"])
@@ -192,20 +198,6 @@ async def check_rows(
         else:
             checked.append(Checked(message, logged_event_of(message.row)))
     return checked, refused
-
-
-CHECKPOINT: Final = LeaseTable("worker_checkpoint", timedelta(seconds=4))
-RENEW_SECONDS: Final = 1.0
-GIVE_UP_SECONDS: Final = 2.0
-STANDBY_SECONDS: Final = 1.0
-POLL_SECONDS_MIN: Final = 0.005
-POLL_SECONDS_MAX: Final = 0.2
-BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 1.0
-"""Beside a queue there is nothing to handle, unless relays and workers differ in their transport."""
-
-_SQL: Final = load_statements("wallet.worker", "worker.sql")
-
-_log = structlog.get_logger()
 
 
 @dataclass(slots=True)

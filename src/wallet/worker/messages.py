@@ -25,13 +25,12 @@ from wallet.wire.envelope import (
     decode_envelope,
 )
 
-_STATEMENTS = load_statements("wallet.worker", "worker.sql")
-_READ_EVENTS: Final[str] = _STATEMENTS.read_events
+_SQL: Final = load_statements("wallet.worker", "worker.sql")
 
 _log = structlog.get_logger()
 
 
-class Message(Protocol):
+class ReceivedMessage(Protocol):
     """What the worker needs of a message, whichever transport brought it."""
 
     @property
@@ -55,7 +54,7 @@ class Message(Protocol):
         """The whole body's length and digest where `body` is only its beginning."""
 
 
-AnyMessage = TypeVar("AnyMessage", bound=Message)
+AnyMessage = TypeVar("AnyMessage", bound=ReceivedMessage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Checked(Generic[AnyMessage]):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Generic[AnyMessage]):
+class RefusedMessage(Generic[AnyMessage]):
     """A message that had no effect: why, and after how many attempts.
 
     `is_parked`: neither it nor we are at fault; a newer program wrote it, and one here will know it.
@@ -81,17 +80,17 @@ class Refused(Generic[AnyMessage]):
 
 Check = Callable[
     [Connection, Sequence[AnyMessage]],
-    Awaitable[tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]],
+    Awaitable[tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]],
 ]
 """How a transport sorts its messages into those with an event in the log and those at fault."""
 
 
 async def check_messages(
     connection: Connection, messages: Sequence[AnyMessage]
-) -> tuple[list[Checked[AnyMessage]], list[Refused[AnyMessage]]]:
+) -> tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]:
     """Sort messages into those with an event in the log and those at fault. At most one round trip."""
     decoded: list[tuple[AnyMessage, Envelope]] = []
-    refused: list[Refused[AnyMessage]] = []
+    refused: list[RefusedMessage[AnyMessage]] = []
     for message in messages:
         envelope = _decode(message)
         if isinstance(envelope, Envelope):
@@ -105,11 +104,11 @@ async def check_messages(
         if isinstance(event, LoggedEvent):
             checked.append(Checked(message, event))
         else:
-            refused.append(Refused(message, event))
+            refused.append(RefusedMessage(message, event))
     return checked, refused
 
 
-def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
+def _decode(message: AnyMessage) -> Envelope | RefusedMessage[AnyMessage]:
     try:
         if message.whole is not None:
             check_length(message.whole.length)
@@ -118,19 +117,19 @@ def _decode(message: AnyMessage) -> Envelope | Refused[AnyMessage]:
         return refusal_of(message, error)
     except Exception as error:  # noqa: BLE001 - Decoding is pure, so our bug in it is this one message's alone.
         _log.exception("decoding_failed", message_id=message.message_id)
-        return Refused(message, f"{type(error).__name__}: {error}")
+        return RefusedMessage(message, f"{type(error).__name__}: {error}")
 
 
-def refusal_of(message: AnyMessage, error: UndecodableMessage) -> Refused[AnyMessage]:
+def refusal_of(message: AnyMessage, error: UndecodableMessage) -> RefusedMessage[AnyMessage]:
     """A message that could not be decoded; one of a newer program is parked until a program here knows it."""
     is_parked = isinstance(error, UnknownSchemaVersion | UnknownEventType)
-    return Refused(message, f"{type(error).__name__}: {error}", is_parked=is_parked)
+    return RefusedMessage(message, f"{type(error).__name__}: {error}", is_parked=is_parked)
 
 
 async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int], "asyncpg.Record"]:
     keys = sorted({(bucket_of(envelope.wallet_id), envelope.wallet_id, envelope.version) for envelope in envelopes})
     rows = await connection.fetch(
-        _READ_EVENTS,
+        _SQL.read_events,
         [bucket for bucket, _, _ in keys],
         [wallet_id for _, wallet_id, _ in keys],
         [version for _, _, version in keys],

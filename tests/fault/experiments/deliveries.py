@@ -7,7 +7,7 @@ from tests.support.books import fetch_value
 from tests.support.broker import bind_copy, take_all
 from tests.support.waiting import eventually
 from tests.support.worker import fetch, publish
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 
 TIMES = 20
 REQUESTS = 60
@@ -34,7 +34,9 @@ async def _shuffle(lab: Laboratory, url: str) -> None:
     async with lab.load(count=REQUESTS):
         pass
     await lab.all_published()
-    events = [Message(body, properties.message_id, properties.type) for properties, body in await take_all(url, copy)]
+    events = [
+        OutgoingMessage(body, properties.message_id, properties.type) for properties, body in await take_all(url, copy)
+    ]
     assert len(events) == await fetch_value(lab.database_url, "select count(*) from events")
     right = [row[0] for row in await fetch(lab.database_url, JOURNAL_ORDER)]
     assert [event.message_id for event in events] == right, "events were published in another order than the journal's"

@@ -10,7 +10,7 @@ from tests.support.client import open_client
 from tests.support.dlq import Operator
 from tests.support.waiting import eventually
 from tests.support.worker import Wire, fetch, publish
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 POISONS = 4
@@ -65,13 +65,13 @@ async def poison_the_queue(lab: Laboratory) -> None:
     await eventually(queue_is_empty, within=20, every=0.2)
 
 
-def _poison() -> list[Message]:
+def _poison() -> list[OutgoingMessage]:
     no_amount = {"id": str(uuid4()), "type": "FundsDeposited", "schemaVersion": 1, "walletId": "nobody", "version": 1}
     return [
-        Message(b"not JSON", None, None),
-        Message(json.dumps(no_amount | {"type": "NeverHeardOf"}).encode(), str(uuid4()), "NeverHeardOf"),
-        Message(json.dumps(no_amount).encode(), str(no_amount["id"]), "FundsDeposited"),
-        Message(b"x" * BIG_BYTES, None, None),
+        OutgoingMessage(b"not JSON", None, None),
+        OutgoingMessage(json.dumps(no_amount | {"type": "NeverHeardOf"}).encode(), str(uuid4()), "NeverHeardOf"),
+        OutgoingMessage(json.dumps(no_amount).encode(), str(no_amount["id"]), "FundsDeposited"),
+        OutgoingMessage(b"x" * BIG_BYTES, None, None),
     ]
 
 

@@ -8,7 +8,7 @@ from tests.support.client import Reply, open_client
 from tests.support.relay import connected
 from tests.support.waiting import last
 from tests.support.worker import fetch
-from wallet.stress.exchanges import Answer
+from wallet.stress.exchanges import ServiceAnswer
 
 ANSWERS_BETWEEN = 150
 ANSWERED = {"201", "400", "404", "no answer"}
@@ -83,7 +83,7 @@ async def _every_decision_was_answered(lab: Laboratory) -> None:
         for history in lab.histories
         for exchange in history.exchanges
         for attempt in exchange.tries
-        if isinstance(attempt, Answer)
+        if isinstance(attempt, ServiceAnswer)
     )
     decided = {(wallet_id, key): count for wallet_id, key, count in await fetch(lab.database_url, DECIDED)}
     unanswered = {key: (count, answered[key]) for key, count in decided.items() if count != answered[key]}

@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 from tests.support.worker import Wire, fetch, publish
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.state import decode_state
-from wallet.rabbitmq.publisher import Message
+from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import WORKER_QUEUE
 
 REQUESTS = 40
@@ -65,7 +65,7 @@ async def steal_and_forge(lab: Laboratory) -> None:
     await eventually(is_struck, within=NAMED_WITHIN, every=1.0)
 
 
-async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, list[Message]]:
+async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, list[OutgoingMessage]]:
     """A deposit's event out of the queue; the others are put back. Returns its id, and what to publish in its place."""
     async with open_client(url) as client:
         assert (await client.post("/wallet/victim/deposit", {"amount": 500, "requestId": "victim"})).status == 201
@@ -73,13 +73,13 @@ async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, lis
     messages = await take_all(rabbitmq_url, WORKER_QUEUE)
     bodies = [json.loads(body) for _, body in messages]
     [stolen] = [body for body in bodies if body["type"] == "FundsDeposited" and body["walletId"] == "victim"]
-    others = [Message(raw, properties.message_id, properties.type) for properties, raw in messages]
+    others = [OutgoingMessage(raw, properties.message_id, properties.type) for properties, raw in messages]
     await publish(rabbitmq_url, [other for other in others if other.message_id != stolen["id"]])
     forged = stolen | {"payload": stolen["payload"] | {"amount": "1000000.0000", "newBalance": "1000000.0000"}}
     garbage = {"id": stolen["id"], "note": "nothing that could be read"}
     lab.note(f"event {stolen['id']} stolen, two messages forged with its id")
     return stolen["id"], [
-        Message(json.dumps(body).encode(), stolen["id"], "FundsDeposited")
+        OutgoingMessage(json.dumps(body).encode(), stolen["id"], "FundsDeposited")
         for body in (forged | {"version": 99}, garbage)
     ]
 

@@ -40,6 +40,18 @@ ERRORS_MAX: Final = 20
 """How many errors are named; a body of thousands of unknown fields must not make an answer of megabytes."""
 VALUES_MAX: Final = 32_768
 """A bulk request of 1,000 operations has 5,000 values."""
+_JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
+OPERATION_ERRORS_MAX: Final = 5
+"""How many errors of one operation are named; there can be a thousand operations in one answer."""
+INDEPENDENT: Final = "independent"
+ATOMIC: Final = "atomic"
+BULK_FIELDS: Final = ("mode", "operations")
+_REQUIRED: Final = "is required"
+# For an operation whose type is not known: every field that an operation may have, and those that all must have.
+_OF_ANY: Final = {name: known for body in reversed([*BODIES.values()]) for name, known in body.of_operation.items()}
+_REQUIRED_OF_ANY: Final = [
+    known for known in _OF_ANY.values() if all(known.name in body.of_operation for body in BODIES.values())
+]
 
 
 class NumberText(str):
@@ -49,14 +61,14 @@ class NumberText(str):
 
 
 @dataclass(slots=True)
-class Reading:
+class BodyReading:
     """The fields that a body has and that are right, by the command's attributes, and all that is wrong with it."""
 
     values: dict[str, Any] = field(default_factory=dict)
     errors: list[FieldError] = field(default_factory=list)
 
 
-def read_body(raw: bytes, body: CommandBody) -> Reading:
+def read_body(raw: bytes, body: CommandBody) -> BodyReading:
     """Read the body of a command's own route. Raises Refused where it is not a JSON object at all."""
     return read_fields(decode_object(raw), body.of_route, required=body.required)
 
@@ -92,9 +104,9 @@ def read_fields(
     *,
     required: Iterable[Field],
     errors_max: int = ERRORS_MAX,
-) -> Reading:
+) -> BodyReading:
     """Read each field of an object that is decoded already, and name all that is wrong."""
-    reading = Reading()
+    reading = BodyReading()
     for name, value in document.items():
         known = fields.get(name)
         if known is None:
@@ -145,9 +157,6 @@ _decode: Final[Callable[[str], object]] = JSONDecoder(
 ).decode
 
 
-_JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
-
-
 def read_command(exchange: Exchange, body: CommandBody) -> Command:
     """The command that a request to the command's own route asks for. Raises Refused."""
     wallet_id = read_wallet_id(exchange)
@@ -183,7 +192,7 @@ def json_body(exchange: Exchange) -> bytes:
     return exchange.body
 
 
-def _resolve_key(exchange: Exchange, reading: Reading) -> RequestId:
+def _resolve_key(exchange: Exchange, reading: BodyReading) -> RequestId:
     """The one key of the request: the body's, the header's, or a new one; noted in the exchange."""
     given = exchange.headers.get("idempotency-key")
     in_body: RequestId | None = reading.values.get(REQUEST_ID.attribute)
@@ -215,14 +224,6 @@ def _unquoted(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] == '"':
         return value[1:-1]
     return value
-
-
-OPERATION_ERRORS_MAX: Final = 5
-"""How many errors of one operation are named; there can be a thousand operations in one answer."""
-
-INDEPENDENT: Final = "independent"
-ATOMIC: Final = "atomic"
-BULK_FIELDS: Final = ("mode", "operations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,7 @@ def _repeated_keys(commands: Sequence[Command]) -> list[FieldError]:
     return errors
 
 
-def _read_slowly(operation: Mapping[str, object]) -> Reading:
+def _read_slowly(operation: Mapping[str, object]) -> BodyReading:
     """All that is wrong with an operation that gave no command."""
     kind = operation.get("type")
     body = BODIES.get(kind) if type(kind) is str else None
@@ -331,10 +332,4 @@ def _invalid(pointer: str, detail: str) -> FieldError:
     return FieldError(Code.INVALID_REQUEST, detail, pointer=pointer)
 
 
-_REQUIRED: Final = "is required"
 _NOT_AN_OBJECT: Final = _invalid("", "must be a JSON object")
-# For an operation whose type is not known: every field that an operation may have, and those that all must have.
-_OF_ANY: Final = {name: known for body in reversed([*BODIES.values()]) for name, known in body.of_operation.items()}
-_REQUIRED_OF_ANY: Final = [
-    known for known in _OF_ANY.values() if all(known.name in body.of_operation for body in BODIES.values())
-]

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from wallet.api.contract.problems import refusal_of
-from wallet.api.contract.query import Unreadable, parameter_error, parse_time
+from wallet.api.contract.query import UnreadableValue, parameter_error, parse_time
 from wallet.api.contract.reply import Reply, json_reply
 from wallet.api.contract.route import Parameter
 
@@ -87,7 +87,7 @@ def read_page(values: Mapping[str, str], order: Order[Key]) -> Page[Key]:
                     after = order.parse_cursor(value)
                 case _:
                     before = parse_time(value)
-        except Unreadable as error:
+        except UnreadableValue as error:
             errors.append(parameter_error(name, str(error)))
     if "cursor" in values and "before" in values:
         errors.append(parameter_error("before", "cannot be combined with cursor: send one of them"))
@@ -118,7 +118,7 @@ def parse_limit(text: str) -> int:
     """How many items a page holds; more than the most is served as the most. Raises Unreadable."""
     match = _LIMIT.fullmatch(text)
     if match is None:
-        raise Unreadable("must be a whole number of at least 1")
+        raise UnreadableValue("must be a whole number of at least 1")
     digits = match["digits"]
     return LIMIT_SERVED_MAX if len(digits) > 3 else min(int(digits), LIMIT_SERVED_MAX)
 
@@ -131,5 +131,5 @@ def positive_number(text: str) -> int:
     return number
 
 
-def _not_a_cursor() -> Unreadable:
-    return Unreadable('must be the cursor of a Link header with rel="next"')
+def _not_a_cursor() -> UnreadableValue:
+    return UnreadableValue('must be the cursor of a Link header with rel="next"')

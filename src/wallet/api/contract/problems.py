@@ -47,35 +47,35 @@ class Code(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """What all problems of one code have in common."""
 
     status: int
     title: str
 
 
-KINDS: Final[Mapping[Code, Kind]] = {
-    Code.WALLET_NOT_FOUND: Kind(404, "The wallet does not exist"),
-    Code.INSUFFICIENT_FUNDS: Kind(400, "The wallet does not hold enough"),
-    Code.BALANCE_LIMIT_EXCEEDED: Kind(400, "The balance would exceed its limit"),
-    Code.TRANSFER_FAILED: Kind(409, "The transfer failed and the money is back"),
-    Code.SAME_WALLET: Kind(400, "A wallet cannot transfer to itself"),
-    Code.ATOMIC_NOT_AVAILABLE: Kind(400, "Atomic requests are not available here"),
-    Code.INVALID_AMOUNT: Kind(400, "The amount is not valid"),
-    Code.INVALID_REQUEST: Kind(400, "The request is not valid"),
-    Code.INVALID_JSON: Kind(400, "The body is not valid JSON"),
-    Code.INCOMPLETE_BODY: Kind(400, "The body ended too early"),
-    Code.ROUTE_NOT_FOUND: Kind(404, "There is no such route"),
-    Code.METHOD_NOT_ALLOWED: Kind(405, "The route does not take this method"),
-    Code.REQUEST_TIMEOUT: Kind(408, "The body took too long to arrive"),
-    Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
-    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be JSON"),
-    Code.IDEMPOTENCY_KEY_REUSED: Kind(422, "The key belongs to another request"),
-    Code.INTERNAL_ERROR: Kind(500, "The service failed"),
-    Code.NOT_EXECUTED: Kind(503, "This attempt was not executed"),
-    Code.OUTCOME_UNKNOWN: Kind(503, "The outcome of the request is unknown"),
-    Code.UNAVAILABLE: Kind(503, "The database cannot be read now"),
-    Code.NOT_READY: Kind(503, "The service is not ready"),
+KINDS: Final[Mapping[Code, ProblemKind]] = {
+    Code.WALLET_NOT_FOUND: ProblemKind(404, "The wallet does not exist"),
+    Code.INSUFFICIENT_FUNDS: ProblemKind(400, "The wallet does not hold enough"),
+    Code.BALANCE_LIMIT_EXCEEDED: ProblemKind(400, "The balance would exceed its limit"),
+    Code.TRANSFER_FAILED: ProblemKind(409, "The transfer failed and the money is back"),
+    Code.SAME_WALLET: ProblemKind(400, "A wallet cannot transfer to itself"),
+    Code.ATOMIC_NOT_AVAILABLE: ProblemKind(400, "Atomic requests are not available here"),
+    Code.INVALID_AMOUNT: ProblemKind(400, "The amount is not valid"),
+    Code.INVALID_REQUEST: ProblemKind(400, "The request is not valid"),
+    Code.INVALID_JSON: ProblemKind(400, "The body is not valid JSON"),
+    Code.INCOMPLETE_BODY: ProblemKind(400, "The body ended too early"),
+    Code.ROUTE_NOT_FOUND: ProblemKind(404, "There is no such route"),
+    Code.METHOD_NOT_ALLOWED: ProblemKind(405, "The route does not take this method"),
+    Code.REQUEST_TIMEOUT: ProblemKind(408, "The body took too long to arrive"),
+    Code.BODY_TOO_LARGE: ProblemKind(413, "The body is too large"),
+    Code.UNSUPPORTED_MEDIA_TYPE: ProblemKind(415, "The body must be JSON"),
+    Code.IDEMPOTENCY_KEY_REUSED: ProblemKind(422, "The key belongs to another request"),
+    Code.INTERNAL_ERROR: ProblemKind(500, "The service failed"),
+    Code.NOT_EXECUTED: ProblemKind(503, "This attempt was not executed"),
+    Code.OUTCOME_UNKNOWN: ProblemKind(503, "The outcome of the request is unknown"),
+    Code.UNAVAILABLE: ProblemKind(503, "The database cannot be read now"),
+    Code.NOT_READY: ProblemKind(503, "The service is not ready"),
 }
 
 CODE_OF_REJECTION: Final[Mapping[Rejection, Code]] = {

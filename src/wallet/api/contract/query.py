@@ -57,7 +57,7 @@ _TIME: Final = re.compile(
 )
 
 
-class Unreadable(ValueError):
+class UnreadableValue(ValueError):
     """A parameter's value is wrong; the message states what it must be."""
 
 
@@ -68,7 +68,7 @@ def parse_time(text: str) -> datetime:
     """
     match = _TIME.fullmatch(text)
     if match is None:
-        raise Unreadable("must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00.000001Z")
+        raise UnreadableValue("must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00.000001Z")
     digits = (match["fraction"] or "").ljust(6, "0")
     try:
         day = date(int(match["year"]), int(match["month"]), int(match["day"]))
@@ -76,7 +76,7 @@ def parse_time(text: str) -> datetime:
         moment = datetime.combine(day, clock, _offset(match)).astimezone(UTC)
         return moment + timedelta(microseconds=1) if digits[6:].strip("0") else moment
     except (ValueError, OverflowError):
-        raise Unreadable("must be a time that exists, in the years 1 to 9999 and without a leap second") from None
+        raise UnreadableValue("must be a time that exists, in the years 1 to 9999 and without a leap second") from None
 
 
 def _offset(match: re.Match[str]) -> timezone:

@@ -16,6 +16,10 @@ from wallet.domain.money import format_money
 from wallet.domain.outcomes import KeyReused, Moved, Outcome, Rejected, Transferred
 from wallet.ledger.requests import Answer, Render
 
+NO_STORE: Final = ("Cache-Control", "no-store")
+_encode: Final = msgspec.json.Encoder().encode
+CREATED: Final = 201
+
 
 class Reply(msgspec.Struct, frozen=True):
     """What a handler answers. A reply in pieces is sent so that the server copies one piece at a time."""
@@ -35,13 +39,6 @@ def json_reply(shape: object, *, headers: tuple[tuple[str, str], ...] = ()) -> R
 def format_time(moment: datetime) -> str:
     """A time as it leaves the service: RFC 3339, UTC, always six digits of a second."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-NO_STORE: Final = ("Cache-Control", "no-store")
-_encode: Final = msgspec.json.Encoder().encode
-
-
-CREATED: Final = 201
 
 
 def render(key: OperationKey, outcome: Outcome) -> Answer:

@@ -19,6 +19,13 @@ from wallet.runtime.addresses import Address, read_address
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
 )
+UNMATCHED_ROUTE: Final = "unmatched"
+SHA256_OF_NOTHING: Final = sha256().digest()
+_NO_PARAMETERS: Final[Mapping[str, str]] = {}
+Scope = dict[str, Any]
+Network = IPv4Network | IPv6Network
+ENTRIES_MAX: Final = 20
+"""How many hops of X-Forwarded-For are looked at; no honest chain is longer."""
 
 
 def correlate(given_id: str | None, given_traceparent: str | None) -> tuple[str, str]:
@@ -30,13 +37,6 @@ def correlate(given_id: str | None, given_traceparent: str | None) -> tuple[str,
         return correlation_id, match[0]
     # The low half of a random uuid starts with its variant bits, so it is never the forbidden all-zero span.
     return correlation_id, f"00-{trace_id}-{uuid_utils.uuid4().hex[16:]}-00"
-
-
-UNMATCHED_ROUTE: Final = "unmatched"
-SHA256_OF_NOTHING: Final = sha256().digest()
-_NO_PARAMETERS: Final[Mapping[str, str]] = {}
-
-Scope = dict[str, Any]
 
 
 class Exchange:
@@ -107,12 +107,6 @@ def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-Network = IPv4Network | IPv6Network
-
-ENTRIES_MAX: Final = 20
-"""How many hops of X-Forwarded-For are looked at; no honest chain is longer."""
 
 
 def client_ip(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:

@@ -17,7 +17,7 @@ from wallet.api.contract.schemas import CheckResult, ReadyResponse
 from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.migrations import missing_migrations
-from wallet.queries.reading import Backlog, Waiting, backlog_of, durability_faults
+from wallet.queries.reading import Backlog, OldestWaiting, backlog_of, durability_faults
 
 CACHED_SECONDS: Final = 1.0
 CHECK_SECONDS_MAX: Final = 2.0
@@ -49,7 +49,7 @@ class WaitingSince:
         self._key: int | None = None
         self._since = 0.0
 
-    def seconds(self, waiting: Waiting, now: float) -> float:
+    def seconds(self, waiting: OldestWaiting, now: float) -> float:
         """Returns the age of what waits; `now` is a monotonic time."""
         if waiting.key is None:
             self._key = None

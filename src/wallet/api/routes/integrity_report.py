@@ -29,7 +29,7 @@ from wallet.api.routes.health import BACKLOG_SECONDS_MAX
 from wallet.domain.money import format_money
 from wallet.integrity.findings import Check, counted
 from wallet.integrity.monitor.full_check import progress_of
-from wallet.integrity.monitor.reading import CHECK_OLD, Reading, read_integrity
+from wallet.integrity.monitor.reading import CHECK_OLD, IntegrityReading, read_integrity
 from wallet.integrity.monitor.state import FULL, INCREMENTAL, FullCheckProgress, FullCheckResult, StoredFault, Sums
 from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed
@@ -42,9 +42,35 @@ DURATIONS_MAX: Final = 3.0
 """A full check is late after both: 15 minutes, and three times the last duration plus what this one has planned."""
 LAG_SECONDS_MAX: Final = 30.0
 _LOGGED: Final = "`integrity_check_paused` or `integrity_check_failed`"
+_SLOW: Final = f"See {_LOGGED} in worker.log for the cause; `wallet verify` checks everything now."
+CACHED_SECONDS: Final = 1.0
+READ_SECONDS_MAX: Final = 2.0
+"""As for readiness and metrics: a client that asks every few seconds has no use for a later answer."""
+_PROGRESS_MIN: Final = 0.05
+"""Below this the duration cannot be estimated from the progress; that of the last full check is used."""
+_REBUILD: Final = (
+    "The log itself is whole: `wallet rebuild` recreates statistics and alerts from it. Then find out why."
+)
+_THINK: Final = (
+    "Run `wallet verify` for the whole picture, keep a dump, find out who could write. Do not repair by hand: "
+    "corrections are new deposits, withdrawals or transfers."
+)
+_LOST: Final = (
+    "The log itself is whole, but these events had no effect and will not be delivered again. `wallet rebuild` gives "
+    "the effects; where a dead letter was discarded by mistake, `wallet dlq replay --force` does. Then find out who "
+    "took the messages: who can read the queue, who discarded, whether the transport was changed."
+)
+_CURES: Final = {
+    Check.EFFECTS: _LOST,
+    Check.PROJECTIONS: _REBUILD,
+    Check.HEADS: "The monitor had read this: the journal lost or rewrote it. Compare it with backups. " + _THINK,
+    Check.READABLE: "PostgreSQL can't read a page or file, so what is in it is not checked and may be lost. "
+    "Fail over to a standby or restore a backup, then run `wallet verify` with the exported heads.",
+    Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
+}
 
 
-def warnings_of(reading: Reading) -> list[IntegrityWarning]:
+def warnings_of(reading: IntegrityReading) -> list[IntegrityWarning]:
     """Returns everything that is behind."""
     found = [
         *_of_failed_checks(reading),
@@ -68,7 +94,7 @@ def seconds_since(moment: datetime | None, now: datetime) -> float:
     return 0.0 if moment is None else max(0.0, round((now - moment).total_seconds(), 3))
 
 
-def _of_failed_checks(reading: Reading) -> Iterator[IntegrityWarning]:
+def _of_failed_checks(reading: IntegrityReading) -> Iterator[IntegrityWarning]:
     sorts: tuple[tuple[str, Literal["monitor", "fullPass"]], ...] = ((INCREMENTAL, "monitor"), (FULL, "fullPass"))
     for name, sort in sorts:
         failure = reading.state.failed.get(name)
@@ -86,7 +112,7 @@ def is_far_ahead(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and (moment - now).total_seconds() > BACKLOG_SECONDS_MAX
 
 
-def _of_the_monitor(reading: Reading) -> list[IntegrityWarning]:
+def _of_the_monitor(reading: IntegrityReading) -> list[IntegrityWarning]:
     looked = reading.state.looked
     cure = f"Is a worker running? If so, see {_LOGGED} in worker.log."
     if looked is None:
@@ -105,7 +131,7 @@ def _of_the_monitor(reading: Reading) -> list[IntegrityWarning]:
     return []
 
 
-def _of_the_full_pass(reading: Reading) -> list[IntegrityWarning]:
+def _of_the_full_pass(reading: IntegrityReading) -> list[IntegrityWarning]:
     passed = reading.state.passed
     if passed is None:
         return [_of_the_first_pass(reading)]
@@ -126,10 +152,7 @@ def _of_the_full_pass(reading: Reading) -> list[IntegrityWarning]:
     return [*found, *(IntegrityWarning("worker", f"At the last full check {text}") for text in texts)]
 
 
-_SLOW: Final = f"See {_LOGGED} in worker.log for the cause; `wallet verify` checks everything now."
-
-
-def _of_the_first_pass(reading: Reading) -> IntegrityWarning:
+def _of_the_first_pass(reading: IntegrityReading) -> IntegrityWarning:
     detail = "No full check was completed yet, so older events are not verified. "
     passing = reading.state.passing
     age = 0.0 if passing is None else seconds_since(passing.begun_at, reading.now)
@@ -138,7 +161,7 @@ def _of_the_first_pass(reading: Reading) -> IntegrityWarning:
     return IntegrityWarning("fullPass", detail + "Wait for it.")
 
 
-def _planned_seconds(reading: Reading) -> float:
+def _planned_seconds(reading: IntegrityReading) -> float:
     """How long the slices of the full check in progress took, with their pauses."""
     return 0.0 if reading.state.passing is None else reading.state.passing.planned_seconds
 
@@ -148,7 +171,7 @@ def duration_of(passed: FullCheckResult) -> float:
     return seconds_since(passed.begun_at, passed.ended_at)
 
 
-def _of_the_relay(reading: Reading) -> list[IntegrityWarning]:
+def _of_the_relay(reading: IntegrityReading) -> list[IntegrityWarning]:
     seconds = seconds_since(reading.unpublished_at, reading.now)
     if is_far_ahead(reading.unpublished_at, reading.now):
         detail = (
@@ -166,7 +189,7 @@ def _of_the_relay(reading: Reading) -> list[IntegrityWarning]:
     return [IntegrityWarning("relay", detail)]
 
 
-def _of_the_worker(reading: Reading) -> list[IntegrityWarning]:
+def _of_the_worker(reading: IntegrityReading) -> list[IntegrityWarning]:
     if reading.lag_seconds <= LAG_SECONDS_MAX:
         return []
     detail = (
@@ -177,7 +200,7 @@ def _of_the_worker(reading: Reading) -> list[IntegrityWarning]:
     return [IntegrityWarning("worker", detail)]
 
 
-def _of_transfers(reading: Reading) -> list[IntegrityWarning]:
+def _of_transfers(reading: IntegrityReading) -> list[IntegrityWarning]:
     if reading.stuck_transfer is None:
         return []
     wallet_id, transfer_id = reading.stuck_transfer
@@ -187,34 +210,6 @@ def _of_transfers(reading: Reading) -> list[IntegrityWarning]:
         "see `transfer_recovery_failed` in api.log."
     )
     return [IntegrityWarning("transfers", detail)]
-
-
-CACHED_SECONDS: Final = 1.0
-READ_SECONDS_MAX: Final = 2.0
-"""As for readiness and metrics: a client that asks every few seconds has no use for a later answer."""
-_PROGRESS_MIN: Final = 0.05
-"""Below this the duration cannot be estimated from the progress; that of the last full check is used."""
-
-_REBUILD: Final = (
-    "The log itself is whole: `wallet rebuild` recreates statistics and alerts from it. Then find out why."
-)
-_THINK: Final = (
-    "Run `wallet verify` for the whole picture, keep a dump, find out who could write. Do not repair by hand: "
-    "corrections are new deposits, withdrawals or transfers."
-)
-_LOST: Final = (
-    "The log itself is whole, but these events had no effect and will not be delivered again. `wallet rebuild` gives "
-    "the effects; where a dead letter was discarded by mistake, `wallet dlq replay --force` does. Then find out who "
-    "took the messages: who can read the queue, who discarded, whether the transport was changed."
-)
-_CURES: Final = {
-    Check.EFFECTS: _LOST,
-    Check.PROJECTIONS: _REBUILD,
-    Check.HEADS: "The monitor had read this: the journal lost or rewrote it. Compare it with backups. " + _THINK,
-    Check.READABLE: "PostgreSQL can't read a page or file, so what is in it is not checked and may be lost. "
-    "Fail over to a standby or restore a backup, then run `wallet verify` with the exported heads.",
-    Check.DELIVERY: "The worker's inbox does not agree with the log. " + _THINK,
-}
 
 
 class IntegrityReports:
@@ -250,7 +245,7 @@ class IntegrityReports:
             reading.exception()
 
 
-def report_of(reading: Reading) -> IntegrityResponse:
+def report_of(reading: IntegrityReading) -> IntegrityResponse:
     """Returns the whole answer."""
     looked = reading.state.looked
     faults = [_fault(Check[name], fault) for name, fault in reading.state.faults.items() if name in Check.__members__]
@@ -279,7 +274,9 @@ def report_of(reading: Reading) -> IntegrityResponse:
     )
 
 
-def _status(reading: Reading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]) -> IntegrityStatus:
+def _status(
+    reading: IntegrityReading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]
+) -> IntegrityStatus:
     if faults:
         return "broken"
     if reading.is_starting:
@@ -287,7 +284,7 @@ def _status(reading: Reading, faults: list[IntegrityFault], warnings: list[Integ
     return "behind" if warnings else "clean"
 
 
-def _summary(reading: Reading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]) -> str:
+def _summary(reading: IntegrityReading, faults: list[IntegrityFault], warnings: list[IntegrityWarning]) -> str:
     if faults:
         names = ", ".join(f"{fault.invariant} {fault.check}" for fault in faults)
         return f"A promise is broken: {names}. Each fault names its first row."
@@ -303,7 +300,7 @@ def _summary(reading: Reading, faults: list[IntegrityFault], warnings: list[Inte
     return "Every promise holds, and nothing is behind."
 
 
-def _under_way_now(reading: Reading) -> Iterator[str]:
+def _under_way_now(reading: IntegrityReading) -> Iterator[str]:
     """Work that is not finished, as is normal under load. When it is overdue there is a warning as well."""
     looked = reading.state.looked
     unchecked = reading.head_position - (0 if looked is None else looked.head.position)
@@ -331,7 +328,7 @@ def _fault(check: Check, fault: StoredFault) -> IntegrityFault:
     )
 
 
-def _check(check: Check, reading: Reading) -> IntegrityCheck:
+def _check(check: Check, reading: IntegrityReading) -> IntegrityCheck:
     fault = reading.state.faults.get(check.name)
     passed = reading.state.passed
     tally = None if passed is None else passed.tallies.get(check.name)
@@ -345,7 +342,7 @@ def _check(check: Check, reading: Reading) -> IntegrityCheck:
     )
 
 
-def _incremental(reading: Reading) -> IntegrityIncremental:
+def _incremental(reading: IntegrityReading) -> IntegrityIncremental:
     looked = reading.state.looked
     if looked is None:
         return IntegrityIncremental(None, None, 0, reading.head_position)
@@ -357,7 +354,7 @@ def _incremental(reading: Reading) -> IntegrityIncremental:
     )
 
 
-def _full_pass(reading: Reading) -> IntegrityFullPass:
+def _full_pass(reading: IntegrityReading) -> IntegrityFullPass:
     passed, passing = reading.state.passed, reading.state.passing
     duration = None if passed is None else duration_of(passed)
     return IntegrityFullPass(
@@ -367,7 +364,7 @@ def _full_pass(reading: Reading) -> IntegrityFullPass:
     )
 
 
-def _under_way(passing: FullCheckProgress, reading: Reading, last: float | None) -> IntegrityUnderWay:
+def _under_way(passing: FullCheckProgress, reading: IntegrityReading, last: float | None) -> IntegrityUnderWay:
     age = seconds_since(passing.begun_at, reading.now)
     progress = round(progress_of(passing, reading.head_position), 3)
     expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last

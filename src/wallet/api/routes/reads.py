@@ -18,7 +18,7 @@ from wallet.api.services import Services
 from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, format_money
 from wallet.queries.reading import ReadFailed
-from wallet.queries.wallets import StoredEvent, balance_of, history_of, stats_of
+from wallet.queries.wallets import HistoryEvent, balance_of, history_of, stats_of
 
 BY_VERSION: Final = Order("v", positive_number)
 """The order of a history, newest first: a cursor has the version that ended a page."""
@@ -83,7 +83,7 @@ def _known_time(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
 
 
-def _history_item(wallet_id: WalletId, event: StoredEvent) -> HistoryItem:
+def _history_item(wallet_id: WalletId, event: HistoryEvent) -> HistoryItem:
     return HistoryItem(
         id=str(event.event_id),
         wallet_id=wallet_id,

@@ -23,6 +23,23 @@ GZIP_LEVEL: Final = 6
 _QUALITY_DEFAULT: Final = 1.0
 _COMPRESSED_KINDS: Final = ("image/",)
 """Content types that are compressed already."""
+_PACKAGE: Final = "flask_swagger_ui"
+_TAKEN: Final[Mapping[str, str]] = {
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui-standalone-preset.js": "text/javascript; charset=utf-8",
+    "favicon-16x16.png": "image/png",
+    "favicon-32x32.png": "image/png",
+}
+_OURS: Final[Mapping[str, str]] = {
+    "index.html": "text/html; charset=utf-8",
+    "start.js": "text/javascript; charset=utf-8",
+}
+# Swagger UI writes style attributes, so styles must be allowed inline; scripts need not be, and are not.
+_CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class StaticFile:
@@ -100,25 +117,6 @@ def _quality_of(text: str) -> float:
     except ValueError:
         return 0.0
     return quality if 0 <= quality <= 1 else 0.0
-
-
-_PACKAGE: Final = "flask_swagger_ui"
-_TAKEN: Final[Mapping[str, str]] = {
-    "swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-    "swagger-ui-standalone-preset.js": "text/javascript; charset=utf-8",
-    "favicon-16x16.png": "image/png",
-    "favicon-32x32.png": "image/png",
-}
-_OURS: Final[Mapping[str, str]] = {
-    "index.html": "text/html; charset=utf-8",
-    "start.js": "text/javascript; charset=utf-8",
-}
-# Swagger UI writes style attributes, so styles must be allowed inline; scripts need not be, and are not.
-_CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class SwaggerMissing(Exception):

@@ -11,7 +11,7 @@ from asyncpg import Record
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.domain.money import format_money
 from wallet.domain.outcomes import Rejection
-from wallet.integrity.checks.outcomes import EFFECTS, Concluded, disagreements
+from wallet.integrity.checks.outcomes import EFFECTS, ExpectedEnd, disagreements
 from wallet.integrity.findings import Check, Finding, counted
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event
 
@@ -96,9 +96,9 @@ class BatchProof:
 
     def _prove_outcomes(
         self, batch: Record, events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]
-    ) -> list[Concluded]:
+    ) -> list[ExpectedEnd]:
         found: dict[tuple[str, object], tuple[Record, Any]] = {}
-        concluded = list[Concluded]()
+        concluded = list[ExpectedEnd]()
         for event, payload in zip(events, payloads, strict=True):
             if event["type"] in _CONCLUDING:
                 key = event["wallet_id"], payload.get("requestId") if isinstance(payload, dict) else None
@@ -117,7 +117,7 @@ class BatchProof:
                     found="none" if caused is None else f"{caused['type']}, {_name_of_event(caused)}",
                 )
             else:
-                concluded.append(Concluded(operation, caused, payload))
+                concluded.append(ExpectedEnd(operation, caused, payload))
         for (_, request_id), (event, _) in found.items():
             self._add_event_fault(event, f"the outcome of request {request_id} in batch {batch['batch_id']}", "none")
         return concluded

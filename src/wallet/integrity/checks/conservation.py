@@ -16,7 +16,7 @@ async def prove_conservation(snapshot: Snapshot) -> list[Finding]:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class MoneyTotals:
     """The two sums: of the events, by their type, and of the balances."""
 
     amounts: dict[str, Decimal]
@@ -54,12 +54,12 @@ def too_much_or_little(difference: Decimal) -> str:
     return f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
 
 
-async def read_totals(snapshot: Snapshot) -> Totals:
+async def read_totals(snapshot: Snapshot) -> MoneyTotals:
     """Both sums."""
     rows = await snapshot.rows(SQL.sums_by_type)
     wallets = await snapshot.row(SQL.sum_of_balances)
     assert wallets is not None
-    return Totals(
+    return MoneyTotals(
         {row["type"]: row["amount"] for row in rows},
         sum(row["event_count"] for row in rows),
         wallets["balance"],

@@ -34,7 +34,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
-class Concluded:
+class ExpectedEnd:
     """An operation with the event that concluded it; `event` is None for a refusal."""
 
     operation: Record
@@ -43,7 +43,7 @@ class Concluded:
 
 
 def disagreements(
-    concluded: Sequence[Concluded], credited: Mapping[UUID, Decimal]
+    concluded: Sequence[ExpectedEnd], credited: Mapping[UUID, Decimal]
 ) -> Iterator[tuple[Record, str, str]]:
     """Yields each operation that disagrees with its event, with what it should say and what it says.
 
@@ -56,7 +56,7 @@ def disagreements(
     yield from _unlike_requests(concluded)
 
 
-def command_of(each: Concluded) -> Command | None:
+def command_of(each: ExpectedEnd) -> Command | None:
     """What was asked for, as the event tells it."""
     operation, event = each.operation, each.event
     if event is None:
@@ -77,7 +77,7 @@ def command_of(each: Concluded) -> Command | None:
             return Transfer(**common, to_wallet_id=to_wallet_id, transfer_id=event["transfer_id"])  # type: ignore[arg-type]
 
 
-def _unlike_fingerprint(each: Concluded) -> tuple[str, str] | None:
+def _unlike_fingerprint(each: ExpectedEnd) -> tuple[str, str] | None:
     operation, fingerprint = each.operation, each.operation["fingerprint"]
     if each.event is not None and each.event["api_audit_id"] != operation["api_audit_id"]:
         return f"audit id {each.event['api_audit_id']}, as its event has it", f"audit id {operation['api_audit_id']}"
@@ -93,7 +93,7 @@ def _unlike_fingerprint(each: Concluded) -> tuple[str, str] | None:
     return None
 
 
-def _unlike_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> tuple[str, str] | None:
+def _unlike_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> tuple[str, str] | None:
     """Compares what the stored answer must hold; fields beyond that are for the digest to guard."""
     operation = each.operation
     if operation["success"] != (operation["status"] == _CREATED):
@@ -114,7 +114,7 @@ def _unlike_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> tuple[s
     return None
 
 
-def _expected_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> dict[str, object]:
+def _expected_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> dict[str, object]:
     operation, event = each.operation, each.event
     asked: dict[str, object] = {"requestId": operation["request_id"]}
     if not operation["success"] or event is None:
@@ -138,9 +138,9 @@ def _expected_answer(each: Concluded, credited: Mapping[UUID, Decimal]) -> dict[
     return answer
 
 
-def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple[Record, str, str]]:
+def _unlike_requests(concluded: Sequence[ExpectedEnd]) -> Iterator[tuple[Record, str, str]]:
     """The operations of one atomic request: all of them are there, and their fingerprints cover what they did."""
-    requests: dict[str, list[tuple[int, Concluded]]] = {}
+    requests: dict[str, list[tuple[int, ExpectedEnd]]] = {}
     for each in concluded:
         if _ATOMIC.fullmatch(each.operation["fingerprint"]):
             _, digest, index = each.operation["fingerprint"].split(":")
@@ -157,7 +157,7 @@ def _unlike_requests(concluded: Sequence[Concluded]) -> Iterator[tuple[Record, s
             yield from _unlike_atomic(members)
 
 
-def _unlike_atomic(members: Sequence[tuple[int, Concluded]]) -> Iterator[tuple[Record, str, str]]:
+def _unlike_atomic(members: Sequence[tuple[int, ExpectedEnd]]) -> Iterator[tuple[Record, str, str]]:
     commands = [command for _, each in members if (command := command_of(each)) is not None]
     if len(commands) < len(members):
         return  # A refusal leaves no event that would tell what was asked for.

@@ -21,7 +21,7 @@ from wallet.integrity.monitor.state import (
     CheckFailure,
     IncrementalResult,
     MonitorLease,
-    State,
+    MonitorState,
 )
 from wallet.integrity.snapshot import SQL, damage_finding, snapshot_on
 from wallet.integrity.snapshot import STATEMENT_SECONDS as FULL_STATEMENT_SECONDS
@@ -165,7 +165,7 @@ async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
     return looked is None or looked.is_caught_up
 
 
-async def _sum_balances(look: IncrementalCheck, state: State, looked: IncrementalResult) -> None:
+async def _sum_balances(look: IncrementalCheck, state: MonitorState, looked: IncrementalResult) -> None:
     # If it fails it took the longest time allowed, and the next incremental check does not try it again.
     before, state.weighed = state.weighed, BalanceSumCheck(looked.taken_at, STATEMENT_SECONDS)
     seconds = await look.weigh()
@@ -209,7 +209,7 @@ async def check_slice_once(connection: Connection, lease: MonitorLease) -> float
     return pause_seconds
 
 
-def _has_warnings(state: State) -> bool:
+def _has_warnings(state: MonitorState) -> bool:
     return state.passed is not None and any(tally.warnings for tally in state.passed.tallies.values())
 
 

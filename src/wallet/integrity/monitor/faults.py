@@ -7,12 +7,12 @@ from typing import Final
 import structlog
 
 from wallet.integrity.findings import Check, Finding
-from wallet.integrity.monitor.state import FullCheckProgress, FullCheckResult, State, StoredFault, Tally
+from wallet.integrity.monitor.state import FullCheckProgress, FullCheckResult, MonitorState, StoredFault, Tally
 
 _log = structlog.get_logger()
 
 
-def enter(state: State, findings: Iterable[Finding], at: datetime) -> None:
+def enter(state: MonitorState, findings: Iterable[Finding], at: datetime) -> None:
     """Store what an incremental check or a slice found."""
     for finding in findings:
         fault = _fault_of(finding, at)
@@ -42,7 +42,7 @@ def add_to_tallies(passing: FullCheckProgress, findings: Iterable[Finding], at: 
             tally.fault = fault
 
 
-def conclude(state: State, passing: FullCheckProgress, at: datetime) -> None:
+def conclude(state: MonitorState, passing: FullCheckProgress, at: datetime) -> None:
     """The full check is completed: remove the faults that it did not find again, and replace those that it did."""
     for name, known in list(state.faults.items()):
         if name not in Check.__members__:

@@ -34,10 +34,10 @@ from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.incremental_check import find_lost
 from wallet.integrity.monitor.state import SQL as MONITOR_SQL
-from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, Start, State, sums_of
+from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, MonitorState, Start, sums_of
 from wallet.integrity.snapshot import Buckets, Snapshot, damage_finding
 
-Prove = Callable[[Snapshot, State, FullCheckProgress], Awaitable[list[Finding]]]
+Prove = Callable[[Snapshot, MonitorState, FullCheckProgress], Awaitable[list[Finding]]]
 
 EVENTS_READ: Final = 20_000
 SLICE_SECONDS_MIN: Final = 0.25
@@ -47,7 +47,7 @@ SLICE_SECONDS_MAX: Final = 1.0
 _log = structlog.get_logger()
 
 
-async def check_slice(snapshot: Snapshot, state: State) -> None:
+async def check_slice(snapshot: Snapshot, state: MonitorState) -> None:
     """Prove the next slice, beginning a pass where none is under way, and put what it found on record."""
     passing = state.passing or FullCheckProgress(snapshot.taken_at)
     if passing.stage not in _PROVE:
@@ -84,7 +84,7 @@ def progress_of(passing: FullCheckProgress, end: int) -> float:
             return projections
 
 
-async def _prove_totals(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_totals(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     totals = await read_totals(snapshot)
     end = await snapshot.row(MONITOR_SQL.last_sealed)
     # The events that have no place yet belong to no look; they are few.
@@ -98,7 +98,7 @@ async def _prove_totals(snapshot: Snapshot, state: State, passing: FullCheckProg
     return [totals.judge(), damage_finding(None, looked_at=totals.event_count)]
 
 
-async def _prove_wallets(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_wallets(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     begun = time.monotonic()
     buckets = Buckets(passing.bucket, min(passing.bucket + state.width, BUCKET_COUNT) - 1)
     findings = [
@@ -117,7 +117,7 @@ async def _prove_wallets(snapshot: Snapshot, state: State, passing: FullCheckPro
     return findings
 
 
-async def _prove_journal(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_journal(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     walk = JournalWalk(Unobserved(), passing.head.position, passing.head.chain)
     if await walk.follow(snapshot, EVENTS_READ):
         await walk.end(snapshot)
@@ -126,7 +126,7 @@ async def _prove_journal(snapshot: Snapshot, state: State, passing: FullCheckPro
     return walk.findings
 
 
-async def _prove_transfers(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_transfers(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     heads, known = Finding(Check.HEADS, "head"), list(state.lost)
     findings = await prove_transfers(snapshot, ends=False)
     lost = await find_lost(snapshot, known, heads)
@@ -135,13 +135,13 @@ async def _prove_transfers(snapshot: Snapshot, state: State, passing: FullCheckP
     return [*findings, heads]
 
 
-async def _prove_trail(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_trail(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     findings = await prove_trail(snapshot)
     passing.stage = "projections"
     return findings
 
 
-async def _prove_projections(snapshot: Snapshot, state: State, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_projections(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     findings = await prove_projections(snapshot, Unobserved())
     passing.stage = ""
     return findings

@@ -35,12 +35,12 @@ from wallet.integrity.monitor.state import (
     PAGE_EVENTS_MAX,
     SQL,
     SUMMED,
+    EventWithoutEffect,
     IncrementalResult,
     JournalHead,
+    MonitorState,
     Start,
-    State,
     Sums,
-    Waiting,
     sums_of,
 )
 from wallet.integrity.snapshot import SQL as PROOF_SQL
@@ -65,7 +65,12 @@ class IncrementalCheck:
     """One look from where the last one ended. `findings` are whole when `run` has returned."""
 
     def __init__(
-        self, snapshot: Snapshot, start: Start, *, waiting: Sequence[Waiting] = (), page_events: int = PAGE_EVENTS_MAX
+        self,
+        snapshot: Snapshot,
+        start: Start,
+        *,
+        waiting: Sequence[EventWithoutEffect] = (),
+        page_events: int = PAGE_EVENTS_MAX,
     ) -> None:
         self._snapshot = snapshot
         self._waiting = list(waiting)
@@ -218,14 +223,14 @@ class IncrementalCheck:
         return time.monotonic() - begun
 
 
-def is_balance_sum_due(state: State, now: datetime) -> bool:
+def is_balance_sum_due(state: MonitorState, now: datetime) -> bool:
     """Whether the balances of all wallets may be summed again; also where the clock was put back."""
     if state.weighed is None:
         return True
     return abs((now - state.weighed.at).total_seconds()) >= max(WEIGH_SECONDS, state.weighed.seconds * WEIGH_REST)
 
 
-def start_of(state: State) -> Start | None:
+def start_of(state: MonitorState) -> Start | None:
     """Where the next look begins; None as long as no pass has summed what there is.
 
     The sums of a pass replace ours as soon as we are beyond them: what was wrong in them for a while does not stay.
@@ -238,7 +243,7 @@ def start_of(state: State) -> Start | None:
     return Start(looked.head, looked.sums)
 
 
-def apply(state: State, look: IncrementalCheck, start: Start, looked: IncrementalResult) -> None:
+def apply(state: MonitorState, look: IncrementalCheck, start: Start, looked: IncrementalResult) -> None:
     """What the look learned becomes what is known."""
     state.looked = looked
     if look.followed is not None:

@@ -19,7 +19,7 @@ from asyncpg import Record
 from wallet.integrity.checks.delivery import EFFECT_WITHIN, HandledUpTo, LostEvent, add_lost, read_handled
 from wallet.integrity.checks.journal import pages
 from wallet.integrity.findings import Check, Finding
-from wallet.integrity.monitor.state import SQL, Lag, Waiting
+from wallet.integrity.monitor.state import SQL, EventWithoutEffect, Lag
 from wallet.integrity.snapshot import Snapshot
 
 SECONDS_MAX: Final = 0.5
@@ -34,12 +34,12 @@ class Followed:
     """What a look learned of the worker."""
 
     lag: Lag
-    waiting: list[Waiting]
+    waiting: list[EventWithoutEffect]
     effects: Finding = field(default_factory=lambda: Finding(Check.EFFECTS, "event"))
 
 
 async def follow_worker(
-    snapshot: Snapshot, position: int, waiting: list[Waiting], page_events: int | None = None
+    snapshot: Snapshot, position: int, waiting: list[EventWithoutEffect], page_events: int | None = None
 ) -> Followed:
     """Continue from a position up to which everything is decided; count the events after it that had no effect."""
     begun = time.monotonic()
@@ -61,7 +61,7 @@ async def follow_worker(
         if time.monotonic() - begun > SECONDS_MAX:
             break
     new = [] if not passed_over else await snapshot.rows(SQL.missing_events, passed_over, WAITING_MAX)
-    remembered = [*waiting, *(Waiting(*row.values()) for row in new)][-WAITING_MAX:]
+    remembered = [*waiting, *(EventWithoutEffect(*row.values()) for row in new)][-WAITING_MAX:]
     followed = Followed(Lag(position, count, min(oldest, default=None)), remembered)
     await _ask_about_waiting(snapshot, followed, passed)
     return followed
@@ -91,7 +91,7 @@ async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: Han
         add_lost(followed.effects, named, len(lost))
 
 
-def _is_lost(event: Waiting, letters: Record, passed: HandledUpTo, now: datetime) -> bool:
+def _is_lost(event: EventWithoutEffect, letters: Record, passed: HandledUpTo, now: datetime) -> bool:
     replayed_at = letters["replayed_at"]
     if letters["is_open"] or _is_recent(event.published_at, now):
         return False

@@ -9,7 +9,7 @@ import asyncpg
 
 from wallet.integrity.checks.transfers import STUCK_AFTER
 from wallet.integrity.findings import Check
-from wallet.integrity.monitor.state import SQL, Lag, State, StateUnreadable, decode_state
+from wallet.integrity.monitor.state import SQL, Lag, MonitorState, StateUnreadable, decode_state
 from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
 
@@ -20,11 +20,11 @@ CHECK_OLD: Final = timedelta(seconds=40)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class IntegrityReading:
     """The state as of `now`, PostgreSQL's time, with live numbers."""
 
     now: datetime
-    state: State
+    state: MonitorState
     head_position: int
     unsealed_at: datetime | None
     unpublished_at: datetime | None
@@ -53,7 +53,7 @@ class Reading:
         return 0.0 if self.lag.oldest_at is None else max(0.0, (self.lag_at - self.lag.oldest_at).total_seconds())
 
 
-async def read_integrity(pool: Pool) -> Reading:
+async def read_integrity(pool: Pool) -> IntegrityReading:
     """Read in one round trip, or two if no monitor is running. Raises ReadFailed."""
     try:
         row = await fetch_one(pool, SQL.read_state, STUCK_AFTER)
@@ -64,10 +64,10 @@ async def read_integrity(pool: Pool) -> Reading:
     try:
         state = decode_state(row["state"] or "{}")
     except StateUnreadable:
-        state = State()
+        state = MonitorState()
     lag, lag_at = await _lag_of(pool, state, row["now"])
     waiting = [at for at in (row["unpublished_at"], row["unsealed_at"]) if at is not None]
-    return Reading(
+    return IntegrityReading(
         now=row["now"],
         state=state,
         head_position=row["head_position"] or 0,
@@ -81,7 +81,7 @@ async def read_integrity(pool: Pool) -> Reading:
     )
 
 
-async def _lag_of(pool: Pool, state: State, now: datetime) -> tuple[Lag, datetime]:
+async def _lag_of(pool: Pool, state: MonitorState, now: datetime) -> tuple[Lag, datetime]:
     """The monitor runs in a worker. Without one, the lag that it measured last is out of date."""
     looked = state.looked
     if looked is None:

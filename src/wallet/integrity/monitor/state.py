@@ -26,6 +26,20 @@ PAGE_EVENTS_MAX: Final = 2_000
 INCREMENTAL: Final = "incremental"
 FULL: Final = "full"
 """The two sorts of check, as `State.failed` names them."""
+_FIELD_OF_EFFECT: Final = {
+    Effect(balance=1, outside=-1): "deposits",
+    Effect(balance=-1, outside=1): "withdrawals",
+    Effect(balance=-1, in_flight=1): "debits",
+    # `compensations` has the sums of earlier versions, which counted them apart.
+    Effect(balance=1, in_flight=-1): "credits",
+}
+SUMMED: Final = {name: _FIELD_OF_EFFECT[kind.effect] for name, kind in EVENT_TYPES.items() if any(kind.effect)}
+"""Event type → the sum that its amounts are added to."""
+_encode: Final = msgspec.json.Encoder().encode
+MONITOR: Final = LeaseTable("auditor", timedelta(seconds=20))
+"""Four incremental checks: a slow one does not lose it, and after a crash another monitor checks within 30 s."""
+SQL: Final = load_statements("wallet.integrity.monitor", "monitor.sql")
+_log = structlog.get_logger()
 
 
 class JournalHead(msgspec.Struct, frozen=True):
@@ -63,17 +77,6 @@ class Sums(msgspec.Struct, frozen=True):
         return Sums(*map(subtract, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
 
-_FIELD_OF_EFFECT: Final = {
-    Effect(balance=1, outside=-1): "deposits",
-    Effect(balance=-1, outside=1): "withdrawals",
-    Effect(balance=-1, in_flight=1): "debits",
-    # `compensations` has the sums of earlier versions, which counted them apart.
-    Effect(balance=1, in_flight=-1): "credits",
-}
-SUMMED: Final = {name: _FIELD_OF_EFFECT[kind.effect] for name, kind in EVENT_TYPES.items() if any(kind.effect)}
-"""Event type → the sum that its amounts are added to."""
-
-
 def sums_of(amounts: dict[str, Decimal]) -> Sums:
     """Returns the sums for amounts by event type."""
     sums: dict[str, Decimal] = {}
@@ -97,7 +100,7 @@ class Lag(msgspec.Struct, frozen=True):
     oldest_at: datetime | None = None
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class EventWithoutEffect(msgspec.Struct, frozen=True):
     """An event that had no effect when its batch was checked: it has a dead letter, or it is lost."""
 
     bucket: int
@@ -177,7 +180,7 @@ class CheckFailure(msgspec.Struct, frozen=True):
     error: str
 
 
-class State(msgspec.Struct):
+class MonitorState(msgspec.Struct):
     """The monitor's saved state. `failed` has the sorts of check that fail now.
 
     The next slice of the full check has `width` buckets and is due at `due_at`. `lost` are heads that are no longer in
@@ -194,7 +197,7 @@ class State(msgspec.Struct):
     faults: dict[str, StoredFault] = {}
     start: Start | None = None
     weighed: BalanceSumCheck | None = None
-    waiting: list[Waiting] = []
+    waiting: list[EventWithoutEffect] = []
     page_events: int = PAGE_EVENTS_MAX
     failed: dict[str, CheckFailure] = {}
 
@@ -209,15 +212,14 @@ class State(msgspec.Struct):
         )
 
 
-_decode: Final = msgspec.json.Decoder(State).decode
-_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(MonitorState).decode
 
 
 class StateUnreadable(Exception):
     """The row was not written by this version."""
 
 
-def decode_state(text: str) -> State:
+def decode_state(text: str) -> MonitorState:
     """Returns the stored state. Raises StateUnreadable."""
     try:
         return _decode(text)
@@ -225,23 +227,15 @@ def decode_state(text: str) -> State:
         raise StateUnreadable(str(error)) from error
 
 
-def encode_state(state: State) -> str:
+def encode_state(state: MonitorState) -> str:
     """Returns the text that is stored."""
     return _encode(state).decode()
-
-
-MONITOR: Final = LeaseTable("auditor", timedelta(seconds=20))
-"""Four incremental checks: a slow one does not lose it, and after a crash another monitor checks within 30 s."""
-
-SQL: Final = load_statements("wallet.integrity.monitor", "monitor.sql")
-
-_log = structlog.get_logger()
 
 
 class MonitorLease:
     """The right to write the monitor's row, and the state in it."""
 
-    def __init__(self, lease: Lease, state: State) -> None:
+    def __init__(self, lease: Lease, state: MonitorState) -> None:
         self._lease = lease
         self.state = state
         self.full_check_wanted = asyncio.Event()
@@ -258,7 +252,7 @@ class MonitorLease:
         except StateUnreadable as error:
             # The next full check checks everything, so only what was remembered is lost.
             _log.error("integrity_state_unreadable", error=str(error))
-            state = State()
+            state = MonitorState()
         _log.info("integrity_lease_taken", holder=holder, token=lease.token)
         return cls(lease, state)
 
