@@ -5,10 +5,10 @@ the id of its trail row and its transfer id were created before its first run. T
 executes whatever has the methods of wallet.domain.batch.Executable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
-from typing import ClassVar, assert_never
+from typing import Any, ClassVar, Final, Self, assert_never, get_args
 
 from wallet.domain.batch import (
     BatchState,
@@ -22,8 +22,8 @@ from wallet.domain.batch import (
     StillPending,
     StoredOperation,
 )
-from wallet.domain.events import Event, TransferTerms
-from wallet.domain.identifiers import ApiAuditId, OperationKey, RequestId, TransferId, WalletId
+from wallet.domain.events import Event, FundsDeposited, FundsWithdrawn, TransferCompleted, TransferTerms
+from wallet.domain.identifiers import ID_PATTERN, ApiAuditId, OperationKey, RequestId, TransferId, WalletId
 from wallet.domain.money import Value, add, format_money, subtract
 from wallet.domain.outcomes import FinalOutcome, KeyReused, Moved, Rejected, Rejection, Transferred
 from wallet.domain.transfer import (
@@ -42,6 +42,10 @@ class _Keyed(Value, frozen=True, kw_only=True):
     """A command of a client: a key at a wallet, and an amount."""
 
     kind: ClassVar[str]
+    success: ClassVar[type[Event]]
+    """The event that is its success, in the batch that gave it its outcome."""
+    counterparty_pattern: ClassVar = ""
+    """What the last part of its fingerprint matches."""
     receives: ClassVar = None
     concludes: ClassVar = None
 
@@ -49,6 +53,11 @@ class _Keyed(Value, frozen=True, kw_only=True):
     request_id: RequestId
     api_audit_id: ApiAuditId
     amount: Decimal
+
+    @classmethod
+    def recalled(cls, payload: Mapping[str, Any], transfer_id: TransferId | None, **common: Any) -> Self:
+        """The command as the event of its success tells it; `common` are the fields that every command has."""
+        return cls(**common)
 
     @property
     def key(self) -> OperationKey:
@@ -79,6 +88,7 @@ class Deposit(_Keyed, frozen=True, kw_only=True):
     """Add an amount to a wallet, which is created if it does not exist."""
 
     kind: ClassVar = "deposit"
+    success: ClassVar = FundsDeposited
 
     def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
         """See Executable."""
@@ -98,6 +108,7 @@ class Withdraw(_Keyed, frozen=True, kw_only=True):
     """Take an amount from a wallet."""
 
     kind: ClassVar = "withdraw"
+    success: ClassVar = FundsWithdrawn
 
     def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
         """See Executable."""
@@ -115,9 +126,17 @@ class Transfer(_Keyed, frozen=True, kw_only=True):
     """Move an amount from a wallet (wallet_id) to another, which is created if it does not exist."""
 
     kind: ClassVar = "transfer"
+    success: ClassVar = TransferCompleted
+    counterparty_pattern: ClassVar = ID_PATTERN
 
     to_wallet_id: WalletId
     transfer_id: TransferId
+
+    @classmethod
+    def recalled(cls, payload: Mapping[str, Any], transfer_id: TransferId | None, **common: Any) -> Self:
+        """See _Keyed."""
+        assert transfer_id is not None
+        return cls(to_wallet_id=WalletId(str(payload.get("toWalletId"))), transfer_id=transfer_id, **common)
 
     @property
     def fingerprint(self) -> str:
@@ -174,6 +193,9 @@ class Transfer(_Keyed, frozen=True, kw_only=True):
 
 Command = Deposit | Withdraw | Transfer
 """What clients send. A new kind is a class and a member here."""
+
+COMMANDS: Final[Mapping[str, type[Command]]] = {each.kind: each for each in get_args(Command)}
+"""The classes of the commands by kind."""
 
 
 class _Step(Value, frozen=True, kw_only=True):

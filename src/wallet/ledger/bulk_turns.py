@@ -53,13 +53,9 @@ class _Client:
     def __len__(self) -> int:
         return self.under_way + len(self.waiting)
 
-    def may_begin_seconds(self, pace_seconds: float) -> float:
-        """When one of this pace may begin: one pace ahead of its time, so that an address may begin two at once."""
-        return self.paced_until_seconds - pace_seconds
-
-    def begin(self, now: float, pace_seconds: float) -> None:
+    def begin(self, now_seconds: float, pace_seconds: float) -> None:
         self.under_way += 1
-        self.paced_until_seconds = max(self.paced_until_seconds, now) + pace_seconds
+        self.paced_until_seconds = max(self.paced_until_seconds, now_seconds) + pace_seconds
 
 
 class BulkTurns:
@@ -157,11 +153,12 @@ def _begin_those_that_may(client: _Client) -> None:
     while client.waiting and client.under_way < BULK_UNDER_WAY_MAX:
         first = client.waiting[0]
         if not first.turn.done():
-            begins_at = client.may_begin_seconds(first.pace_seconds)
-            if begins_at > loop.time():
+            # One pace ahead of its time, so that an address may begin two at once.
+            begins_at_seconds = client.paced_until_seconds - first.pace_seconds
+            if begins_at_seconds > loop.time():
                 if client.timer is not None:
                     client.timer.cancel()
-                client.timer = loop.call_at(begins_at + TIMER_SLACK_SECONDS, _begin_those_that_may, client)
+                client.timer = loop.call_at(begins_at_seconds + TIMER_SLACK_SECONDS, _begin_those_that_may, client)
                 return
             client.begin(loop.time(), first.pace_seconds)
             first.turn.set_result(None)

@@ -6,11 +6,12 @@ one transaction and a busy one has bigger batches.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
-from wallet.domain.batch import Begun, Decision, Executable, StillPending
+from wallet.domain.batch import Begun, Concluded, Credited, Decided, Decision, Executable, Replayed, StillPending
 from wallet.domain.commands import Command
 from wallet.domain.identifiers import RequestId, WalletId
+from wallet.domain.outcomes import KeyReused
 from wallet.ledger.attempts import Attempts
 from wallet.ledger.bulk_turns import BulkTurns
 from wallet.ledger.deciding import KnownWallets
@@ -76,7 +77,8 @@ class Ledger:
             Lane(dsn, name=f"lane {number}", render=render, known=known) for number in range(1, lane_count + 1)
         ]
         self._bulk_lane = Lane(dsn, name="bulk lane", render=render, known=known)
-        self._idle: dict[bool, list[asyncio.Event]] = {False: [], True: []}
+        self._idle: list[asyncio.Event] = []
+        self._idle_bulk: list[asyncio.Event] = []
         self._side_lane = SideLane(dsn, render=render, mode=self._mode, known=known)
         self._saga = Saga(pool, submit=self._submit_step)
         self._recovery = Recovery(pool, self._saga.recover, deadline_seconds=deadline_seconds)
@@ -148,9 +150,11 @@ class Ledger:
                 return await self._saga.finish(terms, command, deadline)
             case StillPending(key, is_own):
                 return await self._saga.finish_pending(key, command, deadline, is_own=is_own)
-            case _:
+            case Decided() | Credited() | Concluded() | Replayed() | KeyReused():
                 assert answer is not None
                 return answer
+            case _:
+                assert_never(decision)
 
     async def run(self) -> None:
         """Run the lanes and the recovery of transfers until `stop`."""
@@ -212,12 +216,12 @@ class Ledger:
 
     def _wake(self) -> None:
         """Wake a lane of each sort that has something ready."""
-        for is_bulk, idle in self._idle.items():
+        for idle, is_bulk in ((self._idle, False), (self._idle_bulk, True)):
             if idle and self._gathering.has_ready(is_bulk=is_bulk):
                 idle.pop().set()
 
     def _wake_all(self) -> None:
-        for idle in self._idle.values():
+        for idle in (self._idle, self._idle_bulk):
             while idle:
                 idle.pop().set()
 
@@ -250,7 +254,7 @@ class Ledger:
                     return
                 else:
                     woken.clear()
-                    self._idle[is_bulk].append(woken)
+                    (self._idle_bulk if is_bulk else self._idle).append(woken)
                     await woken.wait()
         finally:
             await lane.close()

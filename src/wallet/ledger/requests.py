@@ -5,7 +5,7 @@ the ledger returns: an answer, or one of three typed failures.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, unique
+from enum import Enum, auto, unique
 from typing import Final
 
 from wallet.domain.batch import Decision, Executable
@@ -76,18 +76,24 @@ class CommandFailed(Exception):
 class RequestKind(Enum):
     """What the commands of a request have to do with each other."""
 
-    SINGLE = "there is one"
-    INDEPENDENT = "each has its own outcome"
-    ATOMIC = "all of them take effect, or none"
+    SINGLE = auto()
+    """There is one."""
+    INDEPENDENT = auto()
+    """Each has its own outcome."""
+    ATOMIC = auto()
+    """All of them take effect, or none."""
 
 
 @unique
 class Phase(Enum):
     """How far a request has come; what is known of its effect when its deadline passes."""
 
-    WAITING = "not begun, or begun and certainly rolled back"
-    BEGUN = "its transaction is under way"
-    UNKNOWN = "a COMMIT was sent whose answer never came"
+    WAITING = auto()
+    """Not begun, or begun and certainly rolled back."""
+    BEGUN = auto()
+    """Its transaction is under way."""
+    UNKNOWN = auto()
+    """A COMMIT was sent whose answer never came."""
 
 
 class Completed(Value, frozen=True):

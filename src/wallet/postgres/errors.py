@@ -1,6 +1,6 @@
 """What an error from PostgreSQL or the way to it means; the table of the write path's answers."""
 
-from enum import Enum, unique
+from enum import Enum, auto, unique
 from typing import Final, assert_never
 
 import asyncpg
@@ -21,11 +21,16 @@ DATABASE_ERRORS: Final = (
 class Failure(Enum):
     """What to do about a failed transaction."""
 
-    RETRY = "deadlock or serialization: the same batch again"
-    LOCKED = "a lock time-out: another session has locked a wallet"
-    RECONNECT = "the connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one"
-    OVERLOADED = "the server has no room or gave up: not executed"
-    CULPRIT = "a statement is at fault: find the command that causes it"
+    RETRY = auto()
+    """Deadlock or serialization: the same batch again."""
+    LOCKED = auto()
+    """A lock time-out: another session has locked a wallet."""
+    RECONNECT = auto()
+    """The connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one."""
+    OVERLOADED = auto()
+    """The server has no room or gave up: not executed."""
+    CULPRIT = auto()
+    """A statement is at fault: find the command that causes it."""
 
 
 @unique

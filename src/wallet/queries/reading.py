@@ -13,6 +13,7 @@ from asyncpg import Record
 from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
+from wallet.runtime.loop import retried
 
 READ_SECONDS_MAX: Final = 4.0
 TRIES_MAX: Final = 3
@@ -38,18 +39,18 @@ async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Record]:
     """
     try:
         async with asyncio.timeout(READ_SECONDS_MAX):
-            for tries_left in reversed(range(TRIES_MAX)):
-                try:
-                    return await pool.fetch(statement, *arguments)
-                except DATABASE_ERRORS as error:
-                    failure = failure_of(error)
-                    if failure is Failure.CULPRIT:
-                        raise
-                    if failure is not Failure.RECONNECT or not tries_left:
-                        raise ReadFailed from error
+            return await retried(
+                lambda: pool.fetch(statement, *arguments),
+                attempts_max=TRIES_MAX,
+                errors=DATABASE_ERRORS,
+                passes=lambda error: failure_of(error) is Failure.RECONNECT,
+            )
     except TimeoutError as error:
         raise ReadFailed from error
-    raise AssertionError("the last try returns or raises")
+    except DATABASE_ERRORS as error:
+        if failure_of(error) is Failure.CULPRIT:
+            raise
+        raise ReadFailed from error
 
 
 async def fetch_one(pool: Pool, statement: str, *arguments: object) -> Record | None:

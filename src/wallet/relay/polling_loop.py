@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import Enum, unique
+from enum import Enum, auto, unique
 from typing import Final
 
 import asyncpg
@@ -25,9 +25,12 @@ log = structlog.get_logger()
 class Work(Enum):
     """What a round found to do, and so when the next one begins."""
 
-    NONE = "wait twice as long as the last time"
-    SOME = "wait the shortest time: what comes in meanwhile costs the same as one batch"
-    MORE = "go on at once: the round was full"
+    NONE = auto()
+    """Wait twice as long as the last time."""
+    SOME = auto()
+    """Wait the shortest time: what comes in meanwhile costs the same as one batch."""
+    MORE = auto()
+    """Go on at once: the round was full."""
 
 
 class PollingLoop:

@@ -82,6 +82,29 @@ async def unless_stopped(awaitable: Awaitable[Result], stop: asyncio.Event) -> R
         await asyncio.wait({waiting, stopping})
 
 
+async def retried(
+    run: Callable[[], Awaitable[Result]],
+    *,
+    attempts_max: int,
+    errors: tuple[type[Exception], ...],
+    passes: Callable[[Exception], bool] = lambda error: True,
+    pause_seconds_max: float = 0.0,
+) -> Result:
+    """Returns what `run` returns. Runs it again, after a random pause, if it raised one of `errors` that passes.
+
+    Raises the error of the last attempt, or one that does not pass.
+    """
+    attempts_left = attempts_max
+    while True:
+        attempts_left -= 1
+        try:
+            return await run()
+        except errors as error:
+            if not attempts_left or not passes(error):
+                raise
+        await asyncio.sleep(random.uniform(0, pause_seconds_max))
+
+
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event, at most this many seconds. Returns whether it was set."""
     try:

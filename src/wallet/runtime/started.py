@@ -8,7 +8,7 @@ Also logs why a process stands by: once for each holder of the lease that it wai
 
 from collections.abc import Callable
 from datetime import datetime
-from enum import Enum, unique
+from enum import Enum, auto, unique
 
 from structlog.typing import FilteringBoundLogger
 
@@ -17,11 +17,16 @@ from structlog.typing import FilteringBoundLogger
 class Started(Enum):
     """What a process has reached. Each is reported at most once."""
 
-    LEADS = "the relay has the lease"
-    STANDS_BY = "another relay has renewed the lease while this one waited for it"
-    FOLLOWS_JOURNAL = "the worker follows the journal, or waits for the worker that does"
-    CONSUMES = "the worker consumes its queue"
-    BROKER_IS_AWAY = "RabbitMQ can't be reached; the process tries again"
+    LEADS = auto()
+    """The relay has the lease."""
+    STANDS_BY = auto()
+    """Another relay has renewed the lease while this one waited for it."""
+    FOLLOWS_JOURNAL = auto()
+    """The worker follows the journal, or waits for the worker that does."""
+    CONSUMES = auto()
+    """The worker consumes its queue."""
+    BROKER_IS_AWAY = auto()
+    """RabbitMQ can't be reached; the process tries again."""
 
 
 _listener: Callable[[str], None] | None = None

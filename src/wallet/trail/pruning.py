@@ -14,6 +14,7 @@ import structlog
 
 from wallet.domain.identifiers import BUCKET_COUNT
 from wallet.postgres.connections import Connection
+from wallet.runtime.loop import retried
 from wallet.trail.records import SQL
 
 SLICE_ROWS_MAX: Final = 5_000
@@ -43,13 +44,14 @@ async def prune_trail_rows(connection: Connection, before: datetime, *, actor: s
 
 
 async def _prune_slice(connection: Connection, arguments: tuple[object, ...]) -> int:
-    for attempts_left in reversed(range(SLICE_ATTEMPTS_MAX)):
-        try:
-            return await connection.fetchval(SQL.prune_trail_slice, *arguments) or 0
-        except asyncpg.SerializationError:
-            if attempts_left == 0:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    async def run() -> int:
+        return await connection.fetchval(SQL.prune_trail_slice, *arguments) or 0
+
+    return await retried(
+        run,
+        attempts_max=SLICE_ATTEMPTS_MAX,
+        errors=(asyncpg.SerializationError,),
+    )
 
 
 def _lowest_id_at(moment: datetime) -> UUID:

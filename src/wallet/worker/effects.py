@@ -16,8 +16,6 @@ notification of it. A crash between COMMIT and the line loses the line, never th
 an alert reads the table.
 """
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 from uuid import UUID
@@ -31,6 +29,7 @@ from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
 from wallet.runtime.failpoints import failpoint
+from wallet.runtime.loop import retried
 
 CONFLICT_ATTEMPTS_MAX: Final = 8
 CONFLICT_DELAY_SECONDS_MAX: Final = 0.25
@@ -72,15 +71,18 @@ async def in_transaction(
     isolation: Literal["repeatable_read"] | None = None,
 ) -> Result:
     """Run the work in a transaction, again after a deadlock, a serialization failure or a lock time-out."""
-    for attempts_left in reversed(range(CONFLICT_ATTEMPTS_MAX)):
-        try:
-            async with connection.transaction(isolation=isolation):
-                return await work()
-        except DATABASE_ERRORS as error:
-            if attempts_left == 0 or failure_of(error) not in (Failure.RETRY, Failure.LOCKED):
-                raise
-        await asyncio.sleep(random.uniform(0, CONFLICT_DELAY_SECONDS_MAX))
-    raise AssertionError("the last attempt returns or raises")
+
+    async def run() -> Result:
+        async with connection.transaction(isolation=isolation):
+            return await work()
+
+    return await retried(
+        run,
+        attempts_max=CONFLICT_ATTEMPTS_MAX,
+        errors=DATABASE_ERRORS,
+        passes=lambda error: failure_of(error) in (Failure.RETRY, Failure.LOCKED),
+        pause_seconds_max=CONFLICT_DELAY_SECONDS_MAX,
+    )
 
 
 async def _apply(connection: Connection, events: Iterable[LoggedEvent], rules: FraudRules) -> list[Alert]:

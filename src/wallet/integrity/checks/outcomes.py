@@ -15,18 +15,15 @@ import msgspec
 from asyncpg import Record
 
 from wallet.domain.batch import ATOMIC, atomic_fingerprints
-from wallet.domain.commands import Command, Deposit, Transfer, Withdraw
-from wallet.domain.identifiers import ID_PATTERN
+from wallet.domain.commands import COMMANDS, Command
 from wallet.domain.money import format_money
 
-EFFECTS: Final = {"deposit": "FundsDeposited", "withdraw": "FundsWithdrawn", "transfer": "TransferCompleted"}
+EFFECTS: Final = {kind: command.success.__name__ for kind, command in COMMANDS.items()}
 """Kind of operation → the event that is its success, in the batch that gave it its outcome."""
 
 _AMOUNT: Final = r"(0|[1-9][0-9]{0,15})\.[0-9]{4}"
 _REFUSED: Final = {
-    "deposit": re.compile(f"deposit:{_AMOUNT}:"),
-    "withdraw": re.compile(f"withdraw:{_AMOUNT}:"),
-    "transfer": re.compile(f"transfer:{_AMOUNT}:{ID_PATTERN}"),
+    kind: re.compile(f"{kind}:{_AMOUNT}:{command.counterparty_pattern}") for kind, command in COMMANDS.items()
 }
 _ATOMIC: Final = re.compile(f"{ATOMIC}:[0-9a-f]{{64}}:(0|[1-9][0-9]{{0,8}})")
 
@@ -61,20 +58,14 @@ def command_of(each: ExpectedEnd) -> Command | None:
     operation, event = each.operation, each.event
     if event is None:
         return None
-    common = {
-        "wallet_id": operation["wallet_id"],
-        "request_id": operation["request_id"],
-        "api_audit_id": operation["api_audit_id"],
-        "amount": event["amount"],
-    }
-    match operation["kind"]:
-        case "deposit":
-            return Deposit(**common)
-        case "withdraw":
-            return Withdraw(**common)
-        case _:
-            to_wallet_id = str(each.payload.get("toWalletId"))
-            return Transfer(**common, to_wallet_id=to_wallet_id, transfer_id=event["transfer_id"])  # type: ignore[arg-type]
+    return COMMANDS[operation["kind"]].recalled(
+        each.payload,
+        event["transfer_id"],
+        wallet_id=operation["wallet_id"],
+        request_id=operation["request_id"],
+        api_audit_id=operation["api_audit_id"],
+        amount=event["amount"],
+    )
 
 
 def _unlike_fingerprint(each: ExpectedEnd) -> tuple[str, str] | None:

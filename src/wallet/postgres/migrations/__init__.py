@@ -106,20 +106,21 @@ async def _create_migrations_table(connection: AnyConnection) -> None:
 
 
 async def _apply_when_free(connection: AnyConnection, migration: Migration, tell: Callable[[str], None]) -> bool:
-    for attempts_left in reversed(range(LOCK_ATTEMPTS_MAX)):
+    attempt = 1
+    while True:
         try:
             return await _apply(connection, migration)
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-            if attempts_left == 0:
+            if attempt == LOCK_ATTEMPTS_MAX:
                 raise MigrationBlocked(
                     f"Migration {migration.full_name} did not get its locks in {LOCK_ATTEMPTS_MAX} attempts; nothing "
                     "of it was applied. A dump, `wallet verify` or a forgotten session holds them: pg_stat_activity "
                     "names it. Run this again when it has ended."
                 ) from error
-            if attempts_left == LOCK_ATTEMPTS_MAX - 1:
+            if attempt == 1:
                 tell(f"{migration.full_name} waits for what it must lock; others go on meanwhile")
+        attempt += 1
         await asyncio.sleep(LOCK_PAUSE_SECONDS)
-    raise AssertionError("the last attempt returns or raises")
 
 
 async def _apply(connection: AnyConnection, migration: Migration) -> bool:
