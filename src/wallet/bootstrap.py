@@ -1,4 +1,4 @@
-"""Joins the parts into processes; the only place that knows all rooms."""
+"""Assembles the parts into processes; the only module that imports every package."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,14 +27,14 @@ from wallet.worker.process import run_worker as handle_events
 __all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
 
 CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing)
-"""Errors that end a process with one line that states the cause: waiting would not help."""
+"""Errors that end a process with one line that states the cause, because waiting would not help."""
 
 READ_POOL_MAX: Final = 8
-"""Connections for the read routes. The lanes of the ledger have their own."""
+"""Connections for the read routes. The lanes of the ledger have separate ones."""
 BACKGROUND_POOL_MAX: Final = 2
 """Connections for the audit trail rows that are written in the background, and for unfinished transfers."""
 HEALTH_POOL_MAX: Final = 1
-"""Readiness is checked by one caller at a time; however many reads wait, its connection is free."""
+"""One caller at a time checks readiness; its connection is free however many reads wait."""
 
 _log = structlog.get_logger()
 
@@ -42,9 +42,9 @@ _log = structlog.get_logger()
 async def run_api(
     settings: Settings, *, host: str, port: int, stop: asyncio.Event, process_number: int | None = None
 ) -> None:
-    """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish what waits.
+    """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish the waiting commands.
 
-    With a number it is one of several processes that share the port. Raises one of CANNOT_RUN.
+    With a `process_number` it is one of several processes that share the port. Raises one of CANNOT_RUN.
     """
     async with AsyncExitStack() as stack:
         reads, background, health = [
@@ -80,7 +80,7 @@ async def run_api(
             if process_number in (None, 1):
                 await stack.enter_async_context(admin_listener(settings, readiness, metrics))
             running = asyncio.create_task(ledger.run(), name="ledger")
-            # A ledger that ended by itself can answer nobody: the process ends, to be started again.
+            # If the ledger ends by itself, no request can be answered: the process ends, so that it is started again.
             running.add_done_callback(lambda _task: stop.set())
             telling = asyncio.create_task(metrics.keep_current(), name="metrics")
             shares_port = process_number is not None
@@ -107,7 +107,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Handle events, and check the books beside it, until `stop`. Raises one of CANNOT_RUN."""
+    """Handle events, and check the books in the same process, until `stop`. Raises one of CANNOT_RUN."""
     async with _observed(settings, Metrics("worker")):
         await _handle_and_check(settings, stop)
 
@@ -124,7 +124,7 @@ async def _handle_and_check(settings: Settings, stop: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def _observed(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
-    """While inside, a process that is not the api has its admin listener, if ADMIN_PORT is set."""
+    """Run the admin listener of a process other than the api while inside the block, if ADMIN_PORT is set."""
     if settings.admin_port is None:
         yield
         return
@@ -136,7 +136,7 @@ async def _observed(settings: Settings, metrics: Metrics) -> AsyncIterator[None]
 
 
 def openapi_document() -> dict[str, Any]:
-    """The HTTP contract as an OpenAPI 3.1 document."""
+    """Returns the HTTP contract as an OpenAPI 3.1 document."""
     return openapi.document(ROUTES)
 
 

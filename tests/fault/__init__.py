@@ -1,1 +1,1 @@
-"""The fault laboratory: experiments that break the system on purpose, and the proof that no money was harmed."""
+"""The fault laboratory: experiments that break the system on purpose, and a check that every promise was kept."""

@@ -1,16 +1,18 @@
-"""What an answer of `not_executed` promises (I16), judged over all attempts with its key.
+"""Checks the promise of `not_executed` (I16) against all attempts with the key.
 
 The promise: the attempt had no effect, and the process that answered has no other attempt with the key that may take
-effect without its client knowing. What a history can prove of it:
+effect without the knowledge of its client. A history can prove the following about it:
 
-- The definite answers of a key say whether they are replays. If one is not, its own attempt had the effect, and every
-  `not_executed` of the key may have been right. If all are, one of the attempts without a definite answer had it.
-- If all of those were answered `not_executed`, one of these answers was wrong.
-- If the others were all answered `outcome_unknown` by the same process, before the attempt was sent that it answered
-  `not_executed`, then that answer was wrong: either it had the effect itself, or one of those had.
+- The definite answers of a key show whether they are replays. If one is not a replay, its own attempt had the effect,
+  and every `not_executed` of the key may have been right. If all are replays, an attempt without a definite answer had
+  the effect.
+- If all attempts without a definite answer were answered `not_executed`, one of these answers was wrong.
+- Suppose that one of them was answered `not_executed`, and all others were answered `outcome_unknown` by the same
+  process before that attempt was sent. Then `not_executed` was wrong: that attempt or one of the others had the effect.
 
-Nothing follows from an attempt without an answer, as the process may have answered it; from another process, or the
-same address after a restart; or from attempts that overlapped, as one may have been read after the other was answered.
+Nothing follows from an attempt without an answer, because the process may have answered it. Nothing follows from an
+attempt through another process, or through the same address after a restart. Nothing follows from attempts that
+overlapped, because one may have been read after the other was answered.
 """
 
 from collections import defaultdict
@@ -25,7 +27,7 @@ Attempt = tuple[ServiceAnswer | NoAnswer, Timing]
 
 
 def wrongly_not_executed(exchanges: Sequence[TriedRequest], starts: Sequence[Start]) -> Iterator[str]:
-    """Every answer of `not_executed` that the other attempts with its key prove wrong."""
+    """Yields a fault for every `not_executed` that the other attempts with its key prove wrong."""
     attempts: defaultdict[Key, list[Attempt]] = defaultdict(list)
     for exchange in exchanges:
         attempts[exchange.request.operation.key] += [
@@ -52,7 +54,7 @@ def _wrong(key: Key, refused: Sequence[Timing], rest: Sequence[Attempt], starts:
 
 
 def _is_before(one: Timing, other: Timing, starts: Sequence[Start]) -> bool:
-    """Whether one ended before the other was sent, and the same process answered both."""
+    """Returns whether one ended before the other was sent, and the same process answered both."""
     restarts = (url == one.url and one.sent_at_seconds < at < other.ended_at_seconds for url, at in starts)
     return one.url == other.url and one.ended_at_seconds <= other.sent_at_seconds and not any(restarts)
 

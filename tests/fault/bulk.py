@@ -1,4 +1,4 @@
-"""Bulk requests of a load: many of a plan's requests in one, each told apart again in the history."""
+"""Bulk requests of a load: they contain many of a plan's requests, which are separate again in the history."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SUCCESS = 200
 
 
 class Result(msgspec.Struct):
-    """One operation's part of the answer, its body in the very bytes."""
+    """One operation's part of the answer, with the exact bytes of its body."""
 
     status: int
     replayed: bool
@@ -28,7 +28,7 @@ class Results(msgspec.Struct):
 
 
 async def send_bulk(client: Client, requests: Sequence[PlannedRequest]) -> list[TriedRequest]:
-    """Send them as one, until the answer is known; whatever is then still open for one of them, it asks for alone."""
+    """Send them as one until it is answered; a request that then has no definite answer is sent again alone."""
     sent_at_seconds = time.monotonic()
     tries = [_apart(attempt, len(requests)) for attempt in await client.ask("POST", PATH, _body(requests))]
     answered_at_seconds = time.monotonic()
@@ -43,7 +43,7 @@ async def send_bulk(client: Client, requests: Sequence[PlannedRequest]) -> list[
 
 
 def _apart(attempt: ServiceAnswer | NoAnswer, count: int) -> list[ServiceAnswer | NoAnswer]:
-    """What one try of the whole says of each of its requests."""
+    """Returns the answers to each of the requests in one attempt of the bulk request."""
     if isinstance(attempt, NoAnswer) or attempt.status != SUCCESS:
         return [attempt] * count
     return [

@@ -1,4 +1,4 @@
-"""`./wallet chaos`: the experiments in turn, for as long as asked; a line for each, and everything about a failure."""
+"""`./wallet chaos`: runs the experiments in turn for a given time; prints a line for each, and details of failures."""
 
 import itertools
 import json
@@ -35,12 +35,12 @@ class UnknownExperiment(Exception):
 
 
 def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path, as_json: bool) -> int:
-    """Run the experiments of these numbers, or all, round after round. Returns the exit code.
+    """Run the experiments with these numbers, or all, repeatedly. Returns the exit code.
 
-    With `as_json` stdout has one object about all runs and nothing else. Raises UnknownExperiment.
+    With `as_json`, stdout has only one JSON object about all runs. Raises UnknownExperiment.
     """
     experiments = _chosen(numbers)
-    # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
+    # SIGTERM would end Python at once; as a KeyboardInterrupt it allows an orderly end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=as_json)
     console.print(_heading(experiments, minutes, seed))
@@ -73,7 +73,7 @@ def _chosen(numbers: Sequence[int]) -> list[Experiment]:
 
 
 def _in_turn(experiments: Sequence[Experiment], servers: Servers, *, seconds: float, seed: int) -> Iterator[Run]:
-    """Every experiment at least once; then on until time is up."""
+    """Run every experiment at least once, and continue until the time is over."""
     ends_at = time.monotonic() + seconds
     for round_number in itertools.count():
         for experiment in experiments:
@@ -94,7 +94,7 @@ def _in_turn(experiments: Sequence[Experiment], servers: Servers, *, seconds: fl
 
 @contextmanager
 def _own_servers() -> Iterator[Servers]:
-    """Servers of this run alone, each started when the first experiment asks for it."""
+    """Yields servers for this run only, each of which is started when the first experiment needs it."""
     with ExitStack() as stack:
         reaper = stack.enter_context(Reaper())
 

@@ -1,8 +1,8 @@
-"""Joins a history and the database: is there one order of events that explains every answer that was given?
+"""Joins a history with the database, and checks that one order of events explains every answer.
 
-What needs no order of events (each key one effect, exact balances, totals) the stress tool's checks hold; the order
-is judged in orders.py. Here every answer is joined with what the database holds of its key: its events, all of them
-and no others, in their order; its stored outcome, byte for byte; and each field that the answer told.
+The stress tool's checks cover what needs no order of events (one effect for each key, exact balances, totals), and
+orders.py checks the order. This module compares every answer with the database's data for its key: exactly its
+events, in their order; its stored outcome, byte for byte; and each field of the answer.
 """
 
 import re
@@ -32,11 +32,11 @@ SECRETS = re.compile(rb"""(?i)traceback|\w+://[^\s/"]*@|(postgresql|postgres|amq
 TRANSFER_FAILED = "transfer_failed"
 
 Logged = tuple[WalletId, Event]
-"""An event and the wallet that it is an event of."""
+"""An event and its wallet."""
 
 
 def check_history(books: Books, sums: Sequence[Decimal]) -> list[RunCheck]:
-    """Every check of a run; a fault names the key, the wallet or the moment."""
+    """Returns every check of a run; a fault names the key, the wallet or the moment."""
     sent = sent_by_key(books.exchanges)
     logged = _logged_by_key(books)
     keys, refusals = count_of(len(sent), "key"), count_of(len(refused(sent)), "refusal")
@@ -57,7 +57,7 @@ def check_history(books: Books, sums: Sequence[Decimal]) -> list[RunCheck]:
 
 
 def _logged_by_key(books: Books) -> dict[Key, list[Logged]]:
-    """Every key's events in the journal's order; one that is in no batch of it is the last."""
+    """Returns each key's events in the journal's order; events that are in no batch are last."""
     everywhere = [(wallet_id, event) for wallet_id, wallet in books.shown.items() for event in wallet.events]
     by_key: defaultdict[Key, list[Logged]] = defaultdict(list)
     for wallet_id, event in [*everywhere, *books.elsewhere]:
@@ -69,7 +69,7 @@ def _logged_by_key(books: Books) -> dict[Key, list[Logged]]:
 
 
 def _wrong_events(sent: Mapping[Key, Sent], logged: Mapping[Key, Sequence[Logged]]) -> Iterator[str]:
-    """No answer without an event, no event without a request; each key's events are all there and in their order."""
+    """Check that each key has exactly the events that follow from its answer, in order, and each event a request."""
     for key, each in sent.items():
         events = logged.get(key, [])
         found = [(wallet_id, event.type) for wallet_id, event in events if event.type != "WalletCreated"]
@@ -107,13 +107,13 @@ def _done(operation: Operation) -> list[tuple[WalletId, str]]:
 
 
 def _failed(operation: Operation) -> list[tuple[WalletId, str]]:
-    """What is left of a stepwise transfer whose receiver refused it; nothing of anything else."""
+    """Returns the events of a stepwise transfer that the receiver refused; other operations leave none."""
     types = ("TransferInitiated", "TransferDebited", "TransferCompensated", "TransferFailed")
     return [(operation.wallet_id, each) for each in types] if operation.kind is OperationKind.TRANSFER else []
 
 
 def _wrong_creations(books: Books) -> Iterator[str]:
-    """A wallet is made once, by its first event, for the credit that comes with it."""
+    """Check that a wallet is created once, by its first event, and that the credit of the same key follows."""
     for wallet_id, wallet in books.shown.items():
         versions = [version for version, event in enumerate(wallet.events, 1) if event.type == "WalletCreated"]
         if wallet.events and versions != [1]:
@@ -125,7 +125,7 @@ def _wrong_creations(books: Books) -> Iterator[str]:
 def _wrong_answers(
     answers: Sequence[tuple[TriedRequest, ServiceAnswer]], logged: Mapping[Key, Sequence[Logged]]
 ) -> Iterator[str]:
-    """An answer is the key's own, and tells the balances that the log has behind its events."""
+    """Check that an answer belongs to its key, and has the balances that the log has after its events."""
     for exchange, answer in answers:
         operation, fields = exchange.request.operation, fields_of(answer)
         for name, right in _right_fields(operation, answer, logged.get(operation.key, [])).items():
@@ -135,7 +135,7 @@ def _wrong_answers(
 
 
 def _right_fields(operation: Operation, answer: ServiceAnswer, events: Sequence[Logged]) -> dict[str, list[object]]:
-    """What each field of the answer may say; the log has one balance for each, unless something else is wrong."""
+    """Returns the right values of each field of the answer; there is one for each, unless something else is wrong."""
 
     def balances(wallet_id: WalletId | None, event_type: str) -> list[object]:
         return [f"{event.new_balance:.4f}" for owner, event in events if (owner, event.type) == (wallet_id, event_type)]
@@ -163,7 +163,7 @@ def _right_fields(operation: Operation, answer: ServiceAnswer, events: Sequence[
 
 
 def _unstored(answers: Sequence[tuple[TriedRequest, ServiceAnswer]], books: Books) -> Iterator[str]:
-    """An outcome that was told and is not stored would be another one when the key is sent again."""
+    """Check that answered outcomes are stored: otherwise the same key would get another outcome later."""
     for exchange, answer in answers:
         operation = exchange.request.operation
         stored = books.stored.get((operation.wallet_id, operation.key))

@@ -1,4 +1,4 @@
-"""The run's servers, as experiments take them."""
+"""The servers of the test run, for the experiments."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from tests.support.reaper import Reaper
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest, reaper: Reaper) -> Iterator[Servers]:
-    """Those that every test shares, and a second broker for the experiments that kill theirs."""
+    """Returns the servers that all tests share, and a second broker for the experiments that kill it."""
     with ExitStack() as stack:
         breakable: list[RabbitMQServer] = []
 

@@ -1,4 +1,4 @@
-"""What the database holds of a run's wallets: in the shapes of the stress tool's checks, and what only we can see."""
+"""Reads a run's wallets from the database: in the types of the stress tool's checks, and what no route shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ where o.wallet_id = any($1) or o.request_id = any($2)
 """
 
 Place = tuple[int, int]
-"""A batch's seq and the ordinal in it: where the journal says that an event stands among all."""
+"""A batch's seq and the ordinal in it: the place of an event in the order of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The outcome stored for a key, and the seq of the batch that stored it; a pending one has no answer yet."""
+    """The outcome stored for a key, and the seq of the batch that stored it; a pending operation has no answer yet."""
 
     status: int | None
     response: bytes | None
@@ -46,21 +46,21 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Books(Evidence):
-    """A run's evidence, with what no route shows."""
+    """A run's evidence, including what no route shows."""
 
     places: dict[str, Place] = field(default_factory=dict)
-    """By event id; an event that stands in no batch has none."""
+    """The place of each event, by event id; an event that is in no batch has none."""
     sealed: dict[str, Place] = field(default_factory=dict)
-    """The same by the position that the relay gave the batch: the order in which everyone else sees the events."""
+    """The same with the position that the relay gave to the batch: the order in which consumers receive the events."""
     stored: dict[tuple[WalletId, Key], Stored] = field(default_factory=dict)
     starts: Sequence[Start] = ()
-    """When processes were started that the run's requests were sent to."""
+    """The start times of the processes to which the run's requests were sent."""
     elsewhere: list[tuple[WalletId, Event]] = field(default_factory=list)
-    """Events of the run's keys on wallets that the run does not know."""
+    """Events of the run's keys on wallets that are not in the run's plan."""
 
 
 async def read_evidence(database_url: str, history: History) -> Books:
-    """The wallets of the run's plan as the tables show them at one moment; events in order of their versions."""
+    """Returns the wallets of the run's plan from one snapshot of the tables, with events in order of their versions."""
     wallet_ids = history.plan.wallet_ids
     keys = list({exchange.request.operation.key for exchange in history.exchanges})
     books = Books(wallet_ids, history.exchanges, starts=history.starts)

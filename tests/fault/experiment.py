@@ -1,4 +1,4 @@
-"""What an experiment is: a fault done to a system of its own while money moves, and what it needs for that."""
+"""The declaration of an experiment: a fault in a system of its own under load, and the servers that it needs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from enum import Enum, unique
 from tests.fault.laboratory import Laboratory
 
 SECONDS_SHORT = 10.0
-"""How long an experiment without an end of its own goes on where many have their turn."""
+"""The duration of an experiment without an end of its own, if several experiments run in turn."""
 
 
 @unique
 class Broker(Enum):
-    """What carries the events."""
+    """The transport of the events."""
 
     NONE = "the worker reads the journal"
     EITHER = "none or a broker, by the seed"
@@ -22,7 +22,7 @@ class Broker(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One fault, by its number; when `run` returns, the system is left to itself and then proved."""
+    """One fault, by its number; after `run` has returned, the system comes to rest and is then checked."""
 
     number: int
     name: str

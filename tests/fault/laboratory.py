@@ -1,8 +1,8 @@
 """One experiment's own system: a database, a broker's virtual host, and any number of the wallet's processes.
 
-The servers belong to the run and are shared, but for those that an experiment breaks. Every process is started and
-stopped by its process id. When the experiment is over, the laboratory waits for the system to come to rest, and
-proves that every promise was kept.
+The servers belong to the run and are shared, except those that an experiment breaks. Every process is stopped by its
+process id. After the experiment, the laboratory waits until the system has come to rest, and checks that every
+promise was kept.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ WALLET_COUNT = 20
 
 @dataclass
 class Laboratory:
-    """What an experiment may use; everything random in it is drawn from its seed."""
+    """The system and the tools of an experiment; all random choices are drawn from its seed."""
 
     seed: int
     resources: ExitStack
-    """What is entered here is left when the experiment is over and proved."""
+    """Context managers that are entered here are closed after the experiment was checked."""
     reaper: Reaper
     processes: Processes
     postgres: PostgresServer
@@ -50,24 +50,24 @@ class Laboratory:
     rabbitmq_url: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
     api_settings: dict[str, str] = field(default_factory=dict)
-    """What every api gets beside what all processes get."""
+    """Settings of every api, in addition to those of all processes."""
     seconds: float = 0.0
-    """How long an experiment without an end of its own goes on."""
+    """The duration of an experiment without an end of its own."""
     has_dead_letters: bool = False
-    """Whether the experiment makes dead letters; else there must be none."""
+    """Whether the experiment causes dead letters; otherwise there must be none."""
     histories: list[History] = field(default_factory=list)
     apis: list[WalletProcess] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
-    """Of every api so far."""
+    """The starts of every api so far."""
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
-        # From a text: the first choice of the smallest numbers is mostly the same.
+        # The seed is a text, because with small numbers as seeds the first choice is mostly the same.
         self.draw_of_modes = random.Random(f"{self.seed}/mode")
 
     async def start_api(self, **settings: str) -> WalletProcess:
-        """One more api, ready; loads begun from now on send to it as well. One with a failpoint may have ended."""
+        """Start another api and wait until it is ready, or has ended by a failpoint; later loads send to it too."""
         began = time.monotonic()
         api = await asyncio.to_thread(self.processes.start_api, **self._settings(self.api_settings | settings))
         self.starts.append((api.url, began))
@@ -75,36 +75,36 @@ class Laboratory:
         return api
 
     async def start_relay(self, **settings: str) -> WalletProcess:
-        """One more relay; as with the api."""
+        """Start another relay, like an api."""
         return await asyncio.to_thread(self.processes.start_relay, **self._settings(settings))
 
     async def start_worker(self, **settings: str) -> WalletProcess:
-        """One more worker; as with the api."""
+        """Start another worker, like an api."""
         return await asyncio.to_thread(self.processes.start_worker, **self._settings(settings))
 
     async def have_been_read(self, count: int, api: WalletProcess) -> None:
-        """Wait until an api has read so many requests, all of which wait for a wallet that is held."""
+        """Wait until an api has read this many requests, which all wait for a locked wallet."""
         await eventually(lambda: api.metrics()["wallet_ledger_queue_depth"] == count, within=READ_SECONDS_MAX)
 
     async def ended(self, process: WalletProcess, *, within: float = 30.0) -> None:
-        """Wait until a failpoint killed a process; one that ended in another way was never there."""
+        """Wait until a failpoint has killed a process. Another way of ending means that it did not get there."""
         exit_code = await asyncio.to_thread(process.wait, within)
         assert exit_code == -signal.SIGKILL, f"{process.name} was not killed, but ended with {exit_code}"
 
     async def start_again(self, api: WalletProcess, **settings: str) -> WalletProcess:
-        """Another api in the place of one that ended, on its port, as a supervisor would start it."""
+        """Replace an api that has ended by another on its port, as a supervisor would."""
         self.apis.remove(api)
         return await self.start_api(PORT=str(api.port), **settings)
 
     async def stop(self, process: WalletProcess) -> None:
-        """Ask a process to stop by SIGTERM, and wait until it has ended, as it should."""
+        """Stop a process by SIGTERM, and wait until it has ended with exit code 0."""
         if process in self.apis:
             self.apis.remove(process)
         exit_code = await asyncio.to_thread(process.stop)
         assert exit_code == 0, f"{process.name} was asked to stop, and ended with {exit_code}"
 
     async def kill(self, process: WalletProcess) -> None:
-        """SIGKILL a process and its children."""
+        """Kill a process and its children with SIGKILL."""
         if process in self.apis:
             self.apis.remove(process)
         await asyncio.to_thread(process.kill)
@@ -120,7 +120,7 @@ class Laboratory:
         bulk_senders: int = 1,
         pause_seconds: float = 0.0,
     ) -> AsyncIterator[History]:
-        """Random requests to every api for as long as the block runs, or `count` of them; see load.py."""
+        """Send random requests to every api as long as the block runs, or `count` of them; see load.py."""
         plan = Plan(self.seed, f"{self.seed:x}-{len(self.histories) + 1}", wallet_count)
         to = urls or [api.url for api in self.apis]
         async with load_on(
@@ -137,21 +137,21 @@ class Laboratory:
             yield history
 
     def fail_at(self, failpoint: str, mode: str, *, once_in: int) -> str:
-        """A failpoint that acts at one of its first so many passes."""
+        """Returns a failpoint that acts at a random one of its first `once_in` passes."""
         spec = f"{failpoint}={mode}@{self.draw.randint(1, once_in)}"
         self.note(spec)
         return spec
 
     def draw_mode(self) -> str:
-        """Whether transfers are whole or stepwise; apis of one system may differ in it."""
+        """Returns a random TRANSFER_MODE; the apis of one system may have different modes."""
         return self.draw_of_modes.choice(MODES)
 
     def tries(self) -> Counter[str]:
-        """How often each status was seen so far, retried tries included."""
+        """Returns how often each status was received so far, including attempts that were retried."""
         return tries_of(self.histories)
 
     def reasons(self) -> Counter[str]:
-        """Why tries got no answer."""
+        """Returns the reasons why attempts got no answer, with their counts."""
         return Counter(
             attempt.reason
             for history in self.histories
@@ -161,7 +161,7 @@ class Laboratory:
         )
 
     async def stop_apis(self) -> None:
-        """Stop every api, before the way to its database goes."""
+        """Stop every api, before the proxy to its database ends."""
         for api in list(self.apis):
             await self.stop(api)
 
@@ -174,21 +174,21 @@ class Laboratory:
         await eventually(is_published, within=PUBLISHED_SECONDS_MAX, every=0.1)
 
     def note(self, text: str) -> None:
-        """Something that the report of the run tells."""
+        """Add a line to the report of the run."""
         self.notes.append(text)
 
     async def rest_and_prove(self) -> Proof:
-        """Wait for rest after the last fault (I11), then hold I1 to I12 against history and database."""
+        """Wait until the system is at rest after the last fault (I11), then check I1 to I12 on history and database."""
         await self.at_rest()
         running = [process for process in self.processes.started if process.exit_code is None]
         return await prove(self.database_url, self.histories, running, self.exported_heads())
 
     async def at_rest(self) -> None:
-        """Wait until nothing waits or hangs any more."""
+        """Wait until no event waits and no session hangs."""
         await wait_for_rest(self.database_url, self.apis, has_dead_letters=self.has_dead_letters)
 
     def exported_heads(self) -> Path | None:
-        """The journal's heads that every relay exported so far, in one file."""
+        """Write the heads that all relays exported so far into one file. Returns its path, or None without heads."""
         lines = [path.read_text() for path in sorted(self.processes.directory.glob("*/logs/journal-heads.log"))]
         heads = self.processes.directory / "journal-heads.log"
         heads.write_text("".join(lines))

@@ -1,7 +1,7 @@
-"""A load whose outcome is known: requests are a pure function of the seed, and every try of each is kept.
+"""A load whose outcome is known: requests are a pure function of the seed, and every attempt is recorded.
 
-The stress tool's plan, client and exchanges serve here too: a request is sent again with its key until its outcome
-is known, to the next api each time. Meanwhile the books are summed, each time in one statement and so of one moment.
+It uses the stress tool's plan, client and exchanges: a request is sent again with its key until its outcome is
+known, to the next api each time. Meanwhile the books are summed, each time in one statement, so at one moment.
 """
 
 import asyncio
@@ -28,25 +28,25 @@ CONNECT_SECONDS_MAX = 5.0
 
 
 Start = tuple[str, float]
-"""A process was started at this address, at this time or a little later."""
+"""The address of a process, and a time shortly before it was started."""
 
 
 @dataclass
 class History:
-    """What was sent and how it ended, and what the books added up to meanwhile."""
+    """The requests and their outcomes, and the sums of the books meanwhile."""
 
     plan: Plan
     exchanges: list[TriedRequest] = field(default_factory=list)
     sums: list[Decimal] = field(default_factory=list)
-    """Each by how much money was made (+) or lost (−) at one moment of the run: zero, if all is right."""
+    """How much money had been created (+) or lost (−) at each moment of the run: zero if everything is right."""
     bulk_keys: set[Key] = field(default_factory=set)
-    """What was sent in a bulk request: those have one audit row for all of their operations."""
+    """The keys that were sent in bulk requests, which have one audit trail row for all of their operations."""
 
     starts: Sequence[Start] = ()
-    """The starts of the processes that it was sent to, those before the run as well."""
+    """The starts of the processes to which requests were sent, including those before the run."""
 
     async def more_answers(self, count: int, *, within: float = PATIENCE_SECONDS) -> None:
-        """Wait until so many more requests came to their end."""
+        """Wait until this many more requests have ended."""
         wanted = len(self.exchanges) + count
         await eventually(lambda: len(self.exchanges) >= wanted, within=within)
 
@@ -62,10 +62,10 @@ async def load_on(
     bulk_senders: int = 0,
     pause_seconds: float = 0.0,
 ) -> AsyncIterator[History]:
-    """Send for as long as the block runs, and no more than `count`; then wait for what is under way.
+    """Send requests as long as the block runs, but at most `count`; then wait for the requests in progress.
 
     A plan's requests are sent in order of their numbers, each as soon as one of `concurrency` senders is free; of
-    these, `bulk_senders` send many at once. Each sender rests for `pause_seconds` after a request.
+    these, `bulk_senders` send bulk requests. Each sender waits `pause_seconds` after a request.
     """
     history = History(plan)
     is_over = asyncio.Event()
@@ -109,7 +109,7 @@ async def _send_bulk(
 
 
 async def _sample(database_url: str, history: History, is_over: asyncio.Event) -> None:
-    """Sum the books every so often and at least once, on a connection that is made again when a fault takes it."""
+    """Sum the books regularly and at least once, on a connection that is reopened after a fault."""
     while not (is_over.is_set() and history.sums):
         with suppress(*DATABASE_ERRORS):
             connection = await asyncpg.connect(database_url, timeout=CONNECT_SECONDS_MAX)

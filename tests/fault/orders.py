@@ -1,9 +1,9 @@
-"""Is the journal's order one that explains every answer that was given?
+"""Checks that the journal's order explains every answer.
 
-The journal claims an order of everything: its batches by their seq, the events in each by their ordinal. A batch's
-seq is drawn under its wallets' locks, and before its COMMIT; so that order must agree with every wallet's versions,
-and whatever was answered before another request was sent must stand before it. A refusal must be due in the state
-that its wallet had in its batch.
+The journal orders all events: its batches by their seq, the events in each by their ordinal. A batch's seq is drawn
+while its wallets are locked, and before its COMMIT. So this order must agree with every wallet's versions, and a
+request that was answered before another was sent must precede it. A refusal must be right for a state that its wallet
+had in its batch.
 """
 
 import re
@@ -28,7 +28,7 @@ TOLD_BALANCE = re.compile(r"\bholds ([0-9]+\.[0-9]{4}),")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One key: from the first byte sent to the first definite answer, between which it took effect."""
+    """One key, with the times of its first byte and of its first definite answer; it took effect between them."""
 
     operation: Operation
     sent_at_seconds: float
@@ -37,7 +37,7 @@ class Sent:
 
 
 def sent_by_key(exchanges: Sequence[TriedRequest]) -> dict[Key, Sent]:
-    """Every key that was sent, however often."""
+    """Returns every key that was sent, once for all of its requests."""
     by_key: defaultdict[Key, list[TriedRequest]] = defaultdict(list)
     for exchange in exchanges:
         by_key[exchange.request.operation.key].append(exchange)
@@ -56,12 +56,12 @@ def _sent(exchanges: Sequence[TriedRequest]) -> Sent:
 
 
 def refused(sent: Mapping[Key, Sent]) -> list[tuple[Key, Sent, ServiceAnswer]]:
-    """The keys whose first definite answer was a refusal."""
+    """Returns the keys whose first definite answer was a refusal."""
     return [(key, each, each.answer) for key, each in sent.items() if each.answer and not each.answer.is_success]
 
 
 def fields_of(answer: ServiceAnswer) -> dict[str, Any]:
-    """What the answer says; nothing where it is not a JSON object."""
+    """Returns the fields of the answer, and none if it is not a JSON object."""
     try:
         value = decode_json(answer.body)
     except ValueError:
@@ -70,7 +70,7 @@ def fields_of(answer: ServiceAnswer) -> dict[str, Any]:
 
 
 def wrong_orders(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
-    """Where the journal's order contradicts the wallets' versions, or what the clients saw."""
+    """Yields where the journal's order contradicts the wallets' versions, or what the clients saw."""
     for wallet_id, wallet in books.shown.items():
         for event in wallet.events:
             if event.event_id not in books.places:
@@ -93,7 +93,7 @@ def wrong_orders(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
 
 
 def _wrong_times(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
-    """What was answered before another was sent, and stands behind it or in one batch with it."""
+    """Yields requests that were answered before another was sent, but are after it or in the same batch."""
     latest: Sent | None = None
     for seq, keys in sorted(_keys_by_seq(books).items()):
         members = [sent[key] for key in sorted(keys) if key in sent]
@@ -122,7 +122,10 @@ def _keys_by_seq(books: Books) -> Mapping[int, set[Key]]:
 
 
 def undue_refusals(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
-    """A refusal is due if its wallet was too poor, too rich or not there, at a moment at which it was decided."""
+    """Yields refusals that were wrong at every moment at which they can have been decided.
+
+    A refusal is right if its wallet had too little money, too much money, or did not exist.
+    """
     states = {wallet_id: _States.of(wallet, books) for wallet_id, wallet in books.shown.items()}
     seen_since = {wallet_id: _first_answer(wallet, sent) for wallet_id, wallet in books.shown.items()}
     for key, each, answer in refused(sent):
@@ -134,7 +137,7 @@ def undue_refusals(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
             case "insufficient_funds":
                 is_due = any(_is_too_poor(balance, operation.amount, fields) for balance in had)
             case "wallet_not_found":
-                # Without a wallet there is no row to lock: one that is made meanwhile may get the lower seq.
+                # Without a wallet there is no row to lock: a batch that creates it meanwhile may get the lower seq.
                 is_due = seen_since[wallet_id] >= each.sent_at_seconds
             case "balance_limit_exceeded" | "transfer_failed":
                 wallet_id = operation.to_wallet_id or wallet_id
@@ -148,14 +151,14 @@ def undue_refusals(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    """A wallet's balances in order of their versions, from none on, each with the seq that made it."""
+    """A wallet's balances in order of their versions, each with the seq of its batch."""
 
     seqs: Sequence[int]
     balances: Sequence[Decimal]
 
     @classmethod
     def of(cls, wallet: Shown, books: Books) -> "_States":
-        """Only states that a command could meet: those between the events of one command no other one sees."""
+        """Returns only states that a command can see, so not those between the events of one command."""
         events = [event for event in wallet.events if event.event_id in books.places]
         steps = [(books.places[event.event_id][0], event.request_id) for event in events]
         last_of_step = [step != after for step, after in zip(steps, [*steps[1:], None], strict=True)] if steps else []
@@ -167,18 +170,18 @@ class _States:
         return cls([seq for seq, _ in kept], [balance for _, balance in kept])
 
     def at(self, seq: int | None) -> Sequence[Decimal]:
-        """What it had when the batch began, and after each command in it."""
+        """Returns its balances when the batch began, and after each command in it."""
         if seq is None:
             return self.balances
         return self.balances[max(bisect_left(self.seqs, seq) - 1, 0) : bisect_right(self.seqs, seq)]
 
     def up_to(self, seq: int | None) -> Sequence[Decimal]:
-        """What it had in that batch or before: a stepwise transfer is refused first, and fails later."""
+        """Returns its balances in that batch or before: a stepwise transfer is refused first, and fails later."""
         return self.balances if seq is None else self.balances[: bisect_right(self.seqs, seq)]
 
 
 def _first_answer(wallet: Shown, sent: Mapping[Key, Sent]) -> float:
-    """When a client knew for the first time that the wallet was there."""
+    """Returns when a client knew for the first time that the wallet existed."""
     keys = {Key(event.request_id or "") for event in wallet.events}
     return min((sent[key].answered_at_seconds for key in keys if key in sent), default=NEVER_SECONDS)
 

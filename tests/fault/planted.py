@@ -1,6 +1,6 @@
-"""Faults, each planted in a run in which all was right: what a wrong ledger would leave behind, and nothing else.
+"""Faults, each planted in a correct run: each has exactly the traces that a wrong ledger would leave.
 
-Each function spoils one thing, drawn from all that there are, and returns what a fault that is found must name.
+Each function falsifies one randomly chosen item, and returns a text that the reported fault must contain.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SERVER_ERROR: Final = b'{"title": "The service failed", "status": 500, "code": "
 
 
 def lost_update(victim: Victim) -> str:
-    """An update that was computed from the balance before the one before it undoes that one."""
+    """Falsify an update: computed from the balance before the previous update, it undoes that update."""
     shown = victim.ledger.books.shown
     every = [(wallet_id, *each) for wallet_id in shown for each in enumerate(pairwise(shown[wallet_id].events))]
     moving = [each for each in every if each[2][0].moved and each[2][1].moved]
@@ -121,7 +121,7 @@ def journal_against_versions(victim: Victim) -> str:
 
 
 def refusal_with_enough_money(victim: Victim) -> str:
-    """A withdrawal that was done is told as refused, and nothing else knows of it."""
+    """Answer a withdrawal as refused, and remove all traces of its execution."""
     wallet_id, index, event = victim.event("FundsWithdrawn")
     victim.put(wallet_id, index)
     had = victim.ledger.books.shown[wallet_id].events[index - 1].new_balance
@@ -262,7 +262,7 @@ def wallet_made_twice(victim: Victim) -> str:
 
 
 def not_executed_after_unknown(victim: Victim) -> str:
-    """The first attempt, whose outcome was unknown, takes effect after its retry was told that nothing will."""
+    """Let a first attempt of unknown outcome take effect after its retry was answered `not_executed`."""
     return tell(victim, UNKNOWN, NOT_EXECUTED)
 
 
@@ -271,7 +271,7 @@ def not_executed_and_yet_done(victim: Victim) -> str:
 
 
 def tell(victim: Victim, *bodies: bytes) -> str:
-    """A key is answered so, one try after the other, and then with the outcome of an earlier request."""
+    """Answer a key's attempts with these bodies, one after the other, and then with a replayed outcome."""
     keys = [each.request.operation.key for each in victim.ledger.books.exchanges]
     index, exchange = victim.exchange(lambda each: keys.count(each.request.operation.key) == 1)
     times = [exchange.sent_at_seconds + number / 10 for number in range(len(bodies) + 2)]
@@ -316,4 +316,4 @@ PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     balance_row_of_its_own: findings.NO_JUMPS,
     negative_balance: findings.NO_NEGATIVES,
 }
-"""Each fault, and the promise by which it is found."""
+"""Each fault, and the check that must find it."""

@@ -1,4 +1,4 @@
-"""What must be true after every experiment, whatever it broke: I1 to I12, and a report of what was looked at."""
+"""Checks I1 to I12 after every experiment, whatever it broke, and reports what was checked."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ select count(*) from pg_stat_activity where datname = current_database() and sta
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The checks of an experiment, and how its requests fared."""
+    """The checks of an experiment, and the results of its requests."""
 
     checks: Sequence[RunCheck]
     request_count: int
@@ -44,11 +44,11 @@ class Proof:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """Returns whether every promise was kept."""
         return not any(check.faults for check in self.checks)
 
     def lines(self) -> Iterator[str]:
-        """One line for a promise that was kept; the first faults of one that was not."""
+        """Yields one line for a promise that was kept, and the first faults of one that was broken."""
         for check in self.checks:
             if not check.faults:
                 yield f"✓ {check.promise:<28}  {check.seen}"
@@ -57,13 +57,13 @@ class Proof:
                 yield from (f"    {fault}" for fault in check.faults[:5])
 
     def summary(self) -> str:
-        """How the requests fared, in one line."""
+        """Returns the number of each kind of answer, in one line."""
         answers = ", ".join(f"{count:,} × {what}" for what, count in sorted(self.tries.items()))
         return f"{count_of(self.request_count, 'request')}: {answers}" if answers else "every promise was kept"
 
 
 async def wait_for_rest(database_url: str, apis: Sequence[WalletProcess], *, has_dead_letters: bool) -> None:
-    """I11, I6, I8: nothing waits, nothing hangs, and every api that runs is ready. Raises AssertionError."""
+    """Wait for I11, I6 and I8: no event waits, no session hangs, every running api is ready. Raises AssertionError."""
     await assert_pipeline_is_quiet_and_right(database_url, within=REST_SECONDS_MAX, has_dead_letters=has_dead_letters)
 
     async def has_no_open_session() -> bool:
@@ -82,7 +82,7 @@ async def wait_for_rest(database_url: str, apis: Sequence[WalletProcess], *, has
 async def prove(
     database_url: str, histories: Sequence[History], running: Sequence[WalletProcess], heads: Path | None
 ) -> Proof:
-    """Every check of every history, the books, and what `wallet verify` finds."""
+    """Run every check on every history, check the books, and run `wallet verify`."""
     # Without statistics the anti-joins of the proof take minutes over the tables of a busy experiment.
     await fetch_value(database_url, "analyze")
     checks: list[RunCheck] = []
@@ -97,7 +97,7 @@ async def prove(
 
 
 def tries_of(histories: Sequence[History]) -> Counter[str]:
-    """How often each status was seen, retried tries included."""
+    """Returns how often each status was received, including attempts that were retried."""
     return Counter(
         str(attempt.status) if isinstance(attempt, ServiceAnswer) else "no answer"
         for history in histories
@@ -107,7 +107,7 @@ def tries_of(histories: Sequence[History]) -> Counter[str]:
 
 
 async def _books(database_url: str) -> RunCheck:
-    """The invariants as tests hold them; one that fails must not hide what the other checks found."""
+    """Check the invariants with the assertions of the tests; a failure must not hide the other checks' results."""
     faults = []
     try:
         await assert_books_are_right(database_url)
@@ -117,7 +117,7 @@ async def _books(database_url: str) -> RunCheck:
 
 
 async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
-    """I10 and I12: each answer has its audit row, replays too; what was said not to be executed never was decided."""
+    """Check I10 and I12: each answer, replays included, has an audit trail row, and `not_executed` was not decided."""
     tries: defaultdict[tuple[str, str], list[ServiceAnswer | NoAnswer]] = defaultdict(list)
     for history in histories:
         for exchange in history.exchanges:
@@ -142,7 +142,7 @@ async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
 
 
 def _leaves_open(attempt: ServiceAnswer | NoAnswer) -> bool:
-    """Whether a client can't know if its request was decided; a 503 mostly says that it was not."""
+    """Returns whether the client can't know if the attempt was decided; most 503s state that it was not."""
     if isinstance(attempt, NoAnswer):
         return True
     return not attempt.is_definite and fields_of(attempt).get("code") == "outcome_unknown"
@@ -160,15 +160,15 @@ async def _verify(database_url: str, heads: Path | None) -> RunCheck:
 
 
 async def _audit(database_url: str) -> RunCheck:
-    """The auditor looked on all the while: what it has on record would be a false alarm, as all is right."""
+    """The integrity monitor ran during the experiment: a fault that it has on record is a false alarm."""
     state = decode_state(str(await fetch_value(database_url, "select state::text from auditor")))
     faults = [f"{name}: {fault.table}: {fault.row}: found {fault.found}" for name, fault in state.faults.items()]
     seen = "has not looked yet" if state.looked is None else f"looked up to position {state.looked.head.position:,}"
-    return check_of("the auditor saw no fault", seen, faults)
+    return check_of("the monitor saw no fault", seen, faults)
 
 
 def _size(process: WalletProcess) -> str | None:
-    """I12: what is wrong with a process's size, if anything."""
+    """Check I12: returns a fault if the process uses too much memory or too many descriptors."""
     seen = psutil.Process(process.pid)
     with seen.oneshot():
         memory, descriptors = seen.memory_info().rss, seen.num_fds()

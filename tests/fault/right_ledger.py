@@ -1,7 +1,7 @@
-"""A ledger in memory that does everything right, under clients that overlap, lose answers and try again.
+"""A correct ledger in memory, with clients that send at the same time, lose answers and retry.
 
-It knows nothing of the wallet's own code, nor of the checker's: a batch is decided for some of the requests under
-way, in any order; a try may end without an answer before or after that; a repeat may overtake its first.
+It shares no code with the wallet or the checker. A batch decides some of the requests in progress, in random order;
+an attempt may end without an answer before or after that; a retry may overtake the first attempt.
 """
 
 import random
@@ -29,7 +29,7 @@ NOT_NOW = b'{"title": "The outcome of the request is unknown", "status": 503, "c
 
 @dataclass
 class Sending:
-    """A request under way; its answer is on the way back as soon as it has its outcome."""
+    """A request in progress; its answer is sent as soon as it has its outcome."""
 
     request: PlannedRequest
     sent_at_seconds: float
@@ -40,7 +40,7 @@ class Sending:
 
 @dataclass
 class RightLedger:
-    """Plays requests; what it then shows is `books` and `sums`."""
+    """Plays requests; the results are `books` and `sums`."""
 
     draw: random.Random
     is_stepwise: bool = False
@@ -50,7 +50,7 @@ class RightLedger:
     _exchanges: list[TriedRequest] = field(default_factory=list)
     _under_way: list[Sending] = field(default_factory=list)
     _decided_by: dict[Key, tuple[int, int]] = field(default_factory=dict)
-    """By which try of which request; all are kept, so that no other gets its id."""
+    """The request and the attempt that decided a key. `_all` keeps every `Sending`, so that no id() is used twice."""
     _all: list[Sending] = field(default_factory=list)
     _uncertain: set[Key] = field(default_factory=set)
     _seconds: float = 0.0
@@ -60,7 +60,7 @@ class RightLedger:
     def play(
         self, requests: Iterable[PlannedRequest], wallet_ids: Iterable[WalletId], *, senders: int = SENDERS
     ) -> None:
-        """Send them all, in order, as senders are free, until each has its answer."""
+        """Send all requests, in order, as senders become free, until each has its answer."""
         waiting = list(requests)[::-1]
         while waiting or self._under_way:
             self._seconds += 1.0
@@ -75,13 +75,13 @@ class RightLedger:
             self.books.totals[wallet_id] = self._totals(wallet_id)
 
     def balance(self, wallet_id: WalletId) -> Decimal:
-        """What the wallet's last event left."""
+        """Returns the balance after the wallet's last event."""
         last = self.events[wallet_id][-1].new_balance if self.events[wallet_id] else ZERO
         assert last is not None
         return last
 
     def _arrive(self) -> None:
-        """A request comes in; or the answer to one that has its outcome gets back."""
+        """Let a request arrive, or let the answer to a decided request arrive."""
         sending = self.draw.choice(self._under_way)
         operation = sending.request.operation
         stored = self.books.stored.get((operation.wallet_id, operation.key))
@@ -96,7 +96,7 @@ class RightLedger:
         self._exchanges.append(TriedRequest(sending.request, tries, sending.sent_at_seconds, self._seconds))
 
     def _lose(self) -> None:
-        """A try ends without an outcome, whether or not it had its effect, and the next one follows."""
+        """End an attempt without an outcome, whether or not it had an effect, and begin the next one."""
         sending = self.draw.choice(self._under_way)
         key, timing = sending.request.operation.key, Timing(URL, sending.try_sent_at_seconds, self._seconds)
         ends: list[ServiceAnswer | NoAnswer] = [
@@ -165,7 +165,7 @@ class RightLedger:
             self._go_on(operation)
 
     def _go_on(self, operation: Operation) -> None:
-        """The next step of a transfer: the credit, or the end that follows from it."""
+        """Execute the next step of a transfer: the credit, or the end that follows from it."""
         receiver = operation.to_wallet_id
         assert receiver is not None
         credited = [event for event in self.events[receiver] if event.request_id == operation.key and event.moved]
@@ -229,6 +229,6 @@ class RightLedger:
         return ExpectedTotals(total("FundsDeposited"), -total("FundsWithdrawn"), out, total("TransferCredited"))
 
     def _sum(self) -> Decimal:
-        """Balances and money in flight less what came from outside and went there, as the real books are summed."""
+        """Returns balances and money in flight, less deposits, plus withdrawals, as the real books are summed."""
         moved = sum((event.moved for events in self.events.values() for event in events), ZERO)
         return sum(map(self.balance, list(self.events)), ZERO) - moved

@@ -1,4 +1,4 @@
-"""Runs one experiment to its proof; the tests and `wallet chaos` both do it so."""
+"""Runs one experiment and checks the promises, for the tests and for `wallet chaos`."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.fault.servers import Servers, laboratory_for
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An experiment that was run, with what became of it."""
+    """An experiment that was run, with its results."""
 
     experiment: Experiment
     seed: int
@@ -23,17 +23,17 @@ class Run:
     notes: tuple[str, ...]
     proof: Proof | None
     failure: BaseException | None
-    """Why it never came to its proof."""
+    """The error because of which the promises were not checked."""
     servers_report: str = ""
-    """What its processes and its PostgreSQL said, where it is not clean."""
+    """The output of its processes and its PostgreSQL, if it is not clean."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether it came to its end, and every promise was kept."""
+        """Returns whether it was completed and every promise was kept."""
         return self.proof is not None and self.proof.is_clean
 
     def lines(self) -> Iterator[str]:
-        """What was done and found, for a person."""
+        """Yields what was done and found, as text for a person."""
         yield from (f"· {note}" for note in self.notes)
         if self.proof is not None:
             yield self.proof.summary()
@@ -42,24 +42,24 @@ class Run:
             yield f"✗ it never came to its proof: {_reason(self.failure)}"
 
     def headline(self) -> str:
-        """The first fault, in one line: some reports of a test run show no more than that."""
+        """Returns the first fault in one line, because some test reports show only one line."""
         return next((line.strip() for line in self.lines() if line.startswith("✗")), "every promise was kept")
 
     def report(self) -> str:
-        """Everything that is known of it, for whoever looks for the cause; what matters most comes first and last."""
+        """Returns everything that helps to find the cause; the most important parts are first and last."""
         trace = [] if self.failure is None else traceback.format_exception(self.failure)
         return "\n".join([self.headline(), self.servers_report, "".join(trace), *self.lines()])
 
 
 def run_experiment(experiment: Experiment, seed: int, servers: Servers, directory: Path, *, seconds: float) -> Run:
-    """Set up, break, wait for rest, prove, clear up. What went wrong is in the result."""
+    """Set up, break, wait for rest, check, clean up. An error is stored in the result."""
     began = time.monotonic()
     with laboratory_for(experiment, seed, servers, directory, seconds=seconds) as lab:
         proof: Proof | None = None
         failure: BaseException | None = None
         try:
             proof = asyncio.run(_break_and_prove(experiment, lab))
-        except Exception as error:  # noqa: BLE001 - what goes wrong is the run's result, and the next one has its turn.
+        except Exception as error:  # noqa: BLE001 - an error is the result of this run, and the next run follows.
             failure = error
         is_clean = proof is not None and proof.is_clean
         report = "" if is_clean else f"{lab.processes.report()}\n{lab.postgres.report()}"
@@ -72,7 +72,7 @@ async def _break_and_prove(experiment: Experiment, lab: Laboratory) -> Proof:
 
 
 def _reason(failure: BaseException) -> str:
-    """The first cause, in a line."""
+    """Returns the first cause, in one line."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     [*_, place] = traceback.extract_tb(failure.__traceback__)

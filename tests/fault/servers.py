@@ -1,4 +1,4 @@
-"""The servers of a run: one PostgreSQL and one RabbitMQ for all experiments, and others for those that break them."""
+"""The servers of a run: one PostgreSQL and one RabbitMQ for all experiments, and others for those that break one."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from tests.support.reaper import Reaper
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Each is started when the first experiment asks for it."""
+    """The servers; each is started when the first experiment needs it."""
 
     reaper: Reaper
     postgres: Callable[[], PostgresServer]
@@ -28,7 +28,7 @@ class Servers:
 def laboratory_for(
     experiment: Experiment, seed: int, servers: Servers, directory: Path, *, seconds: float
 ) -> Iterator[Laboratory]:
-    """A system for one experiment, nothing started yet; whatever is left of it at the end is ended."""
+    """Yields a system for one experiment, without processes; ends at the end whatever still runs."""
     draw = random.Random(f"{seed}/{experiment.number}")
     processes = Processes(directory / "processes", servers.reaper)
     with ExitStack() as stack:

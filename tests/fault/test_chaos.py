@@ -1,4 +1,4 @@
-"""`wallet chaos` as its user sees it: a line for each experiment, everything about a failure, nothing left behind."""
+"""The output of `wallet chaos`: a line for each experiment, and everything about a failure. No process remains."""
 
 import asyncio
 import signal

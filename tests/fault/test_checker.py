@@ -1,4 +1,4 @@
-"""The checker finds nothing in a run in which all is right, and each fault that is planted in one."""
+"""The checker finds no fault in a correct run, and finds each fault that is planted in one."""
 
 import random
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_a_planted_fault_is_found(seed: int, plant: Callable[[Victim], str], pro
 
 
 def a_transfer_to_the_rich(*, is_stepwise: bool) -> RightLedger:
-    """Its receiver is full, so it is refused at once; or taken back, if it goes in steps."""
+    """The receiver is at its balance limit: the transfer is refused at once, or compensated if it is stepwise."""
     operations = [
         Operation(OperationKind.DEPOSIT, ALICE, Key("k-deposit"), Decimal(100)),
         Operation(OperationKind.DEPOSIT, RICH, Key("k-riches"), BALANCE_MAX),

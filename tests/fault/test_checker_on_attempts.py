@@ -1,4 +1,4 @@
-"""What the checker concludes from the attempts with a key, and what it must not."""
+"""What the checker concludes from the attempts with a key, and what it must not conclude."""
 
 from collections.abc import Sequence
 from decimal import Decimal

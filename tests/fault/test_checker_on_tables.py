@@ -1,7 +1,7 @@
-"""The checker on a real load: clean as it is, and what only the history can see once an owner took it from the books.
+"""The checker on a real load: it is clean, and a deposit that an owner deletes is found only by the history.
 
-A commit that was answered and is gone without a trace leaves books that are right in themselves: `wallet verify`
-proves them. Only the client remembers the key.
+If an answered commit is deleted without a trace, the remaining books are consistent and `wallet verify` finds
+nothing. Only the client knows the key.
 """
 
 from itertools import count as count_from
@@ -49,7 +49,7 @@ from left_over l where l.bucket = w.bucket and l.wallet_id = w.wallet_id
 async def play(
     database_url: str, processes: Processes, plan: Plan, *, concurrency: int, count: int = REQUESTS, mode: str = "auto"
 ) -> History:
-    """A load on a running api; nobody seals or processes anything yet."""
+    """Run a load on a running api, without a relay or a worker."""
     api = processes.start_api(DATABASE_URL=database_url, TRANSFER_MODE=mode)
     async with load_on([api.url], database_url, plan, concurrency=concurrency, count=count) as history:
         pass
@@ -62,13 +62,13 @@ def plan_for(seed: int) -> Plan:
 
 
 async def take_back(database_url: str, key: str) -> None:
-    """As the owner: the key's whole batch, and its wallet as it was before."""
+    """Delete the key's whole batch, as the owner, and reset its wallet to the state before."""
     async with as_owner(database_url) as connection:
         await connection.execute(TAKE_BACK, key)
 
 
 async def come_to_rest(database_url: str, log_dir: Path) -> None:
-    """Seal and process whatever was committed."""
+    """Seal and process everything that was committed."""
     settings = relay_settings(database_url, None, log_dir)
     async with running_relay(settings), running_worker(database_url, None):
         await assert_pipeline_is_quiet_and_right(database_url)

@@ -1,4 +1,4 @@
-"""Each experiment once, with a seed of its own; `./wallet chaos` runs them for as long as asked."""
+"""Runs each experiment once, with a seed of its own; `./wallet chaos` repeats them for a given time."""
 
 from pathlib import Path
 

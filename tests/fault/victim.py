@@ -1,4 +1,4 @@
-"""A right run in which one thing can be spoilt, so that all else follows from it as it would in wrong books."""
+"""A correct run in which one item can be falsified; everything that depends on it is changed consistently."""
 
 import random
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from wallet.stress.outcomes import ZERO
 
 @dataclass
 class Victim:
-    """A right run, and what to spoil in it is drawn."""
+    """A correct run, and the random choice of what to falsify in it."""
 
     ledger: RightLedger
     draw: random.Random
 
     def event(self, *event_types: str) -> tuple[WalletId, int, Event]:
-        """An event of one of these types, with its wallet and its index."""
+        """Returns a random event of one of these types, with its wallet and its index."""
         shown = self.ledger.books.shown
         every = [
             (wallet_id, index, event) for wallet_id in shown for index, event in enumerate(shown[wallet_id].events)
@@ -28,7 +28,7 @@ class Victim:
         return self.draw.choice([each for each in every if each[2].type in event_types])
 
     def put(self, wallet_id: WalletId, index: int, *events: Event, instead_of: int = 1, also: Decimal = ZERO) -> None:
-        """Other events in the place of some; every balance behind them follows, as does the wallet's."""
+        """Replace events by others, and adjust all later balances and the wallet's balance."""
         shown = self.ledger.books.shown[wallet_id]
         gone = shown.events[index : index + instead_of]
         shift = sum((each.moved for each in events), also) - sum(each.moved for each in gone)
@@ -37,18 +37,18 @@ class Victim:
         self.ledger.books.shown[wallet_id] = replace(shown, balance=shown.balance + shift, events=changed)
 
     def copy(self, event: Event, **changes: object) -> Event:
-        """One more event, in a batch behind all others."""
+        """Returns a copy of an event with changes, in a new batch after all others."""
         places = self.ledger.books.places
         again = replace(event, event_id=f"planted-{len(places)}", **changes)  # type: ignore[arg-type]
         places[again.event_id] = (max(places.values())[0] + 1, 0)
         return again
 
     def exchange(self, fits: Callable[[TriedRequest], bool] = lambda _: True) -> tuple[int, TriedRequest]:
-        """A request that fits, with its index."""
+        """Returns a random request that fits, with its index."""
         return self.draw.choice([each for each in enumerate(self.ledger.books.exchanges) if fits(each[1])])
 
     def retell(self, index: int, *tries: ServiceAnswer | NoAnswer, **changes: float) -> None:
-        """Other tries of a request, or other times."""
+        """Replace the attempts of a request, or its times."""
         exchanges = self.ledger.books.exchanges
         assert isinstance(exchanges, list)
         exchanges[index] = replace(exchanges[index], tries=tries or exchanges[index].tries, **changes)

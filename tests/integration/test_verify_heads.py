@@ -193,7 +193,7 @@ async def test_a_file_without_heads_proves_nothing_and_says_so(books_url: str, t
     heads.touch()
     proof = await proof_of(books_url, heads)
     [finding] = [each for each in proof.findings if each.check is Check.HEADS]
-    assert finding.warnings == [f"{heads} holds no head, so a cut tail would not be seen"]
+    assert finding.warnings == [f"{heads} contains no head, so a missing tail can't be detected"]
 
 
 @pytest.mark.parametrize("line", ["garbage", "1 abc 2026", f"-1 {'ab' * 32} now", f"{10**18} {'ab' * 32} now"])

@@ -1,1 +1,1 @@
-"""What tests stand on: a real PostgreSQL, a real RabbitMQ, the real processes, and waiting for conditions."""
+"""The infrastructure of the tests: a real PostgreSQL, a real RabbitMQ, the real processes, waiting for conditions."""

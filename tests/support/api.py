@@ -25,7 +25,7 @@ SERVER_LIMITS = ServerLimits(head_seconds_max=1.0, stop_seconds_max=5.0)
 
 @dataclass(frozen=True, slots=True)
 class RunningApi:
-    """A server that answers."""
+    """A running API server."""
 
     url: str
     metrics: Metrics
@@ -35,7 +35,7 @@ class RunningApi:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Returns the port on which it listens."""
         return int(self.url.rpartition(":")[2])
 
     async def send(self, request: bytes) -> RawAnswer:
@@ -72,7 +72,7 @@ async def running_api(
     around_ledger: Callable[[Executes], Executes] = lambda ledger: ledger,
     **settings: object,
 ) -> AsyncIterator[RunningApi]:
-    """Everything of one api process, joined as bootstrap joins it."""
+    """Everything that one api process has, connected as in bootstrap."""
     configured = Settings.model_validate({"database_url": database_url, **settings})
     async with open_pool(configured.dsn, application_name="test api", size_max=4) as pool:
         ledger = Ledger(

@@ -1,4 +1,4 @@
-"""Dumps and restores for a test, by PostgreSQL's own programs, as `./wallet postgres` runs them."""
+"""Dumps and restores for a test, with PostgreSQL's own programs, as `./wallet postgres` runs them."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ COPY_SECONDS_MAX = 60.0
 
 
 def dump(database_url: str, file: Path) -> None:
-    """One snapshot of a database, in a file."""
+    """Writes one snapshot of a database to a file."""
     _run("pg_dump", database_url, "--format=custom", f"--file={file}")
 
 
 def restore(database_url: str, file: Path) -> None:
-    """A dump's content, in an empty database."""
+    """Restores the content of a dump into an empty database."""
     _run("pg_restore", database_url, "--dbname=", "--exit-on-error", "--single-transaction", "--no-owner", str(file))
 
 

@@ -1,4 +1,4 @@
-"""Checks of the invariants on a database, by their names."""
+"""Checks of the invariants on a database; an error names the invariant."""
 
 import asyncpg
 
@@ -69,7 +69,7 @@ where o.success and not exists (
 
 
 async def assert_books_are_right(database_url: str) -> None:
-    """Conservation, balances, versions, the journal's and the audit trail's completeness, no unmade wallet."""
+    """Checks conservation, balances, versions, that journal and trail are complete, and that no wallet is empty."""
     connection = await asyncpg.connect(database_url)
     try:
         assert await connection.fetchval(CONSERVATION) == 0, "I1 conservation"
@@ -98,7 +98,7 @@ async def _finds_nothing(
 
 
 async def fetch_value(database_url: str, query: str, *arguments: object) -> object:
-    """One value from a connection of its own."""
+    """Returns one value, read on a connection of its own."""
     connection = await asyncpg.connect(database_url)
     try:
         return await connection.fetchval(query, *arguments)

@@ -1,4 +1,4 @@
-"""What a test does to RabbitMQ behind the back of the code under test."""
+"""Operations of a test on RabbitMQ that bypass the code under test."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from wallet.rabbitmq.topology import Topology
 
 @asynccontextmanager
 async def raw_channel(url: str) -> AsyncIterator[BrokerChannel]:
-    """A channel to call any method on."""
+    """Opens a channel on which any method can be called."""
     connection = await connect(url, name="test")
     try:
         yield await connection.open_channel()
@@ -26,7 +26,7 @@ async def raw_channel(url: str) -> AsyncIterator[BrokerChannel]:
 
 
 async def message_count(url: str, queue: str) -> int:
-    """How many messages are ready in a queue."""
+    """Returns how many messages are ready in a queue."""
 
     def count(channel: BlockingChannel) -> int:
         return int(channel.queue_declare(queue, passive=True).method.message_count)
@@ -35,7 +35,7 @@ async def message_count(url: str, queue: str) -> int:
 
 
 async def consumer_count(url: str, queue: str) -> int:
-    """How many consumers a queue has; none where it does not exist."""
+    """Returns how many consumers a queue has, and 0 if the queue does not exist."""
 
     def count(channel: BlockingChannel) -> int:
         try:
@@ -47,7 +47,7 @@ async def consumer_count(url: str, queue: str) -> int:
 
 
 async def take_all(url: str, queue: str) -> list[tuple[pika.BasicProperties, bytes]]:
-    """Empty a queue: properties and body of each message, in order."""
+    """Empty a queue. Returns the properties and the body of each message, in order."""
 
     def take(channel: BlockingChannel) -> list[tuple[pika.BasicProperties, bytes]]:
         taken: list[tuple[pika.BasicProperties, bytes]] = []
@@ -61,7 +61,7 @@ async def take_all(url: str, queue: str) -> list[tuple[pika.BasicProperties, byt
 
 
 async def bind_copy(url: str) -> str:
-    """A queue that gets whatever is published from now on, too; returns its name."""
+    """Create a second queue that also receives what is published from now on. Returns its name."""
 
     def bind(channel: BlockingChannel) -> str:
         channel.queue_declare("copy", durable=True)
@@ -72,7 +72,7 @@ async def bind_copy(url: str) -> str:
 
 
 async def next_deliveries(consumer: Consumer, count: int) -> list[Delivery]:
-    """So many deliveries, in as many groups as they come, through lost connections too."""
+    """Returns this many deliveries, in the groups in which they arrive; lost connections do not end it."""
     deliveries: list[Delivery] = []
     async with asyncio.timeout(30):
         while len(deliveries) < count:
@@ -82,10 +82,10 @@ async def next_deliveries(consumer: Consumer, count: int) -> list[Delivery]:
 
 
 def save_queue_directory(server: RabbitMQServer) -> None:
-    """Make a quorum queue declared just now outlive a kill of the broker.
+    """Make a quorum queue that was just declared survive a kill of the broker.
 
-    RabbitMQ writes the directory of its quorum queues twice a second (seen in 3.10). Killed before that, it finds no
-    such member when it starts, makes an empty one, and never elects a leader for it.
+    RabbitMQ writes the directory of its quorum queues twice a second (as in 3.10). If it is killed before, it finds no
+    such member when it starts, creates an empty one, and never elects a leader for it.
     """
     server.evaluate("ok = dets:sync(ra_directory_reverse).")
 

@@ -1,4 +1,4 @@
-"""A copy of the checkout in which a test may do what a user does: data, logs and settings stay in the copy."""
+"""A copy of the checkout in which a test may act as a user: data, logs and settings stay in the copy."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 
 
 def copy_checkout(directory: Path) -> Path:
-    """Copy the checkout, set up already: this Python's packages are those that its own set-up would install."""
+    """Copy the checkout in the state after its set-up: it uses the packages of this Python, which are the same."""
     shutil.copytree(ROOT, directory, ignore=LEFT_BEHIND)
     venv = directory / ".venv"
     venv.mkdir()
@@ -24,5 +24,5 @@ def copy_checkout(directory: Path) -> Path:
 
 
 def checksum(name: str, directory: Path) -> str:
-    """The line that scripts/setup.sh writes into the stamp for this lock."""
+    """Returns the line that scripts/setup.sh writes into the stamp for this lock."""
     return subprocess.run(["cksum", name], cwd=directory, capture_output=True, text=True, check=True).stdout

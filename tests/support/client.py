@@ -1,4 +1,4 @@
-"""A client as the users write it: it retries with the same key until it knows the outcome."""
+"""A client like those of the users: it retries with the same key until it knows the outcome."""
 
 import asyncio
 import json
@@ -20,43 +20,43 @@ OUTCOME_SECONDS_MAX = 60.0
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, read to its end."""
+    """One complete answer."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body's JSON."""
+        """Returns the decoded JSON of the body."""
         return json.loads(self.body)
 
 
 @dataclass
 class Client:
-    """Sends to the first of its addresses that takes the request; counts what it saw on the way."""
+    """Sends to its addresses in turn until one gives an outcome; counts the statuses and errors on the way."""
 
     session: aiohttp.ClientSession
     urls: Sequence[str]
     seen: Counter[int | str] = field(default_factory=Counter)
 
     async def get(self, path: str) -> Any:
-        """The JSON of a GET that must succeed."""
+        """Send a GET that must succeed. Returns its JSON."""
         async with self.session.get(self.urls[0] + path) as response:
             assert response.status == 200, await response.text()
             return await response.json()
 
     async def more_answers(self, count: int) -> None:
-        """Wait until so many more answers have come, while others send through this client."""
+        """Wait until this many more answers have arrived, while other tasks send through this client."""
         wanted = self.seen.total() + count
         await eventually(lambda: self.seen.total() >= wanted, within=OUTCOME_SECONDS_MAX)
 
     async def post_once(self, path: str, body: dict[str, Any], *, url: str) -> Reply:
-        """One POST, sent once. Raises aiohttp.ClientError or TimeoutError."""
+        """Send one POST, once. Raises aiohttp.ClientError or TimeoutError."""
         async with self.session.post(url + path, json=body) as response:
             return Reply(response.status, response.headers, await response.read())
 
     async def post(self, path: str, body: dict[str, Any], *, first_url: int = 0) -> Reply:
-        """One POST, again with its key while the service says that it does not know or cannot."""
+        """Send one POST, and repeat it with its key as long as the answer is lost or is a 503."""
         attempt = 0
 
         async def outcome() -> Reply | None:
@@ -76,7 +76,7 @@ class Client:
 
 @asynccontextmanager
 async def open_client(*urls: str) -> AsyncIterator[Client]:
-    """A client with room for a few hundred requests at once, and no retries but its own."""
+    """Open a client for up to 200 requests at once, which has no retries except its own."""
     connector = aiohttp.TCPConnector(limit=200)
     timeout = aiohttp.ClientTimeout(total=TRY_SECONDS_MAX)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -84,7 +84,7 @@ async def open_client(*urls: str) -> AsyncIterator[Client]:
 
 
 def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> tuple[str, dict[str, Any]]:
-    """A route and a body: deposits, withdrawals and transfers, some of which must be refused."""
+    """Returns a route and a body: a deposit, a withdrawal or a transfer. Some of them must be refused."""
     one, two = draw.sample(range(wallet_count), 2)
     body: dict[str, Any] = {
         "amount": f"{draw.randint(1, 5000)}.{draw.randint(0, 9999):04d}",
@@ -97,7 +97,7 @@ def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> 
 
 
 def random_operations(seed: int, *, wallet_count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Operations without end, drawn from the seed; every tenth or so is an earlier one again."""
+    """Yields operations without end, drawn from the seed; about every tenth repeats an earlier one."""
     draw = random.Random(seed)
     sent: list[tuple[str, dict[str, Any]]] = []
     while True:
@@ -111,7 +111,7 @@ def random_operations(seed: int, *, wallet_count: int) -> Iterator[tuple[str, di
 async def send_random_operations(
     client: Client, *, seed: int, count: int, concurrency: int, wallet_count: int = 20
 ) -> Counter[int]:
-    """Send that many random operations; returns the final statuses."""
+    """Send this many random operations. Returns the final statuses."""
     return await _send(client, islice(random_operations(seed, wallet_count=wallet_count), count), concurrency)
 
 
@@ -119,7 +119,7 @@ async def send_random_operations(
 async def random_load(
     client: Client, *, seed: int, concurrency: int = 50, wallet_count: int = 20
 ) -> AsyncIterator[Counter[int]]:
-    """Random operations for as long as the block runs; the counter holds the final statuses after it."""
+    """Send random operations as long as the block runs; afterwards the counter has the final statuses."""
     is_on = True
     statuses: Counter[int] = Counter()
     operations = takewhile(lambda _: is_on, random_operations(seed, wallet_count=wallet_count))

@@ -1,4 +1,4 @@
-"""Runs one `wallet` command to its end, as its user would."""
+"""Runs one `wallet` command to its end, as a user would."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ from tests.support.processes import ROOT
 
 
 def environment_of(directory: Path, **settings: str) -> dict[str, str]:
-    """The environment of a command, with these settings as its only ones."""
+    """Returns the environment of a command, with these settings and no others."""
     return {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT / "src")} | settings
 
 
 def run_in(directory: Path, *arguments: str, python: Sequence[str] = (), **settings: str) -> tuple[int, str, str]:
-    """Run a command in a directory; returns its exit code, stdout and stderr."""
+    """Run a command in a directory. Returns its exit code, stdout and stderr."""
     ended = subprocess.run(
         [sys.executable, *python, "-P", "-m", "wallet", *arguments],
         env=environment_of(directory, **settings),

@@ -1,4 +1,4 @@
-"""What Dockerfile and compose.yaml say, as far as it can be known without a container engine."""
+"""Reads Dockerfile and compose.yaml, as far as this is possible without a container engine."""
 
 import re
 import shutil
@@ -19,33 +19,33 @@ _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction of the Dockerfile, its continued lines joined."""
+    """One instruction of the Dockerfile, with its continued lines joined."""
 
     name: str
     arguments: str
 
 
 def dockerfile() -> list[Instruction]:
-    """The instructions in order."""
+    """Returns the instructions in order."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ").splitlines()
     return [Instruction(*line.split(maxsplit=1)) for line in joined if line]
 
 
 def image_instructions(name: str) -> list[str]:
-    """The arguments of one kind of instruction in the last stage, which makes the image itself."""
+    """Returns the arguments of one kind of instruction in the last stage, which builds the image itself."""
     whole = dockerfile()
     start = max(number for number, instruction in enumerate(whole) if instruction.name == "FROM")
     return [instruction.arguments for instruction in whole[start:] if instruction.name == name]
 
 
 def image_environment() -> dict[str, str]:
-    """The image's variables."""
+    """Returns the environment variables of the image."""
     return dict(word.split("=", 1) for arguments in image_instructions("ENV") for word in arguments.split())
 
 
 def unpack_image(directory: Path) -> None:
-    """Put the files that COPY takes from the checkout where the image would have them, below a directory."""
+    """Copy the files that COPY takes from the checkout to where the image has them, below a directory."""
     for arguments in image_instructions("COPY"):
         source, target = arguments.split()[-2:]
         if arguments.startswith("--from="):
@@ -57,7 +57,7 @@ def unpack_image(directory: Path) -> None:
 
 
 def files_sent(source: str) -> Iterator[PurePosixPath]:
-    """The files of a source that .dockerignore lets through to the builder, relative to the root."""
+    """Returns the files of a source that .dockerignore does not exclude, relative to the root."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     places = [ROOT / source, *(ROOT / source).rglob("*")]
@@ -66,7 +66,7 @@ def files_sent(source: str) -> Iterator[PurePosixPath]:
 
 
 def _is_sent(path: PurePosixPath, patterns: Sequence[str]) -> bool:
-    """The last pattern that matches the file or a folder above it decides."""
+    """Returns what the last pattern decides that matches the file or a folder above it."""
     is_sent = True
     for pattern in patterns:
         if any(each.match(pattern.lstrip("!")) for each in (path, *path.parents)):
@@ -75,20 +75,20 @@ def _is_sent(path: PurePosixPath, patterns: Sequence[str]) -> bool:
 
 
 def compose() -> dict[str, Any]:
-    """compose.yaml with its anchors merged and every variable at its default."""
+    """Returns compose.yaml with its anchors merged and every variable at its default."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     whole: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(r"\2", text))
     return whole
 
 
 def our_services() -> dict[str, dict[str, Any]]:
-    """The services that run our image."""
+    """Returns the services that run our image."""
     services: dict[str, dict[str, Any]] = compose()["services"]
     return {name: service for name, service in services.items() if service["image"] == OUR_IMAGE}
 
 
 def addresses_of(database_url: str, rabbitmq_url: str) -> dict[str, str]:
-    """The settings that name a test's servers, as compose.yaml names its own."""
+    """Returns the settings with the addresses of a test's servers, like those that compose.yaml sets."""
     address = urlsplit(database_url)
     return {
         "DB_HOST": address.hostname or "",
@@ -101,13 +101,13 @@ def addresses_of(database_url: str, rabbitmq_url: str) -> dict[str, str]:
 
 
 class Ports:
-    """The ports that a service of ours has in a test: containers of this machine share its network."""
+    """The ports of our services in a test: the containers share this machine's network."""
 
     def __init__(self) -> None:
         self._admin_ports = {name: free_port() for name in our_services()}
 
     def settings(self, service: str) -> dict[str, str]:
-        """What differs from compose.yaml for it, but for PORT."""
+        """Returns the settings of a service that differ from compose.yaml, except PORT."""
         return {"ADMIN_PORT": str(self._admin_ports[service])}
 
     def health_check(self, service: str, port: int) -> list[str]:

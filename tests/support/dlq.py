@@ -1,4 +1,4 @@
-"""An operator of a test: `wallet dlq` as real processes, and its replay inside the test where a race needs that."""
+"""`wallet dlq` for a test: as real processes, and its replay inside the test process where a race requires it."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ ACTOR = "ann"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a command printed, and its exit code."""
+    """The output and the exit code of a command."""
 
     code: int
     output: str
@@ -35,7 +35,7 @@ class Operator:
     wire: Wire
 
     def begin(self, *arguments: str, failpoints: str = "", **settings: str) -> WalletProcess:
-        """Start a command of `wallet dlq` and wait for nothing."""
+        """Start a command of `wallet dlq` without waiting."""
         return self.processes.start("dlq", *arguments, settings=self.settings(failpoints) | settings)
 
     async def dlq(self, *arguments: str, failpoints: str = "", **settings: str) -> Said:
@@ -43,17 +43,17 @@ class Operator:
         return await ended(self.begin(*arguments, failpoints=failpoints, **settings))
 
     async def letters(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `wallet dlq list --json` shows."""
+        """Returns the dead letters in the output of `wallet dlq list --json`."""
         said = await self.dlq("list", "--json", *arguments)
         assert said.code == 0, said.output
         return list(json.loads(said.output)["letters"])
 
     def start_worker(self, failpoints: str = "") -> WalletProcess:
-        """A worker process on this transport."""
+        """Start a worker process on this transport."""
         return self.processes.start_worker(**self.settings(failpoints))
 
     def settings(self, failpoints: str) -> dict[str, str]:
-        """The environment of every process."""
+        """Returns the settings of every process."""
         return {
             "DATABASE_URL": self.wire.database_url,
             "RABBITMQ_URL": self.wire.rabbitmq_url or "",
@@ -62,7 +62,7 @@ class Operator:
 
 
 async def ended(process: WalletProcess) -> Said:
-    """What a process said, once it has ended by itself."""
+    """Wait until a process has ended by itself. Returns its output and exit code."""
     code = await asyncio.to_thread(process.wait)
     return Said(code, process.output())
 
@@ -70,7 +70,7 @@ async def ended(process: WalletProcess) -> Said:
 async def replay(
     wire: Wire, *ids: int, is_forced: bool = False, patience_seconds: float = PATIENCE_SECONDS
 ) -> list[ReplayedLetter]:
-    """Replay these letters, or all that are open, inside the test."""
+    """Replay these dead letters, or all that are open, inside the test process."""
     settings = settings_for(wire.database_url, wire.rabbitmq_url)
     async with open_database(wire.database_url) as connection, open_route(settings, connection) as route:
         chosen = [each for each in await letter_ids(connection, with_closed=True) if each in ids]
@@ -83,13 +83,13 @@ async def replay(
 
 
 async def open_count(wire: Wire) -> int:
-    """How many letters are open."""
+    """Returns how many dead letters are open."""
     ((count,),) = await fetch(wire.database_url, "select count(*) from dead_letters where state = 'open'")
     return int(count)
 
 
 async def has_open(wire: Wire, count: int) -> bool:
-    """Assert that so many letters are open, and as many messages in the dead-letter queue; to wait for."""
+    """Assert that this many dead letters are open, and as many messages are in their queue. A condition to wait for."""
     assert await open_count(wire) == count
     if wire.rabbitmq_url is not None:
         assert await message_count(wire.rabbitmq_url, DEAD_LETTER_QUEUE) == count
@@ -97,11 +97,11 @@ async def has_open(wire: Wire, count: int) -> bool:
 
 
 async def states(wire: Wire) -> list[str]:
-    """The state of each letter, oldest first."""
+    """Returns the state of each dead letter, oldest first."""
     return [state for (state,) in await fetch(wire.database_url, "select state from dead_letters order by id")]
 
 
 async def happenings(wire: Wire, letter_id: int) -> list[str]:
-    """What happened to a letter, from its history."""
+    """Returns the names of the entries in a dead letter's history."""
     ((history,),) = await fetch(wire.database_url, "select history from dead_letters where id = $1", letter_id)
     return [entry["what"] for entry in json.loads(history)]

@@ -1,7 +1,7 @@
-"""A log of the test's own making: events decided by the domain's rules at times the test chooses, written as rows.
+"""A log that a test creates: events are decided by the domain's rules at times that the test chooses.
 
-Each `commit` is one batch: its events and its journal row in one transaction, as the ledger writes them. With
-`sealed` (the default) the journal row has its position and is published, as after the relay's work.
+Each `commit` writes one batch: its events and its journal row in one transaction, as the ledger does. With
+`sealed` (the default) the journal row has its position and is published, as the relay would leave it.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -58,7 +58,7 @@ class Row:
     recorded: RecordedEvent
 
     def stored(self) -> StoredEvent:
-        """The event as the relay reads it."""
+        """Returns the event as the relay reads it."""
         recorded = self.recorded
         return StoredEvent(
             self.event_id,
@@ -71,7 +71,7 @@ class Row:
         )
 
     def logged(self) -> LoggedEvent:
-        """The event as the worker reads it from the log."""
+        """Returns the event as the worker reads it from the log."""
         recorded = self.recorded
         terms = getattr(recorded.event, "terms", None)
         return LoggedEvent(
@@ -84,13 +84,13 @@ class Row:
         )
 
     def message(self, position: int = 1) -> OutgoingMessage:
-        """The event as the relay publishes it."""
+        """Returns the message that the relay would publish for the event."""
         stored = self.stored()
         return OutgoingMessage(encode_envelope(stored, position), str(self.event_id), stored.type)
 
 
 class Log:
-    """Wallets and their events; pure until `commit`, which needs a connection."""
+    """Wallets and their events. Only `commit` and the inserts need a connection."""
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record] | None" = None) -> None:
         self._connection = connection
@@ -101,7 +101,7 @@ class Log:
     @classmethod
     @asynccontextmanager
     async def open(cls, database_url: str) -> AsyncIterator[Self]:
-        """A log with a connection of its own."""
+        """Open a log with a connection of its own."""
         connection = await asyncpg.connect(database_url)
         try:
             yield cls(connection)
@@ -109,17 +109,17 @@ class Log:
             await connection.close()
 
     def deposit(self, wallet_id: str, amount: int | str = 1_000_000, *, at: float = 0) -> None:
-        """A deposit, `at` seconds after START; the first one makes the wallet."""
+        """Add a deposit, `at` seconds after START; the first one creates the wallet."""
         decided = decide_deposit(self._wallet(wallet_id), _money(amount))
         assert isinstance(decided, tuple)
         self._append(wallet_id, decided, at)
 
     def withdraw(self, wallet_id: str, amount: int | str = 1, *, at: float = 0) -> None:
-        """A withdrawal of what is there."""
+        """Add a withdrawal; the balance must be sufficient."""
         self._append(wallet_id, (FundsWithdrawn(_money(amount)),), at)
 
     def transfer(self, from_wallet_id: str, to_wallet_id: str, amount: int | str = 1, *, at: float = 0) -> None:
-        """A transfer with all its steps, as in one batch of the ledger."""
+        """Add a transfer with all its steps, as in one batch of the ledger."""
         sender, receiver = self._wallet(from_wallet_id), self._wallet(to_wallet_id)
         terms = TransferTerms(
             TransferId(uuid7()), sender.wallet_id, receiver.wallet_id, _money(amount), DEFAULT_CURRENCY
@@ -139,9 +139,9 @@ class Log:
         event_count: int | None = None,
         keep: int | None = None,
     ) -> list[Row]:
-        """Write what is pending as one batch, published with a broker that confirmed it or without a broker.
+        """Write the pending events as one batch, published either with a broker that confirmed it or without a broker.
 
-        `keep` leaves all but so many events out, as if not yet visible.
+        With `keep`, only this many events are written, as if the others were not visible yet.
         """
         assert self._connection is not None
         rows, self.pending = self.pending, []
@@ -157,7 +157,7 @@ class Log:
         return rows
 
     async def commit_newer(self, row: Row, *, event_type: str, schema_version: int) -> None:
-        """Write one event as a newer program would, with a type or schema version unknown here."""
+        """Write one event as a newer program would, with a type or a schema version that this program does not know."""
         assert self._connection is not None
         batch_id = uuid7()
         columns = list(_columns(row, batch_id, 0))
@@ -168,7 +168,7 @@ class Log:
             await self._connection.fetchval(SEAL, batch_id, bytes(32), 1)
 
     async def insert_events(self, rows: Sequence[Row], batch_id: UUID, *, first_ordinal: int = 0) -> None:
-        """Insert the events alone."""
+        """Insert events without a journal row."""
         assert self._connection is not None
         await self._connection.executemany(
             INSERT_EVENT, [_columns(row, batch_id, ordinal) for ordinal, row in enumerate(rows, start=first_ordinal)]

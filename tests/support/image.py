@@ -1,8 +1,8 @@
 """The image, built from the Dockerfile with buildah, and its containers: without a daemon or a registry of images.
 
-buildah runs the build's commands in a chroot. The base image is made with debootstrap from this machine's release of
+buildah runs the build's commands in a chroot. The base image is created with debootstrap from this machine's release of
 Debian and gets the name that the Dockerfile asks for. The packages are downloaded beforehand with this machine's pip,
-whose settings know where to find them, and the build installs them from that directory.
+whose settings name the package index, and the build installs them from that directory.
 
 A container is a process in mount, IPC and UTS namespaces of its own. Its root is the image, mounted read-only; its
 user, its environment and its command are the image's; it has no capability and can't gain one. It shares the machine's
@@ -33,7 +33,7 @@ BUILD_SECONDS_MAX: Final = 600.0
 TOOLS: Final = ("buildah", "debootstrap", "unshare", "chroot")
 SHARED_MEMORY: Final = Path("/dev/shm")
 MEMORY_BYTES_MIN: Final = 6 * 1024**3
-"""A build takes a little over 1 GiB; the rest is for everything else that runs."""
+"""A build needs a little over 1 GiB; the rest is for the other processes."""
 TAG: Final = "localhost/wallet:test"
 
 # The last process of the chain is the image's program: it keeps the process id, so signals and exit codes are its own.
@@ -105,7 +105,7 @@ class Image:
 
 @contextmanager
 def image_directory(reaper: Reaper) -> Iterator[Path]:
-    """A directory for one build. It is in memory where that is possible: debootstrap then waits for no disk."""
+    """Yields a directory for one build. It is in memory if possible: debootstrap is faster then."""
     directory = Path(tempfile.mkdtemp(prefix="wallet-image-", dir=SHARED_MEMORY if _memory_serves() else None))
     reaper.watch_directory(directory)
     try:

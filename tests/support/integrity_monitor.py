@@ -1,4 +1,4 @@
-"""An auditor under the test's control: look by look, slice by slice."""
+"""An integrity monitor that a test controls: it runs one incremental check or one slice at a time."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from wallet.postgres.lease import new_holder
 
 
 class HandMonitor:
-    """Holds the lease, and does only what it is asked to."""
+    """Holds the lease, and runs only the checks that the test calls."""
 
     def __init__(self, lease: MonitorLease, looking: Connection, passing: Connection) -> None:
         self._tenure = lease
@@ -21,51 +21,51 @@ class HandMonitor:
 
     @property
     def state(self) -> MonitorState:
-        """What it knows."""
+        """Returns the monitor's state."""
         return self._tenure.state
 
     @property
     def faults(self) -> dict[Check, StoredFault]:
-        """What it has on record."""
+        """Returns the faults on record."""
         return {Check[name]: fault for name, fault in self.state.faults.items()}
 
     @property
     def is_full_check_wanted(self) -> bool:
-        """Whether a look has asked the pass to go on at once."""
+        """Returns whether an incremental check has requested that the full check continues at once."""
         return self._tenure.full_check_wanted.is_set()
 
     async def look(self) -> None:
-        """Look until nothing is left to look at."""
+        """Run incremental checks until the monitor has caught up."""
         while not await check_new_once(self._looking, self._tenure):
             pass
 
     async def check_new_once(self) -> bool:
-        """One look; whether nothing is left to look at."""
+        """Run one incremental check. Returns whether the monitor has caught up."""
         return await check_new_once(self._looking, self._tenure)
 
     async def set_statement_timeout(self, value: str) -> None:
-        """How long a statement of a look may take."""
+        """Limit how long a statement of an incremental check may take."""
         await self._looking.execute("select set_config('statement_timeout', $1, false)", value)
 
     async def pass_on(self) -> float:
-        """One slice; for how many seconds it would rest from it."""
+        """Check one slice. Returns how many seconds the monitor would pause after it."""
         return await check_slice_once(self._passing, self._tenure)
 
     async def pass_over(self) -> None:
-        """A whole pass from its beginning, or what is left of one."""
+        """Run a full check from its beginning, or the rest of the one in progress."""
         await self.pass_on()
         while self.state.passing is not None:
             await self.pass_on()
 
     async def settle(self) -> None:
-        """A pass, and the first look after it."""
+        """Run a full check, and then incremental checks until the monitor has caught up."""
         await self.pass_over()
         await self.look()
 
 
 @asynccontextmanager
 async def hand_monitor(database_url: str) -> AsyncIterator[HandMonitor]:
-    """An auditor that has taken the lease, and gives it up at the end."""
+    """Yields a monitor that has taken the lease, and releases the lease at the end."""
     looking = await connect(database_url, application_name="test auditor", settings=ROWS_BY_KEY)
     async with connected(database_url) as passing:
         try:

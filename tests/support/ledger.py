@@ -1,4 +1,4 @@
-"""A running ledger for a test, and short ways to send it commands."""
+"""A running ledger for a test, and short functions that send it commands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +22,7 @@ CLOCK_DIFFERENCE_MAX_SECONDS = 60.0
 
 
 def audit_of(command: Command) -> TrailRecord:
-    """The trail record that the edge would have made for a command."""
+    """Returns the audit trail record that the edge would have created for a command."""
     return TrailRecord(
         api_audit_id=command.api_audit_id,
         method="POST",
@@ -38,17 +38,17 @@ def audit_of(command: Command) -> TrailRecord:
 
 
 def deposit(wallet_id: str, amount: str | int, key: str | None = None) -> Deposit:
-    """A deposit command; without a key, one of its own."""
+    """Returns a deposit command; without a key, it gets a new one."""
     return Deposit(**_common(wallet_id, amount, key))
 
 
 def withdraw(wallet_id: str, amount: str | int, key: str | None = None) -> Withdraw:
-    """A withdraw command; without a key, one of its own."""
+    """Returns a withdraw command; without a key, it gets a new one."""
     return Withdraw(**_common(wallet_id, amount, key))
 
 
 def transfer(wallet_id: str, to_wallet_id: str, amount: str | int, key: str | None = None) -> Transfer:
-    """A transfer command; without a key, one of its own."""
+    """Returns a transfer command; without a key, it gets a new one."""
     common = _common(wallet_id, amount, key)
     return Transfer(**common, to_wallet_id=WalletId(to_wallet_id), transfer_id=TransferId(uuid7()))
 
@@ -63,12 +63,12 @@ def _common(wallet_id: str, amount: str | int, key: str | None) -> dict[str, Any
 
 
 async def send(ledger: Ledger, command: Command) -> Answer:
-    """Execute one command as its own request."""
+    """Execute one command as a request of its own."""
     return await ledger.execute(command, audit_of(command))
 
 
 async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: bool = False) -> BulkAnswer:
-    """Execute commands as one request: with one trail record, whose id all of them carry."""
+    """Execute commands as one request, with one audit trail record, whose id all of them have."""
     record = msgspec.structs.replace(
         audit_of(commands[0]), api_audit_id=uuid7(), wallet_id=None, request_id=None, url="/operations"
     )
@@ -80,7 +80,7 @@ async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: b
 async def running_ledger(
     database_url: str, *, is_stepwise: bool = False, deadline_seconds: float = 10.0
 ) -> AsyncIterator[Ledger]:
-    """A ledger on its own connections, stopped in order at the end."""
+    """Yields a ledger on its own connections, and stops it in order at the end."""
     async with open_pool(database_url, application_name="test ledger", size_max=2) as pool:
         ledger = Ledger(
             database_url,

@@ -1,4 +1,4 @@
-"""Commands that go on and on while a test does something else."""
+"""Commands that are sent continuously while a test does something else."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ WALLETS = [f"wallet-{number}" for number in range(12)]
 
 @asynccontextmanager
 async def load_on(*ledgers: Ledger, seed: int, callers: int = 16) -> AsyncIterator[None]:
-    """While inside, callers send one random command after the other."""
+    """Send random commands from several callers, one after another each, as long as the block runs."""
     stop = asyncio.Event()
     draw = random.Random(seed)
 
@@ -32,7 +32,7 @@ async def load_on(*ledgers: Ledger, seed: int, callers: int = 16) -> AsyncIterat
 
 
 def random_command(draw: random.Random) -> Command:
-    """A deposit, a withdrawal (perhaps too large, perhaps suspicious) or a transfer."""
+    """Returns a deposit, a withdrawal (which may be too large or suspicious) or a transfer."""
     one, two = draw.sample(WALLETS, 2)
     match draw.randrange(3):
         case 0:

@@ -1,12 +1,12 @@
-"""A PostgreSQL whose clock is wrong."""
+"""A PostgreSQL database whose clock is wrong."""
 
 import asyncpg
 
 
 async def set_clock(database_url: str, difference: str) -> None:
-    """Let new sessions of this database see a clock that differs; no other function and no other clock is changed.
+    """Make `clock_timestamp()` differ by this much in new sessions of the database; no other clock changes.
 
-    Sessions that began after the first call see each later change at once.
+    Sessions that began after the first call are affected by each later change at once.
     """
     connection = await asyncpg.connect(database_url)
     await connection.execute("create schema if not exists other_clock")

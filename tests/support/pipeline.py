@@ -1,4 +1,4 @@
-"""What the pipeline must have done once it is quiet: everything published, processed once, totals as in the log."""
+"""Checks of the pipeline once it is quiet: all events are published and processed once, and the totals are right."""
 
 import asyncpg
 
@@ -36,7 +36,7 @@ GAPS = "select max(position) - count(*) from journal where position is not null"
 async def assert_pipeline_is_quiet_and_right(
     database_url: str, *, within: float = 60.0, has_dead_letters: bool = False
 ) -> None:
-    """I6 and I8: nothing waits, each event took effect once, the totals are those of the log."""
+    """Check I6 and I8: no event waits, each event had its effect once, and the totals are those of the log."""
     connection = await asyncpg.connect(database_url)
     try:
 

@@ -1,7 +1,7 @@
-"""Free ports on the loopback interface, of those that no outgoing connection is given.
+"""Free ports on the loopback interface, outside the range that the kernel uses for outgoing connections.
 
-A server that is stopped must find its port free when it starts again. From the range that the kernel takes the near
-ends of connections from it might not: a client that tries to reconnect meanwhile can be given that very port.
+A server that was stopped must find its port free when it starts again. A port of the kernel's range might be taken:
+a client that tries to reconnect meanwhile can get exactly that port as its own.
 """
 
 import random
@@ -13,12 +13,12 @@ ATTEMPTS_MAX = 1_000
 
 
 def free_port() -> int:
-    """A port free just now; the next process to bind it has it."""
+    """Returns a port that is free at this moment; it is not reserved."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """Different free ports: all are held at once before any is given back."""
+    """Returns different free ports: all are bound at the same time before any is released."""
     with ExitStack() as held:
         return [_hold_free_port(held) for _ in range(count)]
 

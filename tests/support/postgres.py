@@ -1,7 +1,7 @@
 """One PostgreSQL server for a test run, and a fresh migrated database for each test.
 
-The server is the embedded one of the product, durable settings included, as /readyz looks at them. Migrating
-takes longer than copying, so the migrations run once, in a template that every test's database is a clone of.
+The server is the product's embedded one, with durable settings, because /readyz checks them. Migrating takes
+longer than copying, so the migrations run once, in a template from which every test's database is cloned.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 
 LOG_CHARACTERS_SHOWN = 4_000
 UNUSED_SECONDS_MAX = 60.0
-"""A session that was ended stays for as long as the disk that it waits for."""
+"""A terminated session remains as long as it waits for the disk."""
 HUNG_SECONDS = 0.5
-"""A COMMIT that takes longer waits for a standby."""
+"""A COMMIT that takes longer than this waits for a standby."""
 TEMPLATE = "wallet_template"
 SETTINGS = {"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "2GB"}
 
@@ -40,7 +40,7 @@ class PostgresServer:
 
     def __init__(self, reaper: Reaper, settings: Mapping[str, str] | None = None) -> None:
         self._reaper = reaper
-        # Not pytest's own directory: that is closed to the user whom PostgreSQL runs as when we are root.
+        # Not pytest's own directory: if the tests run as root, PostgreSQL's user has no access to that.
         self.directory = Path(tempfile.mkdtemp(prefix="wallet-postgres-"))
         self._reaper.watch_directory(self.directory)
         self._settings = SETTINGS | dict(settings or {})
@@ -57,7 +57,7 @@ class PostgresServer:
         shutil.rmtree(self.directory)
 
     def start(self) -> None:
-        """Starts the server, again on the port it had, so that clients find it where it was."""
+        """Starts the server, on the same port as before, so that clients can reconnect."""
         port = self._embedded.port
         self._embedded = EmbeddedPostgres(self.directory, port=port, settings=self._settings)
         self._embedded.start()
@@ -65,7 +65,7 @@ class PostgresServer:
         self._reaper.watch_group(self.pid)
 
     def stop(self) -> None:
-        """Stops the server by a fast shutdown; its data stay."""
+        """Stops the server by a fast shutdown; its data is kept."""
         self._embedded.stop()
         if self._process_group is not None:
             self._reaper.forget_group(self._process_group)
@@ -77,7 +77,7 @@ class PostgresServer:
         self.stop()
 
     def damage(self, url: str, table: str) -> None:
-        """Overwrites the first page of a table's file, as a faulty disk may do. Stops the server for it."""
+        """Overwrites the first page of a table's file, as a faulty disk may do. Restarts the server for this."""
         path = self.directory / "pgdata" / str(run_apart(self._path_of(url, table)))
         self.stop()
         with path.open("r+b") as file:
@@ -88,7 +88,7 @@ class PostgresServer:
     async def _path_of(url: str, table: str) -> str:
         connection = await asyncpg.connect(url)
         try:
-            # Written to the file now: what is in the log of the transactions would repair it at the start.
+            # A checkpoint writes the page now: otherwise the write-ahead log would repair the page at the start.
             await connection.execute("checkpoint")
             return str(await connection.fetchval("select pg_relation_filepath($1::text::regclass)", table))
         finally:
@@ -100,7 +100,7 @@ class PostgresServer:
         eventually_blocking(lambda: run_apart(self._does_hang()))
 
     def release_commits(self) -> None:
-        """COMMITs are answered again, those that wait as well."""
+        """COMMITs are answered again, including those that wait."""
         self._wait_for_standby("")
 
     def _wait_for_standby(self, name: str) -> None:
@@ -108,7 +108,7 @@ class PostgresServer:
         run_apart(self.execute("select pg_reload_conf()"))
 
     async def _does_hang(self) -> bool:
-        """Whether the servers' processes have read the setting: tried in the database that no test uses."""
+        """Returns whether the server's processes have read the setting; it uses the database that no test uses."""
         try:
             await asyncio.wait_for(self.execute(f"create table hung_{next(self._numbers)} ()"), HUNG_SECONDS)
         except TimeoutError:
@@ -117,25 +117,25 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        """The postmaster's process id."""
+        """Returns the postmaster's process id."""
         assert self._embedded.pid is not None, f"PostgreSQL does not run; see {self._embedded.log}"
         return self._embedded.pid
 
     @property
     def log(self) -> Path:
-        """PostgreSQL's own log."""
+        """Returns the path of PostgreSQL's own log."""
         return self._embedded.log
 
     def report(self) -> str:
-        """The end of that log, for a test that failed."""
+        """Returns the end of that log, for a test that failed."""
         return f"--- PostgreSQL\n{self.log.read_text(errors='replace')[-LOG_CHARACTERS_SHOWN:]}"
 
     def url(self, database: str) -> str:
-        """The address of one database on this server."""
+        """Returns the address of one database on this server."""
         return urlsplit(self._embedded.dsn)._replace(path=f"/{database}").geturl()
 
     def create_database(self, *, migrated: bool = True) -> str:
-        """Makes a database, migrated or empty, and returns its address."""
+        """Creates a database, migrated or empty, and returns its address."""
         template = TEMPLATE if migrated else "template0"
         if migrated and not run_apart(self._exists(TEMPLATE)):
             run_apart(self._make_template())
@@ -144,14 +144,14 @@ class PostgresServer:
         return self.url(database)
 
     def copy_database(self, url: str) -> str:
-        """Makes a copy of a database as soon as nobody is connected to it, and returns its address."""
+        """Copies a database as soon as no session is connected to it, and returns the copy's address."""
         eventually_blocking(lambda: run_apart(self._is_unused(url)), within=UNUSED_SECONDS_MAX)
         database = f"wallet_{next(self._numbers)}"
         run_apart(self.execute(f"create database {database} template {urlsplit(url).path[1:]}"))
         return self.url(database)
 
     def drop_database(self, url: str) -> None:
-        """Drops a database, ending what is still connected to it, for as long as that takes."""
+        """Drops a database and terminates its sessions, and waits as long as that takes."""
         eventually_blocking(lambda: run_apart(self._has_dropped(urlsplit(url).path[1:])), within=UNUSED_SECONDS_MAX)
 
     async def _is_unused(self, url: str) -> bool:
@@ -161,7 +161,7 @@ class PostgresServer:
     async def _make_template(self) -> None:
         await self.execute(f"create database {TEMPLATE} template template0")
         await migrate(self.url(TEMPLATE))
-        # A template that anyone is connected to can't be cloned, so nobody may be.
+        # A template with a connected session can't be cloned, so no connections are allowed.
         await self.execute(f"alter database {TEMPLATE} with allow_connections false is_template true")
 
     async def _exists(self, database: str) -> bool:
@@ -183,6 +183,6 @@ class PostgresServer:
 
 
 def run_apart(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Runs a coroutine to its end in a loop of its own, wherever the caller is, inside another loop too."""
+    """Runs a coroutine to its end in an event loop of its own, even if the caller is inside another loop."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(asyncio.run, coroutine).result()

@@ -1,8 +1,8 @@
-"""PostgreSQL's wire protocol, as far as it takes to tell one message from the next in either direction.
+"""PostgreSQL's wire protocol, as far as is needed to split each direction into messages.
 
-A message is a type byte, a length that counts itself, and a body. A client's first has no type byte: it begins the
-session, or asks for encryption (answered by one bare byte) or for the cancelling of another session's statement.
-After an encrypted beginning nothing can be read, and everything passes as it is.
+A message is a type byte, a length that includes itself, and a body. A client's first message has no type byte: it
+starts the session, requests encryption (answered by a single byte), or requests the cancellation of another session's
+statement. After encryption has begun, messages can't be read, and all bytes pass unchanged.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 HEAD_BYTES_MAX: Final = 1024
-"""So much of a body is waited for before the message passes: enough for names and for COMMIT, whatever the message."""
+"""A message passes once this much of its body has arrived: enough for names and for COMMIT in every message."""
 
 LENGTH_BYTES: Final = 4
 STARTUP_BYTES_MAX: Final = 10_000
-"""PostgreSQL's own limit; a length beyond it is the beginning of something else."""
+"""PostgreSQL's own limit; bytes with a greater length are not a startup message."""
 
 STARTUP: Final = "startup"
 ENCRYPTION_REQUEST: Final = "encryption request"
@@ -32,7 +32,7 @@ class NotPostgres(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message by its type letter, or one of the names above; the body may be longer than its head."""
+    """A message: `kind` is its type letter or one of the names above, `head` the beginning of its body."""
 
     kind: str
     head: bytes
@@ -40,27 +40,27 @@ class Message:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the head is the whole body."""
+        """Returns whether the head is the whole body."""
         return len(self.head) == self.body_length
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of one message, with the message if they begin it."""
+    """Bytes of one message, together with the message if they are its beginning."""
 
     data: bytes
     message: Message | None
 
 
 class Framing:
-    """Splits the bytes of one direction into pieces. It keeps one message's head at most; longer ones stream through.
+    """Splits the bytes of one direction into pieces. It buffers at most one message's head; the rest passes at once.
 
-    Joined, the pieces are what was fed.
+    The pieces, joined, equal the bytes that were passed in.
     """
 
     def __init__(self, *, from_client: bool) -> None:
         self.is_opaque = False
-        """Set when encryption begins: everything passes in pieces without a message."""
+        """Set when encryption begins: from then on the pieces have no message."""
         self._from_client = from_client
         self._has_begun = not from_client
         self._expects_encryption_answer = False
@@ -68,11 +68,11 @@ class Framing:
         self._rest = 0
 
     def expect_encryption_answer(self) -> None:
-        """The server's next byte answers an encryption request."""
+        """Treat the server's next byte as the answer to an encryption request."""
         self._expects_encryption_answer = True
 
     def split(self, data: bytes) -> Iterator[Piece]:
-        """The pieces that are complete with these bytes."""
+        """Yields the pieces that are complete with these bytes."""
         self._buffer += data
         position = 0
         while position < len(self._buffer):

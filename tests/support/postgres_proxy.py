@@ -1,4 +1,4 @@
-"""The proxy between a client and PostgreSQL, which can lose a COMMIT: before it arrives, or its answer after it.
+"""A proxy between a client and PostgreSQL that can lose a COMMIT before it arrives, or the answer to a COMMIT.
 
     async with PostgresProxy.to_server_of(database_url) as proxy:
         proxy.cut_after_commit()
@@ -6,9 +6,9 @@
         [cut] = await proxy.commits_cut()
         assert cut.reply == "COMMIT"
 
-A COMMIT is a simple query of that alone, or the Execute of a statement prepared from it. One inside a longer text is
-not seen, nor is anything in an encrypted session. COPY FROM STDIN by the extended protocol would be miscounted: the
-server leaves a Sync unanswered there.
+A COMMIT is recognized as a simple query that contains nothing else, or as the Execute of a statement prepared from it.
+It is not recognized inside a longer text or in an encrypted session. COPY FROM STDIN by the extended protocol would be
+miscounted, because the server does not answer one Sync there.
 """
 
 import random
@@ -26,7 +26,7 @@ from tests.support.waiting import WITHIN_SECONDS, eventually
 COMMIT: Final = re.compile(rb"\s*(commit|end)(\s+(work|transaction))?\s*(;\s*)*", re.IGNORECASE)
 
 ENDS_A_UNIT: Final = frozenset("QSF")
-"""Query, Sync and FunctionCall: the server answers each by one ReadyForQuery, when all before it is done."""
+"""Query, Sync and FunctionCall: the server answers each by one ReadyForQuery after everything before it is done."""
 
 
 @unique
@@ -39,7 +39,7 @@ class Loss(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A COMMIT that a client has sent; all of a proxy's are numbered from 1."""
+    """A COMMIT that a client has sent; the COMMITs of a proxy are numbered from 1."""
 
     number: int
     application_name: str
@@ -47,7 +47,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class CutCommit:
-    """A COMMIT that was cut, and the dropped answer: COMMIT, ROLLBACK, ERROR; none if the server gave none."""
+    """A COMMIT that was cut, and the dropped answer: COMMIT, ROLLBACK or ERROR, or None if the server sent none."""
 
     commit: Commit
     loss: Loss
@@ -55,11 +55,11 @@ class CutCommit:
 
 
 Which = int | Callable[[Commit], bool]
-"""The nth COMMIT from now on, once; or each that the function picks."""
+"""The nth COMMIT from now on, once; or each for which the function returns True."""
 
 
 def with_probability(probability: float, draw: random.Random) -> Callable[[Commit], bool]:
-    """Picks so many of the COMMITs; which ones, the seed decides."""
+    """Returns a function that picks COMMITs with this probability; the seed decides which."""
     return lambda _commit: draw.random() < probability
 
 
@@ -69,37 +69,37 @@ class PostgresProxy(Proxy):
     def __init__(self, host: str, port: int, *, listen_port: int | None = None) -> None:
         super().__init__(host, port, listen_port=listen_port)
         self.commit_count = 0
-        """How many COMMITs were sent, those that were cut included."""
+        """How many COMMITs were sent, including those that were cut."""
         self.cut_commits: list[CutCommit] = []
         self._rules: list[tuple[Callable[[Commit], bool], Loss]] = []
 
     def cut_before_commit(self, which: Which = 1) -> None:
-        """Don't forward these COMMITs, and cut both sides instead: the server rolls back."""
+        """Cut both sides instead of forwarding these COMMITs: the server rolls back."""
         self.lose(Loss.COMMIT, which)
 
     def cut_after_commit(self, which: Which = 1) -> None:
-        """Forward these COMMITs, await the answer, drop it and cut both sides: done, and the client can't know."""
+        """Forward these COMMITs, wait for the answer, drop it and cut both sides: the client can't know the outcome."""
         self.lose(Loss.ANSWER, which)
 
     def lose(self, loss: Loss, which: Which = 1) -> None:
-        """Either of these two, for a test of both. Of several that pick a COMMIT, the first asked for decides."""
+        """Lose COMMITs or their answers, by `loss`. If several calls pick the same COMMIT, the first call decides."""
         self._rules.append((self._picking(which), loss))
 
     def let_commits_pass(self) -> None:
-        """Forget what was to be cut."""
+        """Cut no further COMMITs."""
         self._rules.clear()
 
     async def commits_cut(self, count: int = 1, *, within: float = WITHIN_SECONDS) -> list[CutCommit]:
-        """Wait until so many COMMITs have been cut and the server is done with their sessions; returns all of them."""
+        """Wait until this many COMMITs have been cut and their sessions have ended. Returns all that were cut."""
         await eventually(lambda: len(self.cut_commits) >= count, within=within)
         return list(self.cut_commits)
 
     def converse(self) -> Conversation:
-        """See PostgresConversation."""
+        """Returns a PostgresConversation for a new connection."""
         return PostgresConversation(self.decide, self.cut_commits.append)
 
     def decide(self, application_name: str) -> tuple[Commit, Loss | None]:
-        """Count a COMMIT, and say whether it is to be lost."""
+        """Count a COMMIT. Returns it, and what of it is to be lost."""
         self.commit_count += 1
         commit = Commit(self.commit_count, application_name)
         return commit, next((loss for picks, loss in self._rules if picks(commit)), None)
@@ -123,7 +123,7 @@ class PostgresConversation(Conversation):
         self._from_server = Framing(from_client=False)
         self._application_name = ""
         self._statements = _Statements()
-        # The start of the session is unit 0; a unit's answer is what lies between two ReadyForQuery.
+        # The start of the session is unit 0; the answer to a unit is what the server sends between two ReadyForQuery.
         self._units_sent = 1
         self._units_answered = 0
         self._lost: tuple[Commit, Loss] | None = None
@@ -131,7 +131,7 @@ class PostgresConversation(Conversation):
         self._reply: str | None = None
 
     def to_server(self, data: bytes) -> bytes:
-        """Everything, up to a COMMIT that is to be lost, or to the end of its unit if only its answer is."""
+        """Forward everything up to a COMMIT that is to be lost, or up to the end of its unit if only its answer is."""
         passing = bytearray()
         for piece in [] if self._says_no_more else self._from_client.split(data):
             if piece.message is not None and not self._may_pass(piece.message):
@@ -143,7 +143,7 @@ class PostgresConversation(Conversation):
         return bytes(passing)
 
     def to_client(self, data: bytes) -> bytes:
-        """Everything but the answer to the unit whose COMMIT is lost."""
+        """Forward everything except the answer to the unit whose COMMIT is lost."""
         passing = bytearray()
         for piece in [] if self.is_to_be_cut else self._from_server.split(data):
             is_lost = self._units_answered == self._lost_unit
@@ -156,13 +156,13 @@ class PostgresConversation(Conversation):
         return bytes(passing)
 
     def end(self) -> None:
-        """Report the COMMIT that was lost, now that the server is done with it."""
+        """Report the COMMIT that was lost; the server's session has ended."""
         if self._lost is not None:
             self._report(CutCommit(*self._lost, self._reply))
 
     @property
     def _says_no_more(self) -> bool:
-        """Whether the client is cut off: a COMMIT's unit goes on to its Sync, or the server would not answer it."""
+        """Returns whether the client is cut off. A COMMIT's unit still passes up to its Sync, which gets the answer."""
         return self.is_to_be_cut or (self._lost_unit is not None and self._units_sent > self._lost_unit)
 
     def _may_pass(self, message: Message) -> bool:
@@ -195,14 +195,14 @@ class PostgresConversation(Conversation):
 
 
 class _Statements:
-    """Which prepared statements and portals of a session are a COMMIT."""
+    """The prepared statements and portals of a session that are a COMMIT."""
 
     def __init__(self) -> None:
         self._statements: set[bytes] = set()
         self._portals: set[bytes] = set()
 
     def commits(self, message: Message) -> bool:
-        """Take note of a client's message; True if it makes the server commit."""
+        """Process a client's message. Returns whether it makes the server commit."""
         name, _, rest = message.head.partition(b"\0")
         source, _, _ = rest.partition(b"\0")
         match message.kind:

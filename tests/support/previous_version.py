@@ -1,4 +1,4 @@
-"""The version before the present one, taken from git: its programs must work on the present schema."""
+"""The previous version, taken from git: its programs must work on the present schema."""
 
 import io
 import subprocess
@@ -10,11 +10,11 @@ import pytest
 from tests.support.checkout import ROOT
 
 COMMIT = "63984c9cca722a23574ae2a0d2df3ee0c87ac7b4"
-"""The last one before the newest migration. Who adds a migration names the commit before it here."""
+"""The last commit before the newest migration. With each new migration, set this to the commit before it."""
 
 
 def unpack_previous_version(directory: Path) -> Path:
-    """Put its `src` into the directory and return it; skips the test where git does not have it."""
+    """Write its `src` into the directory and return the path; skips the test if git does not have the commit."""
     archive = subprocess.run(["git", "archive", COMMIT, "src"], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode != 0:
         reason = archive.stderr.decode(errors="replace").strip()

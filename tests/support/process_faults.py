@@ -1,4 +1,4 @@
-"""What happens to processes without their doing: being stopped for a while, as by a debugger or a starved machine."""
+"""Suspends processes for a while, as a debugger or an overloaded machine does."""
 
 import random
 import signal
@@ -14,11 +14,11 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def suspend(process: WalletProcess, draw: random.Random | None = None) -> AsyncIterator[psutil.Process]:
-    """SIGSTOP, and SIGCONT at the end, whatever happens between; a process that is killed meanwhile is left alone.
+    """Sends SIGSTOP, and SIGCONT at the end in every case; a process that was killed meanwhile is skipped.
 
     With a `draw`, one process of the family is picked: a worker of `wallet api --workers`, or a part of `wallet up`.
     """
-    # In the order in which they were started, so that a seed picks the same one in each run.
+    # Sorted by start time, so that a seed picks the same process in each run.
     running = [member for member in family_of(process.pid) if member.status() != psutil.STATUS_ZOMBIE]
     family = sorted(running, key=lambda member: (member.create_time(), member.pid))
     stopped = draw.choice(family) if draw is not None else psutil.Process(process.pid)

@@ -1,7 +1,7 @@
 """The wallet's own processes, started as a user starts them: `wallet api`, `relay`, `worker`, `up`.
 
-Each leads a session of its own, writes its output and logs into a directory of the test, and is stopped by
-its process id. A test that fails shows what they printed; a test that ends leaves none of them behind.
+Each is the leader of its own session, writes its output and logs into a directory of the test, and is stopped by
+its process id. A failed test shows what they printed; no process remains after the end of a test.
 """
 
 import os
@@ -20,7 +20,7 @@ from tests.support.sessions import family_of, kill_session, wait_until_ended
 from tests.support.waiting import eventually_blocking
 
 FAILPOINTS = "WALLET_FAILPOINTS"
-"""A process with one of these may end or freeze before it is ready: where it was told to."""
+"""A process with one of these may end or freeze before it is ready, because a failpoint requests it."""
 ROOT = Path(__file__).parents[2]
 FROM_THE_CHECKOUT = (sys.executable, "-P", "-u", "-m", "wallet")
 READY_SECONDS_MAX = 30.0
@@ -40,35 +40,35 @@ class WalletProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, also of the session it leads."""
+        """Returns the process id, which is also the id of its session."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """What it ended with, or None while it runs."""
+        """Returns its exit code, or None while it runs."""
         return self._process.poll()
 
     @property
     def is_frozen(self) -> bool:
-        """Whether it was stopped by SIGSTOP, as by a failpoint, and waits for SIGCONT."""
+        """Returns whether it was stopped by SIGSTOP, as by a failpoint, and waits for SIGCONT."""
         return self.exit_code is None and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def output(self) -> str:
-        """What it printed so far, to stdout and stderr."""
+        """Returns what it printed so far, to stdout and stderr."""
         return (self.directory / "output").read_text(errors="replace")
 
     def logs(self) -> str:
-        """What it wrote into its LOG_DIR so far."""
+        """Returns what it wrote into its LOG_DIR so far."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("logs/[!.]*")))
 
     def metrics(self) -> dict[str, float]:
-        """A scrape of an api, by series."""
+        """Returns the metrics of an api, by series."""
         text = httpx.get(f"{self.url}/metrics", timeout=READY_SECONDS_MAX, trust_env=False).text
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {series: float(value) for series, value in pairs}
 
     def peak_bytes(self) -> int:
-        """The largest resident set that the process has had."""
+        """Returns the largest resident set that the process has had."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
@@ -114,11 +114,11 @@ class Processes:
         return process
 
     def start_relay(self, **settings: str) -> WalletProcess:
-        """Starts `wallet relay`, and waits until it says that it has started."""
+        """Starts `wallet relay`, and waits until it logs that it has started."""
         return self._start_until_it_says_so("relay", settings)
 
     def start_worker(self, **settings: str) -> WalletProcess:
-        """Starts `wallet worker`, and waits until it says that it has started."""
+        """Starts `wallet worker`, and waits until it logs that it has started."""
         return self._start_until_it_says_so("worker", settings)
 
     def start_up(self, *arguments: str, **settings: str) -> WalletProcess:
@@ -136,7 +136,7 @@ class Processes:
         port: int | None = None,
         program: Sequence[str] = FROM_THE_CHECKOUT,
     ) -> WalletProcess:
-        """Starts a command with these settings as its only ones, and waits for nothing."""
+        """Starts a command with these settings and no others, without waiting."""
         port = port or int(settings.get("PORT") or free_port())
         directory = self.directory / f"{len(self.started) + 1}-{command}"
         (directory / "logs").mkdir(parents=True)
@@ -147,7 +147,7 @@ class Processes:
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT / "src"),
             "LOG_DIR": str(directory / "logs"),
-            # What a killed process can't clear away goes with the test's directory.
+            # Files that a killed process can't remove are removed with the test's directory.
             "TMPDIR": str(directory / "tmp"),
             "PORT": str(port),
         }
@@ -155,7 +155,7 @@ class Processes:
             process = subprocess.Popen(
                 [*program, command, *arguments],
                 env=environment | dict(settings),
-                cwd=directory,  # Where no .env of a developer lies.
+                cwd=directory,  # This directory has no .env of a developer.
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -174,7 +174,7 @@ class Processes:
         within: float = READY_SECONDS_MAX,
         may_end: bool = False,
     ) -> None:
-        """Waits until a condition about a process is met. Fails at once if it ends instead, unless it may."""
+        """Waits until a condition about a process is met. Fails at once if it ends before, unless it may end."""
 
         def is_met() -> bool:
             if process.exit_code is not None and may_end:
@@ -186,13 +186,13 @@ class Processes:
         eventually_blocking(is_met, within=within)
 
     def stop_all(self) -> None:
-        """Ends every process that still runs; stopping in order is for tests whose subject that is."""
+        """Kills every process that still runs; only tests of an orderly stop stop processes in order."""
         for process in self.started:
             process.kill()
             self._reaper.forget_group(process.pid)
 
     def report(self) -> str:
-        """What all of them printed and logged, each line once, for a test that failed."""
+        """Returns what all of them printed and logged, each line once, for a test that failed."""
         parts = []
         for process in self.started:
             lines = dict.fromkeys((process.output() + process.logs()).splitlines())

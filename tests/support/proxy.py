@@ -1,16 +1,16 @@
-"""A TCP proxy that stands for the network between a client and a server, and misbehaves when told to.
+"""A TCP proxy that simulates the network between a client and a server, and its faults.
 
     async with Proxy.to("127.0.0.1", 5672) as proxy:
         connect(proxy.url_of("amqp://guest:guest@127.0.0.1:5672/"))
         proxy.silence()
 
-It knows no protocol. It lives in the test's event loop: a test that blocks the loop stops the network with it, so
-what waits for a process behind a proxy goes into `asyncio.to_thread`.
+It knows no protocol. It runs in the test's event loop: a test that blocks the loop also stops the network, so code
+that waits for a process behind a proxy must run in `asyncio.to_thread`.
 
-Bounds: each direction of a connection holds at most CHUNKS_HELD_MAX chunks; then it reads no more, and the sender
-meets TCP's own back-pressure. Ordering: the bytes, the end and the breaking of one direction stay in their order,
-whatever delays them. At the end of the `async with` every connection is reset and every task has ended; an error that
-the network can't explain is raised there.
+Limits: each direction of a connection holds at most CHUNKS_HELD_MAX chunks; then it stops reading, and TCP's own
+back-pressure stops the sender. Ordering: the bytes, the end and an error of one direction keep their order, whatever
+delays them. At the end of the `async with` every connection is reset and every task has ended; an error that is not
+a network error is raised there.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ DEFAULT_PORTS: Final = {"postgresql": 5432, "postgres": 5432, "amqp": 5672, "amq
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened so far."""
+    """The numbers of connections so far."""
 
     accepted: int = 0
     cut: int = 0
 
 
 class Proxy:
-    """Listens on a loopback port inside `async with`, and carries each connection to one server."""
+    """Listens on a loopback port inside `async with`, and forwards each connection to one server."""
 
     def __init__(self, host: str, port: int, *, listen_port: int | None = None) -> None:
         self.port = listen_port or free_port()
@@ -52,16 +52,16 @@ class Proxy:
 
     @classmethod
     def to(cls, host: str, port: int, *, listen_port: int | None = None) -> Self:
-        """A proxy to a server; it listens on a free port where none is given."""
+        """Returns a proxy to a server; without `listen_port` it listens on a free port."""
         return cls(host, port, listen_port=listen_port)
 
     @classmethod
     def to_server_of(cls, url: str, *, listen_port: int | None = None) -> Self:
-        """A proxy to the server that an address names."""
+        """Returns a proxy to the server of an address."""
         return cls(*_server_of(urlsplit(url)), listen_port=listen_port)
 
     def url_of(self, url: str) -> str:
-        """The same address through the proxy: user, password, path and query stay."""
+        """Returns the address through the proxy, with the same user, password, path and query."""
         parts = urlsplit(url)
         assert _server_of(parts) == (self._host, self._server_port), f"{url} is not behind this proxy"
         credentials, at, _ = parts.netloc.rpartition("@")
@@ -69,12 +69,12 @@ class Proxy:
 
     @property
     def connection_count(self) -> int:
-        """How many clients are connected now, those in silence included."""
+        """Returns how many clients are connected now, including those that are silenced."""
         return len(self._links)
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        """One task for each connection."""
+        """Returns the tasks, one for each connection."""
         return set(self._links)
 
     async def __aenter__(self) -> Self:
@@ -88,7 +88,8 @@ class Proxy:
     ) -> None:
         self._stop_listening()
         self.cut()
-        # The group has to see that it cancelled the test for an error of its own; the test's it would only wrap.
+        # The group must see the cancellation that it caused for an error in one of its tasks. It would only wrap an
+        # error of the test itself.
         is_cancelled = isinstance(error, asyncio.CancelledError)
         try:
             await self._tasks.__aexit__(*(kind, error, traceback) if is_cancelled else (None, None, None))
@@ -97,52 +98,52 @@ class Proxy:
                 self._held_port.close()
 
     def cut(self, *, is_reset: bool = True) -> None:
-        """Break every connection now: both sides get RST, or FIN if they are not to be reset. New ones are taken."""
+        """Break every connection now: both sides get RST, or FIN if `is_reset` is false. New ones are accepted."""
         self.counts.cut += len(self._links)
         for task, link in list(self._links.items()):
             link.break_off(is_reset=is_reset)
             task.cancel()
 
     def refuse(self) -> None:
-        """Cut every connection and refuse new ones, as a host does whose server has ended."""
+        """Cut every connection and refuse new ones, like a host whose server has ended."""
         if self._listener is not None:
             self._stop_listening()
             self._hold_port()
         self.cut()
 
     async def accept(self) -> None:
-        """Take connections again, on the same port."""
+        """Accept connections again, on the same port."""
         if self._listener is None:
             self._listener = await asyncio.start_server(self._take, sock=self._held_port)
             self._held_port = None
 
     def silence(self) -> None:
-        """Let nothing through, in either direction. Connections stay open; new ones are accepted and told nothing.
+        """Forward nothing, in either direction. Connections stay open; new ones are accepted, and receive nothing.
 
-        Nothing is lost: what is sent in silence arrives after it, in order, even from a sender that has given up
-        meanwhile. A network that drops packets does just that, as TCP sends them again until they are acknowledged;
-        so a COMMIT may take effect long after its client has turned away, and the code under test must live with it.
+        Nothing is lost: bytes that are sent during the silence arrive after it, in order, even if the sender has given
+        up meanwhile. A network that drops packets has the same effect, because TCP sends them again until they are
+        acknowledged. So a COMMIT may take effect long after its client gave up; the code under test must handle it.
         """
         self.network.is_speaking.clear()
 
     def speak(self) -> None:
-        """End the silence, and deliver what was held."""
+        """End the silence, and deliver the bytes that were held."""
         self.network.is_speaking.set()
 
     def slow(self, seconds: float) -> None:
-        """Let every chunk arrive so much later, in each direction, in order; 0 for as fast as can be.
+        """Delay every chunk by this much, in each direction, in order; 0 removes the delay.
 
-        It is latency, not bandwidth: chunks sent at one moment arrive at one moment.
+        This changes the latency, not the bandwidth: chunks that are sent together arrive together.
         """
         self.network.delay_seconds = seconds
 
     def converse(self) -> Conversation:
-        """What watches over a new connection; a proxy that knows a protocol gives one of its own."""
+        """Returns the Conversation of a new connection; a proxy that knows a protocol overrides this."""
         return Conversation()
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._listener is None:
-            # The kernel had completed this connection before the port was closed.
+            # The kernel had accepted this connection before the port was closed.
             writer.transport.abort()
             return
         self.counts.accepted += 1
@@ -158,7 +159,7 @@ class Proxy:
             self._listener = None
 
     def _hold_port(self) -> None:
-        # Bound but not listening, a port refuses connections and yet can't be given to someone else.
+        # A bound port without a listener refuses connections, and no other process can take it.
         reserved_port = socket.socket()
         try:
             reserved_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""One connection through the proxy: a client's socket, the proxy's own to the server, and what passes between."""
+"""One connection through the proxy: the client's socket, the proxy's socket to the server, and the bytes between."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ CHUNKS_HELD_MAX: Final = 64
 CONNECT_SECONDS_MAX: Final = 10.0
 FAREWELL_SECONDS_MAX: Final = 10.0
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-"""For SO_LINGER: closing at once, with RST."""
+"""The value of SO_LINGER that closes a socket at once, with RST."""
 
 
 class Network:
@@ -24,34 +24,34 @@ class Network:
         self.is_speaking.set()
 
     async def let_pass(self, due: float) -> None:
-        """Return when something due at that time of the event loop may arrive."""
+        """Wait until bytes that are due at this time of the event loop may arrive."""
         if due > asyncio.get_running_loop().time():
             await _reach(due)
-        # A silence may have begun again before this task had its turn.
+        # A new silence may have begun before this task ran.
         while not self.is_speaking.is_set():
             await self.is_speaking.wait()
 
 
 class Conversation:
-    """Sees all that passes a connection at the moment it would arrive, and may change it; this one lets it be."""
+    """Receives all bytes of a connection when they are due, and may change them. This class changes nothing."""
 
     is_to_be_cut = False
-    """Set when the connection is to end: what was passed on arrives, and then both sides lose it."""
+    """Set if the connection is to end: bytes that were already passed on arrive, then both sides are disconnected."""
 
     def to_server(self, data: bytes) -> bytes:
-        """What arrives at the server of what the client sent."""
+        """Returns which of the client's bytes arrive at the server."""
         return data
 
     def to_client(self, data: bytes) -> bytes:
-        """What arrives at the client of what the server sent."""
+        """Returns which of the server's bytes arrive at the client."""
         return data
 
     def end(self) -> None:
-        """The connection is over."""
+        """Called when the connection has ended."""
 
 
 class Link:
-    """Carries one connection until both sides have ended it, one has broken it, or it is cut."""
+    """Forwards one connection until both sides have closed it, one side has broken it, or it is cut."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Link:
         self._writers = [writer]
 
     async def run(self) -> None:
-        """Connect to the server once the network speaks, and carry."""
+        """Connect to the server as soon as the network is not silent, and forward the bytes."""
         try:
             await self._network.let_pass(0)
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
@@ -78,14 +78,14 @@ class Link:
             self._writers.append(writer)
             await self._carry(reader, writer)
         except OSError:
-            # The proxy has accepted already, so a server that can't be reached looks like one that broke off.
+            # The proxy has already accepted, so for the client an unreachable server looks like a broken connection.
             self.break_off()
         finally:
             self._conversation.end()
             await self._close()
 
     def break_off(self, *, is_reset: bool = True) -> None:
-        """End both sides at once, without delivering what is held."""
+        """Close both sides at once, without delivering the bytes that are held."""
         for writer in self._writers:
             _break_off(writer, is_reset=is_reset)
 
@@ -101,17 +101,17 @@ class Link:
         except* _ToBeCut:
             await self._say_farewell(reader, writer)
         except* OSError:
-            # One side has vanished: the other learns it as it would without a proxy.
+            # One side has disconnected: break the other one, as would happen without a proxy.
             self.break_off()
 
     async def _say_farewell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The client loses the connection at once; the server reads all that was sent, the end too, and is waited for.
+        """Disconnect the client at once; let the server read everything up to the end, and wait until it closes.
 
-        A reset would make the server's kernel throw away what the server has not read yet. When the server has closed
-        its side, it is done with what it was sent, a rollback included.
+        A reset would make the server's kernel discard what the server has not read yet. When the server has closed its
+        side, it has processed everything, including a rollback.
         """
         _break_off(self._client, is_reset=True)
-        with suppress(OSError):  # A server that has vanished, or does not end in time, is reset.
+        with suppress(OSError):  # A server that has disconnected, or does not close in time, is reset.
             writer.write_eof()
             async with asyncio.timeout(FAREWELL_SECONDS_MAX):
                 while await reader.read(CHUNK_BYTES_MAX):
@@ -121,17 +121,17 @@ class Link:
     async def _close(self) -> None:
         for writer in self._writers:
             writer.close()
-            # Whatever broke the connection was said by the direction that met it.
+            # The direction that failed has already raised the error.
             with suppress(OSError):
                 await writer.wait_closed()
 
 
 class _ToBeCut(Exception):
-    """The conversation wants the connection to end here."""
+    """The conversation has requested the end of the connection."""
 
 
 class _Direction:
-    """One direction of a link: what is received is held until it is due, and then delivered."""
+    """One direction of a link: received bytes are held until they are due, and then delivered."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class _Direction:
         self._held: asyncio.Queue[tuple[float, bytes | OSError]] = asyncio.Queue(CHUNKS_HELD_MAX)
 
     async def receive(self) -> None:
-        """Hold what arrives, up to the end (no bytes) or an error, which keep their place in the order."""
+        """Queue what arrives, up to the end (no bytes) or an error; both keep their place in the order."""
         loop = asyncio.get_running_loop()
         while True:
             received = await self._read()
@@ -164,7 +164,7 @@ class _Direction:
             return error
 
     async def deliver(self) -> None:
-        """Pass on what is due, in order."""
+        """Deliver what is due, in order."""
         while True:
             due, received = await self._held.get()
             await self._network.let_pass(due)

@@ -1,9 +1,8 @@
 """One RabbitMQ node for a test run, and a virtual host of its own for each test.
 
-The node is private: its name, ports, cookie, files and even its epmd are its own, everything listens on the
-loopback interface, and everything is found again by process id. Making a virtual host through rabbitmqctl
-takes a third of a second, nearly all of it the start of rabbitmqctl; so they are made in stock, many with one
-call.
+The node is private: it has its own name, ports, cookie, files and epmd, everything listens on the loopback
+interface, and its processes are found by process id. Creating a virtual host through rabbitmqctl takes a third of
+a second, nearly all of it for the start of rabbitmqctl; so many are created in advance with one call.
 """
 
 import itertools
@@ -49,7 +48,7 @@ end || Name <- [{names}]], ok.
 
 
 class RabbitMQServer:
-    """A private node; `with` starts it and leaves no process and no file behind."""
+    """A private node; `with` starts it, and removes its processes and files at the end."""
 
     _numbers: Iterator[int]
     _stock: Iterator[str]
@@ -81,11 +80,11 @@ class RabbitMQServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the node was started and neither stopped nor killed since."""
+        """Returns whether the node was started and neither stopped nor killed since."""
         return self._node is not None
 
     def start(self) -> None:
-        """Starts the node, with what it held when it was stopped, and returns when it takes connections."""
+        """Starts the node with the data that it had when it was stopped, and waits until it accepts connections."""
         assert not self.is_running
         with (self.directory / "output").open("ab") as output:
             self._node = subprocess.Popen(
@@ -102,7 +101,7 @@ class RabbitMQServer:
         self._family = family_of(self._node.pid)
 
     def stop(self) -> None:
-        """Stops the node in order, as an operator would; harmless where it does not run."""
+        """Stops the node in order, as an operator would; does nothing if it does not run."""
         if self._node is not None:
             self._node.send_signal(signal.SIGTERM)
             try:
@@ -121,7 +120,7 @@ class RabbitMQServer:
             self._forget_node()
 
     def create_vhost(self) -> str:
-        """The address of a virtual host that nobody used before."""
+        """Returns the address of an unused virtual host."""
         name = next(self._stock, None)
         if name is None:
             names = [f"test-{next(self._numbers)}" for _ in range(VHOSTS_IN_STOCK)]
@@ -131,11 +130,11 @@ class RabbitMQServer:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
 
     def evaluate(self, expression: str) -> str:
-        """What an Erlang expression gives inside the node."""
+        """Returns the value of an Erlang expression that the node evaluates."""
         return self.ctl("eval", expression)
 
     def ctl(self, *arguments: str) -> str:
-        """What rabbitmqctl prints for these arguments; it takes a third of a second."""
+        """Returns the output of rabbitmqctl with these arguments; a call takes a third of a second."""
         finished = subprocess.run(
             [self._scripts / "rabbitmqctl", *arguments],
             env=self._environment,
@@ -150,7 +149,7 @@ class RabbitMQServer:
         return finished.stdout.strip()
 
     def output(self) -> str:
-        """What the node printed so far."""
+        """Returns what the node printed so far."""
         return (self.directory / "output").read_text(errors="replace")
 
     def _take_numbers(self) -> None:
@@ -185,7 +184,7 @@ class RabbitMQServer:
             return probe.connect_ex(("127.0.0.1", self._epmd_port)) == 0
 
     def _takes_connections(self) -> bool:
-        """Whether the node answers AMQP's greeting; it does so at the end of its start, not before."""
+        """Returns whether the node answers AMQP's greeting, which it does only at the end of its start."""
         if self._has_ended():
             raise RuntimeError(f"RabbitMQ ended while starting:\n{self.output()[-OUTPUT_CHARACTERS_SHOWN:]}")
         try:
@@ -203,7 +202,7 @@ class RabbitMQServer:
         return {
             "PATH": os.environ["PATH"],
             "LC_ALL": "C.UTF-8",
-            "HOME": str(directory),  # The cookie lies here.
+            "HOME": str(directory),  # The cookie is stored here.
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"wallet-{os.getpid()}-{secrets.token_hex(3)}@localhost",
@@ -223,7 +222,7 @@ class RabbitMQServer:
 
 
 def find_scripts() -> Path | None:
-    """The folder of RabbitMQ's own scripts, newest version first, where it is installed."""
+    """Returns the folder of RabbitMQ's own scripts, of the newest version, or None if it is not installed."""
     for pattern in INSTALLED:
         for folder in sorted(Path("/").glob(pattern[1:]), reverse=True):
             if (folder / "rabbitmq-server").exists():

@@ -1,7 +1,7 @@
-"""RabbitMQ in Docker, for a machine without RabbitMQ of its own: the same server, reached through `docker`.
+"""RabbitMQ in Docker, for a machine where RabbitMQ is not installed: the same server, controlled through `docker`.
 
-Written against Docker's documented commands and not run so far: the machines it was developed on have no
-Docker daemon.
+This follows the documentation of Docker's commands, but was not run so far: the development machines have no Docker
+daemon.
 """
 
 import os
@@ -40,11 +40,11 @@ class DockerRabbitMQServer(RabbitMQServer):
 
     @property
     def is_running(self) -> bool:
-        """Whether the node was started and neither stopped nor killed since."""
+        """Returns whether the node was started and neither stopped nor killed since."""
         return self._runs
 
     def start(self) -> None:
-        """Starts the node, with what it held when it was stopped, and returns when it takes connections."""
+        """Starts the node with the data that it had when it was stopped, and waits until it accepts connections."""
         _docker("start", self._container)
         self._runs = True
         eventually_blocking(self._takes_connections, within=START_SECONDS_MAX)
@@ -60,11 +60,11 @@ class DockerRabbitMQServer(RabbitMQServer):
         self._runs = False
 
     def ctl(self, *arguments: str) -> str:
-        """What rabbitmqctl prints for these arguments."""
+        """Returns the output of rabbitmqctl with these arguments."""
         return _docker("exec", self._container, "rabbitmqctl", *arguments)
 
     def output(self) -> str:
-        """What the node printed so far."""
+        """Returns what the node printed so far."""
         return _docker("logs", self._container)
 
     def _has_ended(self) -> bool:

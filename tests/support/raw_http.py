@@ -1,4 +1,4 @@
-"""HTTP over a bare socket, so that a test can send what no client library would."""
+"""HTTP over a plain socket, so that a test can send what no client library would send."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ ANSWER_SECONDS_MAX = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """A response as it came; header names in lower case."""
+    """A response as it was received, with header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -22,12 +22,12 @@ class RawAnswer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Returns the decoded JSON of the body."""
         return json.loads(self.body)
 
     @property
     def code(self) -> str:
-        """The code of a problem, which the answer must be."""
+        """Returns the code of the answer, which must be a problem."""
         assert self.headers["content-type"] == "application/problem+json", self
         problem = self.json
         assert problem["status"] == self.status, self
@@ -39,14 +39,14 @@ class RawAnswer:
 
 
 class RawConnection:
-    """One connection; reads answers one by one."""
+    """One connection, on which answers are read one by one."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes. A server that has closed already is no error here: its answer may still be read."""
+        """Send bytes. It is not an error if the server has already closed: its answer can still be read."""
         self._writer.write(data)
         with suppress(ConnectionError):
             await self._writer.drain()
@@ -59,7 +59,7 @@ class RawConnection:
             return RawAnswer(status, headers, await self._reader.readexactly(length))
 
     async def is_closed_by_server(self) -> bool:
-        """Wait for the server to close; False if it says something instead."""
+        """Wait for the server to close the connection. Returns False if it sends bytes instead."""
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
             try:
                 return await self._reader.read(1) == b""
@@ -67,13 +67,13 @@ class RawConnection:
                 return True
 
     def abort(self) -> None:
-        """Vanish at once, without goodbye."""
+        """Abort the connection at once, without closing it in order."""
         self._writer.transport.abort()
 
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[RawConnection]:
-    """An open connection, closed at the end."""
+    """Yields an open connection, and closes it at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield RawConnection(reader, writer)
@@ -91,7 +91,7 @@ async def ask(port: int, request: bytes) -> RawAnswer:
 
 
 async def ask_stubbornly(port: int, request: bytes) -> RawAnswer:
-    """Send all bytes before reading, as a simple client does, and read what came even if sending failed."""
+    """Send all bytes before reading, as a simple client does, and read the answer even if sending failed."""
     return await asyncio.to_thread(_ask_stubbornly, port, request)
 
 

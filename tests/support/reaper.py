@@ -1,7 +1,7 @@
-"""The last resort against anything left behind: a process that outlives the test run by a moment.
+"""A process that outlives the test run briefly, and ends the processes that the run has left.
 
-It is told which process groups and directories the run has. When its pipe closes, which happens however the
-run ends, SIGKILL included, it kills the groups that are still there and removes the directories.
+The run sends it the process groups and directories that it creates. When the pipe closes, which happens however the
+run ends, even by SIGKILL, the reaper kills the groups that still exist and removes the directories.
 """
 
 import os
@@ -19,7 +19,7 @@ REMOVE_PAUSE_SECONDS = 0.1
 
 
 class Reaper:
-    """The run's side of the pipe."""
+    """The test run's side of the pipe."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -32,11 +32,11 @@ class Reaper:
         )
 
     def watch_group(self, process_group: int) -> None:
-        """Kill this group at the end, unless it is forgotten before."""
+        """Kill this group at the end, unless `forget_group` is called before."""
         self._say(f"group {process_group}")
 
     def forget_group(self, process_group: int) -> None:
-        """The group has ended; its number may soon be someone else's."""
+        """Do not kill this group: it has ended, and another process may soon have its number."""
         self._say(f"forget {process_group}")
 
     def watch_directory(self, directory: Path) -> None:
@@ -60,7 +60,7 @@ class Reaper:
 
 
 def main() -> None:
-    """The reaper's own side: listens until the pipe closes, then clears up."""
+    """The reaper's side: reads until the pipe closes, then cleans up."""
     groups: set[int] = set()
     directories: list[Path] = []
     containers: list[str] = []
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _remove(directory: Path) -> None:
-    # Processes just killed may still be writing; each attempt finds less.
+    # Killed processes may still be writing files; each attempt removes more of them.
     for _ in range(REMOVE_ATTEMPTS):
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():

@@ -1,4 +1,4 @@
-"""A running relay for a test, and what the journal looks like."""
+"""A running relay for a test, and reads of the journal."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,7 @@ GENESIS = bytes(32)
 
 
 def relay_settings(database_url: str, rabbitmq_url: str | None, log_dir: Path) -> Settings:
-    """Settings of a relay; without a broker it seals for workers that read the journal."""
+    """Returns the settings of a relay; without a broker it seals for workers that read the journal."""
     return Settings(
         database_url=SecretStr(database_url),
         rabbitmq_url=None if rabbitmq_url is None else SecretStr(rabbitmq_url),
@@ -28,7 +28,7 @@ def relay_settings(database_url: str, rabbitmq_url: str | None, log_dir: Path) -
 
 @asynccontextmanager
 async def running_relay(settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
-    """A relay, asked to stop at the end and awaited; a test may cancel it before, as a crash would."""
+    """Yields a running relay, and stops it at the end; a test may cancel it before, to simulate a crash."""
     stop = asyncio.Event()
     running = asyncio.create_task(run_relay(settings, stop))
     try:
@@ -43,7 +43,7 @@ async def running_relay(settings: Settings) -> AsyncIterator["asyncio.Task[None]
 
 @asynccontextmanager
 async def connected(database_url: str) -> AsyncIterator[Connection]:
-    """A connection for the test itself."""
+    """Yields a connection for the test itself."""
     connection = await asyncpg.connect(database_url)
     try:
         yield connection
@@ -52,7 +52,7 @@ async def connected(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def sealed_rows(connection: Connection) -> Sequence[asyncpg.Record]:
-    """The sealed journal rows in order of position."""
+    """Returns the sealed journal rows in order of position."""
     return await connection.fetch(
         "select batch_id, seq, event_count, digest, position, chain, sealed_at, published_at"
         " from journal where position is not null order by position"
@@ -60,14 +60,14 @@ async def sealed_rows(connection: Connection) -> Sequence[asyncpg.Record]:
 
 
 async def count_where(connection: Connection, condition: str) -> int:
-    """How many journal rows meet a condition."""
+    """Returns how many journal rows meet a condition."""
     count = await connection.fetchval(f"select count(*) from journal where {condition}")
     assert isinstance(count, int)
     return count
 
 
 async def assert_journal_is_chained(connection: Connection) -> None:
-    """Positions are 1..n without gaps, each chained to the one before, and the head is the last."""
+    """Assert that positions are 1..n without gaps, each chained to the one before, and the head is the last."""
     rows = await sealed_rows(connection)
     assert [row["position"] for row in rows] == list(range(1, len(rows) + 1))
     chain = GENESIS

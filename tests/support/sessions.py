@@ -1,4 +1,4 @@
-"""Processes by family: a process that a test starts leads a session, and its descendants end with it."""
+"""Processes and their descendants: a process that a test starts leads a session, and its descendants end with it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ END_SECONDS_MAX = 10.0
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants that still run."""
+    """Returns the process and all its descendants that still run."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -20,7 +20,7 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def kill_session(leader: int, family: list[psutil.Process]) -> None:
-    """Kills the session's process group and what is left of a family; returns when all have ended."""
+    """Kills the session's process group and the remaining descendants, and waits until all have ended."""
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
     for process in family:
@@ -30,7 +30,7 @@ def kill_session(leader: int, family: list[psutil.Process]) -> None:
 
 
 def wait_until_ended(family: list[psutil.Process]) -> None:
-    """Returns when none of the processes runs; a zombie has ended, whoever has yet to collect it."""
+    """Waits until none of the processes runs; a zombie counts as ended, even if its parent has not collected it."""
     eventually_blocking(lambda: not any(map(_runs, family)), within=END_SECONDS_MAX)
 
 

@@ -1,4 +1,4 @@
-"""A streaming standby of a test's PostgreSQL: made by pg_basebackup, promoted when the test says so."""
+"""A streaming standby of a test's PostgreSQL: it is created by pg_basebackup and promoted by the test."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from wallet.postgres.programs import environment_of
 from wallet.postgres.unprivileged import Runner
 
 STANDBY = "standby"
-"""What it calls itself, so that a primary can wait for it by this name."""
+"""Its cluster_name, so that a primary can wait for it by this name."""
 
 COPY_SECONDS_MAX = 60.0
 SENDER = "select pid from pg_stat_replication where application_name = 'standby' and state = 'streaming'"
@@ -27,14 +27,14 @@ select exists (
 
 
 class Standby(PostgresServer):
-    """A server that follows another, on a port of its own."""
+    """A server that replicates another one, on a port of its own."""
 
     def __init__(self, reaper: Reaper, primary: PostgresServer) -> None:
         super().__init__(reaper, {"cluster_name": STANDBY})
         self._primary = primary
 
     def start(self) -> None:
-        """Starts it, before the first time as a copy of the primary; it follows when this returns."""
+        """Starts it, the first time from a new copy of the primary, and waits until it has caught up."""
         if not (self.directory / "pgdata").exists():
             self._copy_primary()
         shutil.copy2(self._primary.directory / "password", self.directory)
@@ -42,12 +42,12 @@ class Standby(PostgresServer):
         eventually_blocking(self.has_all)
 
     def has_all(self) -> bool:
-        """Whether it has replayed whatever the primary has written."""
+        """Returns whether it has replayed everything that the primary has written."""
         return bool(self._ask_primary(HAS_ALL))
 
     @contextmanager
     def is_cut_off(self) -> Iterator[None]:
-        """While inside, nothing more is sent to it; who kills the primary inside loses what was not sent."""
+        """Suspends the replication to it. If the primary is killed meanwhile, what was not sent is lost."""
         sender = self._ask_primary(SENDER)
         assert isinstance(sender, int), "it does not follow"
         os.kill(sender, signal.SIGSTOP)
@@ -55,15 +55,15 @@ class Standby(PostgresServer):
             yield
         finally:
             with suppress(ProcessLookupError):
-                # A stopped process would outlive its postmaster, and go on to send.
+                # A stopped process would outlive its postmaster, and then continue to send.
                 os.kill(sender, signal.SIGKILL)
 
     def promote(self) -> None:
-        """Makes it a primary: it takes writes when this returns."""
+        """Promotes it to a primary, and waits until it accepts writes."""
         assert run_apart(fetch_value(self.url("postgres"), "select pg_promote()"))
 
     def be_waited_for(self) -> None:
-        """From now on a commit of the primary is not answered before this standby has it on its disk."""
+        """From now on, the primary answers a commit only after this standby has it on its disk."""
         run_apart(self._primary.execute(f"alter system set synchronous_standby_names = '{STANDBY}'"))
         self._ask_primary("select pg_reload_conf()")
         is_sync = "select exists (select from pg_stat_replication where sync_state = 'sync')"

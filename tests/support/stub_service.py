@@ -1,4 +1,4 @@
-"""The wallets in memory behind the wallet's routes: a real HTTP server on a free port, in the test's event loop."""
+"""Serves the in-memory wallets under the wallet's routes: a real HTTP server in the test's event loop."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ TOTALS_HIDDEN_FOR = 12
 
 
 class StubService:
-    """The handlers; `seen` counts requests."""
+    """The handlers; `seen` counts the requests."""
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
@@ -28,7 +28,7 @@ class StubService:
 
     @web.middleware
     async def die_in_time(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Drop the connection of a service that has died."""
+        """Drop the connection if the service is to behave as if it had died."""
         self.seen += 1
         if self.mode is Mode.DIES and self.seen > REQUESTS_BEFORE_DEATH:
             return _drop(request)
@@ -72,7 +72,7 @@ class StubService:
         limit = min(int(query.get("limit", "50")), PAGE_LIMIT_MAX)
         events = list(reversed(self.wallets.events[wallet_id]))
         if self.mode is Mode.REFERENCE_DIALECT:
-            # Within the same millisecond in whatever order.
+            # Events of the same millisecond are in random order.
             events.sort(key=lambda event: (self._time(event), hash(event["number"] * 7919 % 101)), reverse=True)
         if "before" in query:
             before = datetime.fromisoformat(query["before"])
@@ -119,7 +119,7 @@ def _drop(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def serve_stub(mode: Mode) -> AsyncIterator[str]:
-    """Serve it; yields its URL."""
+    """Run the server. Yields its URL."""
     service = StubService(mode)
     app = web.Application(middlewares=[service.die_in_time])
     app.router.add_post("/wallet/{wallet_id}/{kind:deposit|withdraw|transfer}", service.post)

@@ -1,6 +1,6 @@
-"""Wallets in memory, right or wrong in a chosen way: what the stress tool has to tell apart.
+"""Wallets in memory that are right, or wrong in a chosen way: the stress tool must distinguish them.
 
-Money is decimal and keys are kept; every `Mode` but the honest ones breaks one promise now and then.
+Money is decimal and keys are stored; every `Mode` except the honest ones breaks one promise now and then.
 """
 
 from collections import Counter, defaultdict
@@ -14,17 +14,17 @@ NOW_AND_THEN = 8
 
 @unique
 class Mode(Enum):
-    """What the service is like."""
+    """How the service behaves."""
 
     HONEST = auto()
     REFERENCE_DIALECT = auto()
-    """Numbers for strings, a first deposit in one event, keys on few events, coarse times, no Link header."""
+    """Numbers instead of strings, a first deposit in one event, keys on few events, coarse times, no Link header."""
     UNSURE = auto()
     """Answers 503, or takes effect and then drops the connection."""
     LATE_WORKER = auto()
-    """Shows no totals before it was asked for them several times."""
+    """Shows no totals until they were requested several times."""
     RESPELLS_REPLAYS = auto()
-    """Replays have other bytes that say the same."""
+    """Replays have different bytes with the same meaning."""
     LOSES_UPDATES = auto()
     LOSES_TRANSFERS = auto()
     APPLIES_TWICE = auto()
@@ -34,7 +34,7 @@ class Mode(Enum):
     MISCOUNTS = auto()
     FORGETS_EVENTS = auto()
     FAILS = auto()
-    """Answers 500 instead of doing what was asked, retries included."""
+    """Answers 500 instead of executing the command, also for retries."""
     DIES = auto()
     """After some hundred requests every connection is dropped without an answer."""
 
@@ -53,7 +53,7 @@ class StubWallets:
     counts: Counter[str] = field(default_factory=Counter)
 
     def execute(self, wallet_id: str, kind: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], bool]:
-        """The status, the answer, and whether it is a replay."""
+        """Returns the status, the answer, and whether it is a replay."""
         key = body["requestId"]
         stored = self.outcomes.get((wallet_id, key))
         if stored is None:
@@ -84,7 +84,7 @@ class StubWallets:
 
     def _deposit(self, wallet_id: str, amount: Decimal, key: str) -> None:
         if self.mode is Mode.LOSES_UPDATES and len(self.events[wallet_id]) > 2 and self._now_and_then("deposits"):
-            # As two that read the same balance: the second one's write leaves nothing of the first one's.
+            # As if two deposits had read the same balance: the second write overwrites the first.
             self.balances[wallet_id] = self.events[wallet_id][-2]["balance"]
         is_first = not self.events[wallet_id]
         if is_first and self.mode is not Mode.REFERENCE_DIALECT:

@@ -1,4 +1,4 @@
-"""Batches as the ledger leaves them to the relay, inserted directly: events rows and an unsealed journal row."""
+"""Inserts batches directly, as the ledger would leave them to the relay: event rows and an unsealed journal row."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from unnest($4::bigint[], $5::uuid[], $6::text[], $7::timestamptz[]) as row (ver
 
 @dataclass(frozen=True, slots=True)
 class InsertedBatch:
-    """What was inserted: the ids, in order, and the digest that the chain must take up."""
+    """What was inserted: the ids, in order, and the digest that the chain must contain."""
 
     batch_id: UUID
     wallet_id: str
@@ -38,9 +38,9 @@ class InsertedBatch:
 async def insert_batch(
     connection: AnyConnection, event_count: int = 1, *, visible_count: int | None = None
 ) -> InsertedBatch:
-    """Insert a batch of deposits into a wallet of its own, in the caller's transaction if there is one.
+    """Insert a batch of deposits into a new wallet, in the caller's transaction if there is one.
 
-    With `visible_count` only so many of its events are there.
+    With `visible_count`, only this many of its events are inserted.
     """
     batch_id = uuid7()
     digest = sha256(batch_id.bytes).digest()
@@ -53,7 +53,7 @@ async def insert_batch(
 
 
 async def insert_events(connection: AnyConnection, batch: InsertedBatch, start: int, end: int) -> None:
-    """Insert a part of a batch's events: those with ordinal `start` up to, without, `end`."""
+    """Insert the events of a batch with ordinals from `start` up to, but not including, `end`."""
     versions = range(start + 1, end + 1)
     now = datetime.now(UTC)
     await connection.execute(

@@ -1,4 +1,4 @@
-"""Virtual environments of a test's own, with pip, and the distribution installed into them."""
+"""Virtual environments for a test, with pip, and the distribution installed into them."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ def create_venv(directory: Path) -> Path:
 
 
 def pip_install(venv: Path, *requirements: str) -> None:
-    """Installs packages with pip as this machine has it set up."""
+    """Installs packages with pip, with this machine's configuration."""
     run(
         "pip",
         *(str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"),
@@ -25,7 +25,7 @@ def pip_install(venv: Path, *requirements: str) -> None:
 
 
 def run(name: str, *command: str, settings: Mapping[str, str] | None = None) -> str:
-    """Runs a program to its end, which must be a success, and returns what it printed on stdout."""
+    """Runs a program, which must succeed, and returns what it printed on stdout."""
     finished = subprocess.run(
         command,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | dict(settings or {}),

@@ -1,4 +1,4 @@
-"""Runs a proof for a test, and speaks of what it found; changes books as their owner, past every trigger."""
+"""Runs `verify` for a test and returns its findings; changes books as their owner, with all triggers disabled."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ GUARDED: Final = ("events", "operations", "transfers", "transfer_credits", "jour
 
 
 class Unobserved(Observer):
-    """Nobody watches."""
+    """An observer that shows nothing."""
 
     def begin(self, title: str, unit: str, total: int) -> None:
         """Nothing to show."""
@@ -38,14 +38,14 @@ async def proof_of(database_url: str, heads: Path | None = None, *, effect_withi
 async def faults_of(
     database_url: str, heads: Path | None = None, *, effect_within: timedelta = EFFECT_WITHIN
 ) -> dict[Check, Finding]:
-    """What is wrong with a database, by check."""
+    """Returns the findings with a fault, by check."""
     proof = await proof_of(database_url, heads, effect_within=effect_within)
     return {finding.check: finding for finding in proof.findings if finding.fault_count}
 
 
 @asynccontextmanager
 async def as_owner(database_url: str) -> AsyncIterator[Connection]:
-    """A connection of the tables' owner, whom no trigger stops."""
+    """Yields a connection of the tables' owner, with all triggers of the guarded tables disabled."""
     async with connected(database_url) as connection:
         for table in GUARDED:
             await connection.execute(f"alter table {table} disable trigger all")

@@ -1,8 +1,8 @@
 """Waiting for a condition with a limit: the only place in the tests that sleeps.
 
-A condition is met when it returns something true; that is what the wait returns. One that raises
-AssertionError is not met yet, so a condition may be a block of asserts that returns True; its last error is
-shown when time is up.
+A condition is met when it returns a true value, which the wait then returns. A condition that raises
+AssertionError is not met yet, so it may be a block of asserts that returns True; its last error is shown
+when the limit is reached.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ async def eventually(
 
 
 async def last(seconds: float) -> None:
-    """Lets a fault last: what goes on meanwhile is the point of it, and no condition says when it is enough."""
+    """Sleeps while a fault lasts: the test is about what happens meanwhile, and there is no condition to wait for."""
     await asyncio.sleep(seconds)
 
 
 def eventually_blocking(
     condition: Callable[[], Met | None], *, within: float = WITHIN_SECONDS, every: float = EVERY_SECONDS
 ) -> Met:
-    """The same for a test or fixture without an event loop."""
+    """Waits like `eventually`, for a test or fixture without an event loop."""
     limit = _Limit(condition, within)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A running worker for a test, messages for its queue, and what it made of them."""
+"""A running worker for a test, messages for its queue, and its results."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ STOP_SECONDS_MAX: Final = 15.0
 
 
 def settings_for(database_url: str, rabbitmq_url: str | None) -> Settings:
-    """Settings with default limits; without a broker the worker reads the journal."""
+    """Returns settings with default limits; without a broker the worker reads the journal."""
     return Settings(
         database_url=SecretStr(database_url), rabbitmq_url=SecretStr(rabbitmq_url) if rabbitmq_url else None
     )
@@ -35,7 +35,7 @@ def settings_for(database_url: str, rabbitmq_url: str | None) -> Settings:
 
 @asynccontextmanager
 async def running_worker(database_url: str, rabbitmq_url: str | None) -> AsyncIterator["asyncio.Task[None]"]:
-    """A worker, asked to stop at the end and awaited; a test may cancel it before, as a crash would."""
+    """Yields a running worker, and stops it at the end; a test may cancel it before, to simulate a crash."""
     stop = asyncio.Event()
     task = asyncio.create_task(run_worker(settings_for(database_url, rabbitmq_url), stop))
     try:
@@ -49,19 +49,19 @@ async def running_worker(database_url: str, rabbitmq_url: str | None) -> AsyncIt
 
 
 async def publish(rabbitmq_url: str, messages: Iterable[OutgoingMessage | Row]) -> None:
-    """Publish to the exchange, in this order, confirmed."""
+    """Publish to the exchange, in this order, with confirms."""
     ready = [message.message() if isinstance(message, Row) else message for message in messages]
     async with Publisher.open(rabbitmq_url, Topology(), name="test") as publisher:
         assert await publisher.publish(ready) == frozenset()
 
 
 async def queue_counts(rabbitmq_url: str) -> tuple[int, int]:
-    """How many messages are ready in the worker's queue and in the dead-letter queue."""
+    """Returns how many messages are ready in the worker's queue and in the dead-letter queue."""
     return await asyncio.to_thread(_queue_counts, rabbitmq_url)
 
 
 async def dead_letter_bodies(rabbitmq_url: str) -> list[bytes]:
-    """The bodies in the dead-letter queue, which keeps them."""
+    """Returns the bodies in the dead-letter queue, without removing them."""
     return await asyncio.to_thread(_dead_letter_bodies, rabbitmq_url)
 
 
@@ -88,7 +88,7 @@ def _dead_letter_bodies(url: str) -> list[bytes]:
 
 
 async def until(condition: Callable[..., Awaitable[object]], *arguments: object, within: float = 20.0) -> None:
-    """Wait until the condition, called with these arguments, gives something true."""
+    """Wait until the condition, called with these arguments, returns a true value."""
 
     async def is_met() -> bool:
         return bool(await condition(*arguments))
@@ -98,18 +98,18 @@ async def until(condition: Callable[..., Awaitable[object]], *arguments: object,
 
 
 async def has_logged(lines: Sequence[EventDict], event: str) -> bool:
-    """Whether a line with this event was logged; a condition to wait for."""
+    """Returns whether a line with this event was logged. A condition to wait for."""
     return any(line["event"] == event for line in lines)
 
 
 async def is_drained(rabbitmq_url: str) -> bool:
-    """Assert that both queues are empty; a condition to wait for."""
+    """Assert that both queues are empty. A condition to wait for."""
     assert await queue_counts(rabbitmq_url) == (0, 0)
     return True
 
 
 async def fetch(database_url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Rows as tuples, from a connection of its own."""
+    """Returns rows as tuples, read on a connection of its own."""
     connection = await asyncpg.connect(database_url)
     try:
         return [tuple(row) for row in await connection.fetch(query, *arguments)]
@@ -122,7 +122,7 @@ Alerts = set[tuple[str, str, Any]]
 
 
 def expected_stats(events: Sequence[LoggedEvent]) -> Stats:
-    """What wallet_stats must hold for these events, each counted once."""
+    """Returns what wallet_stats must contain for these events, each counted once."""
     alerts = alerts_of(events, RULES)
     stats: Stats = {}
     for wallet_id, totals in fold(events).items():
@@ -140,12 +140,12 @@ def expected_stats(events: Sequence[LoggedEvent]) -> Stats:
 
 
 def expected_alerts(events: Sequence[LoggedEvent]) -> Alerts:
-    """What fraud_alerts must hold for these events."""
+    """Returns what fraud_alerts must contain for these events."""
     return {(alert.wallet_id, alert.rule.value, alert.event_id) for alert in alerts_of(events, RULES)}
 
 
 async def stored_stats(database_url: str) -> Stats:
-    """What wallet_stats holds."""
+    """Returns the content of wallet_stats."""
     rows = await fetch(
         database_url,
         "select wallet_id, total_deposited, total_withdrawn, total_transferred_out, total_transferred_in,"
@@ -155,7 +155,7 @@ async def stored_stats(database_url: str) -> Stats:
 
 
 async def stored_alerts(database_url: str) -> Alerts:
-    """What fraud_alerts holds."""
+    """Returns the content of fraud_alerts."""
     return {
         (row[0], row[1], row[2])
         for row in await fetch(database_url, "select wallet_id, rule, event_id from fraud_alerts")
@@ -163,7 +163,7 @@ async def stored_alerts(database_url: str) -> Alerts:
 
 
 async def projections_match(database_url: str, rows: Sequence[Row]) -> bool:
-    """Assert that statistics and alerts are those of these events; a condition to wait for."""
+    """Assert that statistics and alerts are those of these events. A condition to wait for."""
     events = [row.logged() for row in rows]
     assert await stored_stats(database_url) == expected_stats(events)
     assert await stored_alerts(database_url) == expected_alerts(events)
@@ -178,11 +178,11 @@ class Wire:
     rabbitmq_url: str | None
 
     def worker(self) -> AbstractAsyncContextManager[asyncio.Task[None]]:
-        """A running worker on this transport."""
+        """Returns a context manager with a running worker on this transport."""
         return running_worker(self.database_url, self.rabbitmq_url)
 
     async def deliver(self, rows: Iterable[Row]) -> None:
-        """Bring committed rows to the worker; the journal brings them by itself."""
+        """Publish committed rows for the worker; without a broker it reads them from the journal by itself."""
         if self.rabbitmq_url is not None:
             await publish(self.rabbitmq_url, rows)
 

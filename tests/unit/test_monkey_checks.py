@@ -117,7 +117,7 @@ def test_a_key_that_was_applied_twice_is_found() -> None:
     faults = faults_of(evidence)
     assert faults["every key had one effect"] == (
         (
-            "k-second (deposit of 50.5 to bob) was answered as done: the histories hold +50.5000 on bob 2 times; "
+            "k-second (deposit of 50.5 to bob) was answered as done: the histories contain +50.5000 on bob 2 times; "
             "right is +50.5000 on bob"
         ),
     )
@@ -131,7 +131,7 @@ def test_money_lost_in_a_transfer_is_found() -> None:
     faults = faults_of(evidence)
     assert faults["every key had one effect"] == (
         (
-            "k-transfer (transfer of 20 from alice to bob) was answered as done: the histories hold -20.0000 on alice; "
+            "k-transfer (transfer of 20 from alice to bob) was answered as done: the histories contain -20.0000 on alice; "
             "right is -20.0000 on alice and +20.0000 on bob"
         ),
     )
@@ -167,7 +167,7 @@ def test_a_replay_that_says_the_same_with_other_bytes_is_told_and_is_no_fault() 
     evidence = answered(a_right_run(), 5, ServiceAnswer(201, b'{"balance":"1.0000"}'))
     assert faults_of(evidence) == {}
     seen = {check.promise: check.seen for check in check_run(evidence)}
-    assert seen["replays are identical"] == "1 replay, 1 of them with other bytes that say the same"
+    assert seen["replays are identical"] == "1 replay, 1 of them with different bytes but equal JSON"
 
 
 def test_a_negative_balance_is_found_also_when_it_was_made_good_later() -> None:
@@ -192,7 +192,7 @@ def test_a_refused_key_that_had_an_effect_is_found() -> None:
     taken = event("FundsWithdrawn", "-70.5", "0", REFUSED, at=9)
     show(evidence, BOB, "0", *evidence.shown[BOB].events, taken)
     assert faults_of(evidence)["every key had one effect"] == (
-        "k-refused (withdrawal of 1000 from bob) was refused: the histories hold -70.5000 on bob; right is no effect",
+        "k-refused (withdrawal of 1000 from bob) was refused: the histories contain -70.5000 on bob; right is no effect",
     )
 
 

@@ -1,1 +1,1 @@
-"""The HTTP edge: bytes in, frozen commands onward; outcomes back."""
+"""The HTTP edge: turns requests into frozen commands, and outcomes into answers."""

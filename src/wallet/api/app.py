@@ -1,4 +1,4 @@
-"""The application: the table of all routes, what serves them, and the edge around them."""
+"""The application: the table of all routes, the services that they use, and the edge around them."""
 
 from typing import Final
 
@@ -37,7 +37,7 @@ def create_app(
     settings: Settings,
     body_limits: BodyLimits | None = None,
 ) -> Edge:
-    """Join the routes to what serves them. The pools serve the read routes and readiness. Raises SwaggerMissing."""
+    """Join the routes to their services: `pool` serves reads, `health` readiness. Raises SwaggerMissing."""
     reports = IntegrityReports(pool)
     collector = IntegrityCollector(reports.report)
     metrics.register(collector, collector.refresh)

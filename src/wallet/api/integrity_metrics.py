@@ -1,7 +1,7 @@
 """The report of the integrity monitor as metrics.
 
-They are read from the database, the same for every process: so they are collected at each scrape by the process that
-is asked, and never summed over the processes of a port. Where the database can't be read they are left out.
+The values come from the database and are the same for every process. So the process that is scraped collects them at
+each scrape, and they are never summed over the processes of a port. If the database can't be read, they are omitted.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ _STATUS: Final = {"starting": -1, "clean": 0, "behind": 1, "broken": 2}
 
 
 class IntegrityCollector(Collector):
-    """Returns the report that was read last; none where the database can't be read."""
+    """Collects the report that was read last, or nothing if the database can't be read."""
 
     def __init__(self, read: Callable[[], Awaitable[IntegrityResponse]]) -> None:
         self.report: IntegrityResponse | None = None
         self._read = read
 
     async def refresh(self) -> None:
-        """Read the report. A scrape waits no longer for the database than REFRESH_SECONDS_MAX."""
+        """Read the report. A scrape waits for the database at most REFRESH_SECONDS_MAX."""
         try:
             async with asyncio.timeout(REFRESH_SECONDS_MAX):
                 self.report = await self._read()
@@ -35,7 +35,7 @@ class IntegrityCollector(Collector):
             self.report = None
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges of one scrape."""
+        """Yields the gauges of one scrape."""
         report = self.report
         if report is None:
             return
@@ -74,7 +74,7 @@ class IntegrityCollector(Collector):
         yield _gauge("wallet_worker_lag_events", "Published events without effect yet.", report.worker.lag_events)
         yield _gauge("wallet_worker_lag_seconds", "How old the oldest of them is.", report.worker.lag_seconds)
         yield _gauge("wallet_transfers_stuck", "Transfers that do not end.", report.transfers.stuck)
-        yield _gauge("wallet_dead_letters_open", "Dead letters to be decided about.", report.dead_letters_open)
+        yield _gauge("wallet_dead_letters_open", "Open dead letters.", report.dead_letters_open)
         yield _gauge(
             "wallet_money_in_flight",
             "Debited, and not yet credited or returned; rounded, `GET /integrity` has it exactly.",

@@ -1,4 +1,4 @@
-"""What the handlers of the routes work with, joined once for each process."""
+"""The services that the route handlers use, created once for each process."""
 
 import asyncio
 from collections import Counter
@@ -18,21 +18,23 @@ from wallet.runtime.metrics import Metrics
 from wallet.trail.records import TrailRecord
 
 DECODED_OF_A_CLIENT_MAX: Final = 4
-"""Decoding a thousand operations takes milliseconds of the event loop: two that run and two that are ready suffice."""
+"""Decoding a thousand operations takes milliseconds of the event loop: two requests that run and two that are ready
+suffice.
+"""
 
 MayConcern = Callable[[WalletId | None, RequestId | None], bool]
-"""Whether a request, of which a wallet and a key are known or None, may have a key that may still take effect."""
+"""Returns whether a request may have a key that can still take effect; its wallet and its key may be unknown (None)."""
 
 
 class Executes(Protocol):
     """What the routes need of the ledger."""
 
     async def execute(self, command: Command, record: TrailRecord) -> Answer:
-        """Bring a command to its end. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
+        """Execute a command and return its answer. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
         ...
 
     async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
-        """Bring the commands of one request to their end, in order. Raises what `execute` raises."""
+        """Execute the commands of one request, in order. Raises what `execute` raises."""
         ...
 
 
@@ -41,7 +43,7 @@ class TurnTooLate(Exception):
 
 
 class DecodingTurns:
-    """Lets few bulk requests of one client be decoded and not answered at a time."""
+    """Limits how many bulk requests of one client are decoded and not yet answered at the same time."""
 
     def __init__(self, deadline_seconds: float) -> None:
         self._deadline_seconds = deadline_seconds
@@ -71,7 +73,7 @@ class DecodingTurns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts of the process that serve requests."""
+    """The parts of the process that the handlers use."""
 
     ledger: Executes
     may_concern: MayConcern
@@ -82,4 +84,4 @@ class Services:
     integrity: IntegrityReports
     metrics: Metrics
     files: Mapping[str, StaticFile]
-    """By name: the OpenAPI document, and the files of Swagger UI where it is enabled."""
+    """The files by name: the OpenAPI document, and the files of Swagger UI if it is enabled."""

@@ -1,6 +1,6 @@
-"""`wallet bench` and `wallet chaos`: programs of a checkout that an installation does not have.
+"""`wallet bench` and `wallet chaos`: programs that exist in a checkout but not in an installation.
 
-They hand over to the benchmark and to the fault laboratory, which are beside the source of the package and not in it.
+They run the benchmark and the fault laboratory, which are next to the package's source and not part of it.
 """
 
 import importlib
@@ -19,7 +19,7 @@ CHECKOUT: Final = Path(__file__).parents[3]
 
 
 def import_from_checkout(module: str, *, command: str) -> ModuleType:
-    """The module, or the end of this command with the reason why there is none."""
+    """Returns the module, or ends this command with the reason why it does not exist."""
     if not (CHECKOUT / module.replace(".", "/")).with_suffix(".py").exists():
         give_up(f"`{command}` is part of a checkout and not of this installation; run `./{command}` there")
     sys.path.insert(0, str(CHECKOUT))
@@ -63,7 +63,7 @@ Experiments = Annotated[
 def chaos(
     minutes: Annotated[
         float,
-        typer.Option(help="How long to go on; what has begun comes to its end.", parser=duration, metavar="MINUTES"),
+        typer.Option(help="How long to run; a round that has begun is finished.", parser=duration, metavar="MINUTES"),
     ] = 5.0,
     seed: Annotated[
         int | None, typer.Option(help="Of the first round; every round has the next one.", parser=_SEED, metavar="N")

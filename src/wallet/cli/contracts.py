@@ -1,4 +1,6 @@
-"""Files that are written from the code: the contracts, and in a checkout the documents that list the settings."""
+"""Writes the files that are generated from the code: the contracts, and in a checkout the documents that list the
+settings.
+"""
 
 import json
 from pathlib import Path
@@ -31,7 +33,9 @@ def contracts(
 
 
 def contract_files() -> dict[str, str]:
-    """Path below contracts/ → text. The golden examples beside them are not made but kept: see tests/contract."""
+    """Returns path below contracts/ → text. The golden examples beside them are not generated but kept: see
+    tests/contract.
+    """
     documents = {"openapi.json": openapi_document()}
     for event_type, schema in event_schemas().items():
         documents[f"events/{event_type}.v{SCHEMA_VERSION}.schema.json"] = schema
@@ -39,7 +43,7 @@ def contract_files() -> dict[str, str]:
 
 
 def write_contracts(directory: Path) -> list[Path]:
-    """Write every file; returns those that were new or different."""
+    """Write every file. Returns those that were new or different."""
     changed = []
     for name, text in contract_files().items():
         path = directory / name
@@ -51,7 +55,7 @@ def write_contracts(directory: Path) -> list[Path]:
 
 
 def settings_documents(root: Path) -> dict[Path, str]:
-    """Path → text of the documents that list the settings; empty where this is not a checkout."""
+    """Returns path → text of the documents that list the settings, or nothing if this is not a checkout."""
     example, readme = root / ".env.example", root / "README.md"
     if not example.exists() or not readme.exists():
         return {}
@@ -59,7 +63,7 @@ def settings_documents(root: Path) -> dict[Path, str]:
 
 
 def write_settings_documents(root: Path) -> list[Path]:
-    """Write those that differ, and return them."""
+    """Write those that differ. Returns them."""
     changed = [path for path, text in settings_documents(root).items() if path.read_text(encoding="utf-8") != text]
     for path in changed:
         path.write_text(settings_documents(root)[path], encoding="utf-8")
@@ -67,5 +71,5 @@ def write_settings_documents(root: Path) -> list[Path]:
 
 
 def document_text(document: dict[str, Any]) -> str:
-    """Returns the text of a contract, to the byte as its file has it."""
+    """Returns the text of a contract, exactly as in its file."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -104,9 +104,9 @@ def replay(
     from wallet.cli.dlq import replay_on_screen
 
     if bool(letter_ids) == is_all:
-        raise typer.BadParameter("name some letters, or say --all", param_hint="ID")
+        raise typer.BadParameter("give the ids of dead letters, or --all", param_hint="ID")
     if is_all and is_forced:
-        raise typer.BadParameter("it takes back what was decided, so name the letters", param_hint="--force")
+        raise typer.BadParameter("--force reverses a decision, so give the ids", param_hint="--force")
     sys.exit(replay_on_screen(data, letter_ids, actor=actor, is_forced=is_forced, as_json=as_json))
 
 
@@ -140,7 +140,7 @@ Work = Callable[[Settings, "Connection"], Awaitable[int]]
 
 
 def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) -> int:
-    """List letters. Returns the exit code, as all of these do."""
+    """List dead letters. Returns the exit code, as do the three functions below."""
 
     async def work(_settings: Settings, connection: Connection) -> int:
         letters = await read_letters(connection, await letter_ids(connection, with_closed=with_closed, limit=limit))
@@ -152,7 +152,7 @@ def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) 
 
 
 def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool) -> int:
-    """Show one letter, or write its body alone."""
+    """Show one dead letter, or write only its body."""
 
     async def work(_settings: Settings, connection: Connection) -> int:
         if body_only:
@@ -171,7 +171,7 @@ def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool
 def replay_on_screen(
     data: Path, ids: Sequence[int] | None, *, actor: str | None, is_forced: bool, as_json: bool
 ) -> int:
-    """Replay these letters, or all that are open."""
+    """Replay these dead letters, or all that are open."""
 
     async def work(settings: Settings, connection: Connection) -> int:
         chosen = await _chosen(connection, ids)
@@ -197,7 +197,7 @@ def replay_on_screen(
 def discard_on_screen(
     data: Path, ids: Sequence[int], *, actor: str | None, reason: str, is_forced: bool, as_json: bool
 ) -> int:
-    """Discard these letters."""
+    """Discard these dead letters."""
 
     async def work(settings: Settings, connection: Connection) -> int:
         code, results = EXIT_DONE, list[dict[str, Any]]()
@@ -236,7 +236,9 @@ async def _connected(dsn: str, work: Callable[[Connection], Awaitable[int]]) -> 
 
 
 async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[LetterId]:
-    """The letters asked for, each once, in the order given; all that are open if none were. Raises NoSuchLetter."""
+    """Returns the requested dead letters, each once, in the given order, or all open ones if none are given. Raises
+    NoSuchLetter.
+    """
     if ids is None:
         return await letter_ids(connection, with_closed=False)
     chosen = [LetterId(letter_id) for letter_id in dict.fromkeys(ids)]
@@ -246,7 +248,7 @@ async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[Let
 
 
 async def _remove_closed(settings: Settings, connection: Connection, *, tells: bool) -> None:
-    """The last step, which only tidies up: that it failed makes nothing undone."""
+    """Remove the messages of closed dead letters from the queue. This is only clean-up: its failure undoes nothing."""
     if settings.amqp_url is None:
         return
     try:
@@ -279,14 +281,14 @@ def _tell_replayed(result: ReplayedLetter) -> None:
         case Fate.WAS_REPLAYED:
             print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}")
         case Fate.WAS_DISCARDED:
-            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it all the same")
+            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it anyway")
         case Fate.FAILED_AGAIN:
             failed = "parked again" if letter.kind is LetterKind.PARKED else result.fate.value
             print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
         case Fate.PUBLISHED if letter.took_effect_at is not None:
             print(f"{_name(letter)}: published; its event had taken effect before, so nothing more is counted")
         case Fate.PUBLISHED:
-            print(f"{_name(letter)}: published; no worker has said anything of it yet")
+            print(f"{_name(letter)}: published; no worker has reported a result yet")
         case _:
             print(f"{_name(letter)}: {result.fate.value}")
 
@@ -314,7 +316,7 @@ def _name(letter: Letter) -> str:
 
 
 def _closing(letter: Letter) -> str:
-    """Who closed it, when and why."""
+    """Returns who closed the dead letter, when and why."""
     who = f" by {printable(letter.actor)}" if letter.actor else ""
     why = f": {printable(letter.reason)}" if letter.reason else ""
     return f"{who} at {letter.updated_at:%Y-%m-%d %H:%M:%S} UTC{why}"

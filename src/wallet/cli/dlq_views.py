@@ -1,4 +1,4 @@
-"""The list of dead letters: a table for people, a JSON object for scripts."""
+"""Formats dead letters: a table for people, a JSON object for scripts."""
 
 import codecs
 import json
@@ -24,7 +24,7 @@ _UNLIMITED: Final = 10_000
 
 
 def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool, as_json: bool) -> None:
-    """Print the letters, and how many more there are."""
+    """Print the dead letters, and how many more there are."""
     if as_json:
         print_json({"letters": [letter_object(letter) for letter in letters], "notShown": not_shown})
         return
@@ -48,12 +48,14 @@ def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool
 
 
 def state_of(letter: Letter) -> str:
-    """Its state in one word; `parked` is open, and nobody's fault."""
+    """Returns the state in one word; `parked` means open, with neither the message nor this program at fault."""
     return letter.kind.value if letter.is_open and letter.kind is LetterKind.PARKED else letter.state.value
 
 
 def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
-    """A row of a few lines for each letter. With the date on two lines it fits on 80 columns."""
+    """Returns a table with a row of a few lines for each dead letter. With the date on two lines it fits into 80
+    columns.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("since (UTC)", no_wrap=True)
@@ -88,7 +90,7 @@ def _state_cell(letter: Letter) -> Text:
 
 
 def _lines(letters: Sequence[Letter]) -> Iterator[str]:
-    """A line for each letter, in columns, for a pipe or a file."""
+    """Yields a line for each dead letter, in columns, for a pipe or a file."""
     rows = [("id", "since (UTC)", "tries", "state", "effect", "type", "event", "wallet", "error")]
     rows += [
         (
@@ -119,14 +121,14 @@ def _error(letter: Letter) -> str:
 
 def _legend(letters: Sequence[Letter]) -> Iterator[str]:
     if any(state_of(letter) == "parked" for letter in letters):
-        yield "parked: a newer program wrote it; replay it when one runs here that knows it"
+        yield "parked: a newer program wrote it; replay it when a version that can read it runs here"
     if any(letter.is_open and letter.took_effect_at for letter in letters):
         yield "took effect: the event it names has counted all the same, so nothing is missing"
     yield "wallet dlq show ID   wallet dlq replay ID | --all   wallet dlq discard ID --reason WHY"
 
 
 def letter_object(letter: Letter) -> dict[str, Any]:
-    """One dead letter for scripts."""
+    """Returns one dead letter for scripts."""
     return {
         "id": letter.letter_id,
         "state": letter.state.value,
@@ -156,7 +158,7 @@ VALUE_CHARACTERS_SHOWN: Final = 120
 
 
 def tell_letter(details: Details) -> None:
-    """Print all about one letter."""
+    """Print everything about one dead letter."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     letter = details.letter
     console.print(f"Dead letter {letter.letter_id}: {state_of(letter)}", style="bold")
@@ -178,7 +180,9 @@ def tell_letter(details: Details) -> None:
 
 
 def details_object(details: Details) -> dict[str, Any]:
-    """All about one letter for scripts. The body is text where it is UTF-8; `dlq show --body` writes every byte."""
+    """Returns everything about one dead letter for scripts. A UTF-8 body is text; `dlq show --body` writes the exact
+    bytes.
+    """
     message = details.message
     differences = details.differences
     return {
@@ -211,7 +215,7 @@ def details_object(details: Details) -> dict[str, Any]:
 
 
 def body_lines(details: Details) -> Iterator[str]:
-    """The body: JSON indented, other text escaped, other bytes in hex; each cut to what one can read."""
+    """Yields the body: JSON indented, other text escaped, other bytes in hex; each cut to a readable length."""
     body, letter = details.message.body, details.letter
     text = None if details.is_cut else _indented(body)
     if text is not None:
@@ -334,7 +338,7 @@ def _time(time: datetime) -> str:
 
 
 def advice(details: Details) -> list[str]:
-    """A few lines, the first the most important."""
+    """Returns a few lines of advice, the most important first."""
     letter = details.letter
     match letter.state:
         case LetterState.DISCARDED if details.waiting_event is not None:

@@ -1,5 +1,5 @@
-"""How commands begin and end: their warnings at the start, the exit codes, and the one table from what stops a command
-to its message and its code.
+"""How commands begin and end: their warnings at the start, the exit codes, and the table that maps each error that ends
+a command to its message and exit code.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from wallet.worker.rebuild import UnknownEvents
 _log = structlog.get_logger("wallet.cli")
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
-"""A broken promise, or a check that failed."""
+"""A promise is broken, or a check failed."""
 EXIT_WRONG_CALL: Final = 2
 """A wrong call or value; the same call fails again."""
 EXIT_UNREACHABLE: Final = 3
@@ -44,12 +44,12 @@ _WRONG_SETTINGS: Final = (InvalidSettings, InvalidFailpoints, InvalidBrokerAddre
 _FAILED_CHECKS: Final = (MigrationError, UnknownEvents)
 _BROKER_IS_AWAY: Final = (BrokerUnavailable, NotPublished)
 _OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Of a file or terminal that stdout leads to; a connection has none of them."""
+"""Errors of the file or terminal that stdout leads to; a network connection has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartWarning:
-    """One warning: its event and fields for the log, and its sentence for a person."""
+    """One warning: its event and fields for the log, and a sentence for a person."""
 
     event: str
     text: str
@@ -57,24 +57,24 @@ class StartWarning:
 
 
 def warnings_about(settings: Settings, *, host: str | None = None) -> list[StartWarning]:
-    """All warnings; `host` is the address that the api listens on, where one is started."""
+    """Returns all warnings; `host` is the address that the api listens on, if one is started."""
     return [*unknown_setting_warnings(), *_failpoints(settings), *_reachable(host)]
 
 
 def print_warnings(warnings: Sequence[StartWarning]) -> None:
-    """One line each on stderr."""
+    """Print each warning as one line on stderr."""
     for each in warnings:
         typer.echo(f"wallet: warning: {each.text}", err=True)
 
 
 def log_warnings(warnings: Sequence[StartWarning]) -> None:
-    """One event each, in the log and, unless the process is quiet, on stderr."""
+    """Log each warning as one event, and also print it on stderr unless the process is quiet."""
     for each in warnings:
         _log.warning(each.event, hint=each.text, **each.fields)
 
 
 def unknown_setting_warnings() -> list[StartWarning]:
-    """Warnings about the file of settings."""
+    """Returns warnings about unknown names in the settings file."""
     return list(_unknown_settings())
 
 
@@ -108,7 +108,7 @@ def _reachable(host: str | None) -> Iterator[StartWarning]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach this address; False too for a name that can't be resolved."""
+    """Returns whether only this machine can reach this address; also False for a name that can't be resolved."""
     try:
         addresses = [info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError:
@@ -131,9 +131,10 @@ _WRONG_CALLS: Final = (
 
 
 def run_errand(work: Callable[[], int], *, interrupted: str, when_away: str = "") -> int:
-    """Run `work` and return its exit code; what stops it becomes one line on stderr and the code for it.
+    """Run `work` and return its exit code. An error that ends it becomes one line on stderr and the exit code for it.
 
-    `interrupted` says what Ctrl-C left behind, `when_away` what to know when a dependency could not be reached.
+    `interrupted` is the message for Ctrl-C: what was left behind. `when_away` is added if a dependency can't be
+    reached.
     """
     print_what_the_terminal_can()
     print_warnings(unknown_setting_warnings())
@@ -175,19 +176,21 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def _discard_output() -> None:
-    """What is still buffered can't be written either; without this Python would try at its end, and report it."""
+    """Discard the buffered output, which can't be written either. Otherwise Python would try at exit and report the
+    error.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
 
 
 def print_what_the_terminal_can() -> None:
-    """From now on, print "?" for a sign such as "…" that the terminal's encoding lacks."""
+    """From now on, print "?" for a character such as "…" that the terminal's encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def complain(message: str, code: int) -> int:
-    """Print why nothing more was done; returns the code."""
+    """Print why nothing more was done. Returns the code."""
     typer.echo(f"wallet: {message}", err=True)
     return code
 

@@ -62,7 +62,7 @@ Workers = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log to the file in LOG_DIR only.")]
 
 GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 20_000, 50, 100
-"""The defaults (700, 10, 10) look for cycles, of which a request makes none, with 5-20 % of the processor."""
+"""The defaults (700, 10, 10) use 5-20 % of the processor to search for cycles; a request creates none."""
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -174,7 +174,7 @@ app.command()(chaos)
 app.command()(verify)
 app.command()(rebuild)
 app.command()(prune)
-# What stands behind the program is the program's, options too.
+# Arguments after the program's name belong to the program, including options.
 app.command(context_settings={"allow_interspersed_args": False})(postgres)
 app.add_typer(dlq, name="dlq")
 
@@ -205,7 +205,7 @@ def _port(settings: Settings, port: int | None) -> int:
 
 
 def _serve(run: Run) -> None:
-    """Run until done or until SIGTERM or Ctrl-C sets `stop`; a second Ctrl-C still only asks."""
+    """Run until done, or until SIGTERM or Ctrl-C sets `stop`; a second Ctrl-C has no further effect."""
 
     async def until_stopped() -> None:
         _collect_rarely()
@@ -225,7 +225,9 @@ def _serve(run: Run) -> None:
 
 
 def _collect_rarely() -> None:
-    """What was imported lives for ever, and what a request makes is freed as its last reference goes."""
+    """Run the garbage collector rarely: imported objects are never freed, and a request's objects are freed by
+    reference count.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE)

@@ -1,4 +1,4 @@
-"""`wallet migrate`: brings the database to this version, and waits for a database that is not there yet."""
+"""`wallet migrate`: brings the database to this version, and waits for a database that is not reachable yet."""
 
 import asyncio
 import sys
@@ -55,7 +55,9 @@ async def _migrate(dsn: str, wait_seconds: float) -> list[str]:
 
 
 async def _wait_for_database(dsn: str, seconds: float) -> None:
-    """Return when the database answers. Raises what kept it from that for so long, or what no wait cures."""
+    """Return when the database responds. Raises the last error after the time limit, or at once if waiting can't fix
+    it.
+    """
     give_up_at_seconds = time.monotonic() + seconds
     is_told = False
     while True:

@@ -1,4 +1,4 @@
-"""`wallet monkey`: the stress tool's options, a progress bar or plain lines, then the report."""
+"""`wallet monkey`: the stress tool's options, its progress bar or plain lines, and its report."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ DEFAULT_URL = "http://127.0.0.1:3000"
 WHAT_TO_DO: Final = "Start it (here: ./wallet up), or name another with --url."
 SECONDS_MIN: Final = 0.001
 PLAIN_SECONDS: Final = 2.0
-"""Where there is no bar, a line this often, and one when all is done."""
+"""Without a bar, a line is printed at this interval, and one at the end."""
 
 
 def monkey(
@@ -58,7 +58,7 @@ def monkey(
     seed: Annotated[int | None, typer.Option(metavar="N", help="Sends the operations of an earlier run again.")] = None,
     patience: Annotated[
         float,
-        typer.Option(help="How long to go on asking where nothing moves.", parser=duration, metavar="SECONDS"),
+        typer.Option(help="How long to retry without progress.", parser=duration, metavar="SECONDS"),
     ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -115,7 +115,9 @@ def run_on_screen(options: Options, *, as_json: bool = False) -> int:
 
 
 async def _until_checked(options: Options, watcher: Watcher) -> Findings:
-    """The first Ctrl-C ends the sending, and what was sent is still checked; the second ends everything."""
+    """Run until checked. The first Ctrl-C ends the sending, and what was sent is still checked; the second ends
+    everything.
+    """
     stop = asyncio.Event()
     running = asyncio.current_task()
     assert running is not None
@@ -132,7 +134,7 @@ async def _until_checked(options: Options, watcher: Watcher) -> Findings:
 
 
 class RunBars:
-    """One bar for the requests, then one for the wallets whose totals the worker has right."""
+    """Shows one bar for the requests, then one for the wallets whose totals the worker has right."""
 
     def __init__(self, console: Console, options: Options) -> None:
         self._options = options
@@ -152,7 +154,7 @@ class RunBars:
         )
 
     def reached(self) -> None:
-        """Say what begins."""
+        """Print what begins."""
         self._began_at_seconds = time.monotonic()
         self._progress.console.print(heading(self._options))
         self._progress.reset(self._sending)
@@ -178,7 +180,7 @@ class RunBars:
 
 
 class RunLines:
-    """A line now and then, where there is no terminal."""
+    """Prints a line at intervals if there is no terminal."""
 
     def __init__(self, console: Console, options: Options) -> None:
         self._console = console
@@ -186,15 +188,15 @@ class RunLines:
         self._said_at_seconds = time.monotonic()
 
     def reached(self) -> None:
-        """Say what begins."""
+        """Print what begins."""
         self._say(heading(self._options))
 
     def sent(self, count: int) -> None:
-        """Say how many requests are done."""
+        """Print how many requests are done."""
         self._say_now_and_then(count, self._options.request_count, f"sent {count:,} of")
 
     def agreed(self, count: int) -> None:
-        """Say for how many wallets the worker's totals are right."""
+        """Print for how many wallets the worker's totals are right."""
         self._say_now_and_then(count, self._options.wallet_count, f"the worker's totals are right for {count:,} of")
 
     def _say_now_and_then(self, count: int, total: int, words: str) -> None:

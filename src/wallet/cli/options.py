@@ -1,5 +1,5 @@
-"""What several commands share: their options, who decides and why (for commands that record a decision), and text from
-outside made fit for a terminal.
+"""Options that several commands share, the actor and reason of commands that record a decision, and the escaping of
+external text for a terminal.
 """
 
 import os
@@ -16,11 +16,11 @@ from wallet.runtime.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: print one JSON object.")]
 TEXT_CHARACTERS_MAX: Final = 500
-"""Of a reason and of an actor's name."""
+"""The limit for a reason and for an actor's name."""
 
 
 def between(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The parser of a whole number within limits. Unlike `min` and `max` it leaves help readable."""
+    """Returns the parser of a whole number within limits. Unlike `min` and `max` it keeps the help readable."""
 
     def parse(value: str) -> int:
         try:
@@ -41,14 +41,14 @@ def duration(value: str) -> float:
         number = float(value)
     except ValueError:
         raise typer.BadParameter(f"{value!r} is not a number.") from None
-    # Written so that NaN is refused too.
+    # This form of the comparison also refuses NaN.
     if not 0 <= number < float("inf"):
         raise typer.BadParameter(f"{value} is not allowed: it must be a number of at least 0.")
     return number
 
 
 def checked_text(text: str | None) -> str | None:
-    """A reason or a name as it is stored. Raises typer.BadParameter for an empty or over-long one."""
+    """Returns a reason or a name as it is stored. Raises typer.BadParameter if it is empty or too long."""
     if text is None:
         return None
     cleaned = text.encode(errors="replace").decode().strip()
@@ -68,7 +68,7 @@ Actor = Annotated[
 
 
 def user_of_this_process() -> str:
-    """The name of the operating system's user."""
+    """Returns the name of the operating system's user."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -77,7 +77,7 @@ def user_of_this_process() -> str:
 
 @contextmanager
 def decisions_logged(settings: Settings, name: str) -> Iterator[None]:
-    """Write what an operator decided to a file of this name in LOG_DIR. Raises CannotLog."""
+    """Write an operator's decisions to a file with this name in LOG_DIR. Raises CannotLog."""
     with ExitStack() as stack:
         try:
             stack.enter_context(logging_to(settings, name, on_terminal=False))
@@ -87,12 +87,12 @@ def decisions_logged(settings: Settings, name: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """The text on one line, each character that is no letter, sign or space as its escape."""
+    """Returns the text on one line; each character that is not a letter, symbol or space is escaped."""
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def clipped(text: str, characters_max: int) -> str:
-    """The text, or its beginning and an ellipsis."""
+    """Returns the text, or its beginning and an ellipsis."""
     return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
 
 

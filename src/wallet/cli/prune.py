@@ -62,7 +62,7 @@ def _is_confirmed(before: datetime) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     question = f"Delete every row of the audit trail older than {before.isoformat()}? This can't be undone. [y/N]: "
-    # Read here, because typer's own question makes no difference between Ctrl-C and Ctrl-D, which is a "no".
+    # Read here, because typer's own prompt does not distinguish Ctrl-C from Ctrl-D, which means "no".
     typer.echo(question, nl=False, err=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -27,7 +27,7 @@ def rebuild(as_json: AsJson = False, data: DataDirectory = DATA) -> None:
 
 
 def rebuild_on_screen(data_dir: Path, *, as_json: bool = False) -> int:
-    """Rebuild and print what was made. Returns the exit code."""
+    """Rebuild and print the result. Returns the exit code."""
 
     def work() -> int:
         settings = find_system(load_settings(), data_dir)

@@ -1,10 +1,11 @@
-"""The records that running `wallet up`s leave, so that other commands of the same user find them without options.
+"""The records that each running `wallet up` writes, so that other commands of the same user find it without options.
 
-A record is a file with mode 0600 in the user's state directory: the directory that `up` was started in, its address,
-its data directory and the settings that other commands need. It is removed at the end. `up` holds a lock on it that
-the kernel releases however `up` ends, so the record of a killed `up` is recognised, and the next command removes it.
+A record is a file with mode 0600 in the user's state directory. It contains the directory in which `up` was started,
+its address, its data directory and the settings that other commands need. It is removed at the end. `up` holds a lock
+on it that the kernel releases however `up` ends. So the record of a killed `up` is recognised, and the next command
+removes it.
 
-A command works on the database that the settings name, else on that of a running `wallet up`.
+A command uses the database that the settings name, or else that of a running `wallet up`.
 """
 
 import fcntl
@@ -39,9 +40,9 @@ _SHARED_SETTINGS: Final = (
     "fraud_rapid_withdrawal_count",
     "fraud_rapid_withdrawal_window_seconds",
 )
-"""What a command beside `up` must use as `up` does; where it logs and listens is its own."""
+"""The settings that another command must share with `up`. Where a command logs and listens is not shared."""
 DATA: Final = Path("data")
-"""Where `wallet up` keeps its data by default; as an option it means: look for a running `up`."""
+"""Where `wallet up` keeps its data by default. As an option value it means: search for a running `up`."""
 DataDirectory = Annotated[
     Path,
     typer.Option(
@@ -55,7 +56,7 @@ DataDirectory = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class RunningUp:
-    """One `wallet up` that runs now. `data` is None where it uses a database that its settings name."""
+    """One running `wallet up`. `data` is None if it uses a database that its settings name."""
 
     pid: int
     directory: str
@@ -64,7 +65,7 @@ class RunningUp:
     settings: dict[str, str]
 
     def apply_to(self, settings: Settings) -> Settings:
-        """Returns the settings with those of this `up`, except where they are set already."""
+        """Returns the settings, completed with those of this `up` that are not set already."""
         known = {name: text for name, text in self.settings.items() if name in _SHARED_SETTINGS}
         own = {name: getattr(settings, name) for name in settings.model_fields_set}
         return Settings(**{**known, **own})
@@ -76,7 +77,7 @@ class SeveralRun(Exception):
 
 @contextmanager
 def recorded(settings: Settings, *, url: str, data: Path | None) -> Iterator[None]:
-    """While inside, other commands find this `up`. Where no record can be written they do not, and `up` still runs."""
+    """Make this `up` visible to other commands while inside the block. If no record can be written, `up` still runs."""
     record = RunningUp(
         pid=os.getpid(),
         directory=str(Path.cwd()),
@@ -98,13 +99,13 @@ def recorded(settings: Settings, *, url: str, data: Path | None) -> Iterator[Non
 
 
 def find_running_up_on(data: Path) -> RunningUp | None:
-    """Returns the one that keeps its data in this directory."""
+    """Returns the `up` that keeps its data in this directory."""
     asked = str(data.resolve())
     return next((each for each in _read_all() if each.data == asked), None)
 
 
 def find_running_up() -> RunningUp | None:
-    """Returns the one that was started in this directory, else the only one. Raises SeveralRun."""
+    """Returns the `up` that was started in this directory, else the only one. Raises SeveralRun."""
     found = _read_all()
     here = str(Path.cwd())
     candidates = [each for each in found if each.directory == here] or found
@@ -123,7 +124,9 @@ def _directory() -> Path:
 
 
 def _write(record: RunningUp) -> tuple[Path, int]:
-    """The file and the descriptor that holds its lock. The file appears complete and locked, by a rename."""
+    """Returns the file and the descriptor that holds its lock. The file appears complete and locked, because it is
+    renamed.
+    """
     directory = _directory()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / f"{record.pid}.json"
@@ -181,5 +184,5 @@ def find_system(settings: Settings, data_dir: Path) -> Settings:
 
 
 def find_database(settings: Settings, data_dir: Path) -> str:
-    """The address, password included. Raises NoDatabase."""
+    """Returns the address, password included. Raises NoDatabase."""
     return find_system(settings, data_dir).dsn

@@ -48,11 +48,11 @@ KEPT: Final = "✓"
 BROKEN: Final = "✗"
 WARNING: Final = "!"
 PLAIN_SECONDS: Final = 10.0
-"""Where there is no bar, a line this often."""
+"""Without a bar, a line is printed at this interval."""
 
 
 def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = False) -> int:
-    """Prove, show the progress, and print what was found. Returns the exit code."""
+    """Run the checks, show the progress, and print the results. Returns the exit code."""
 
     def work() -> int:
         dsn = find_database(load_settings(), data_dir)
@@ -72,7 +72,7 @@ def verify_on_screen(data_dir: Path, heads: Path | None, *, as_json: bool = Fals
 
 
 class ProofBars(Observer):
-    """A bar for the reading under way; at the end a table."""
+    """Shows a bar for the current pass, and a table at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -98,7 +98,7 @@ class ProofBars(Observer):
         self._progress.stop()
 
     def begin(self, title: str, unit: str, total: int) -> None:
-        """One bar is shown at a time; it only pulses while the server sorts."""
+        """Show the bar of a new pass, one at a time; it only pulses while the server sorts."""
         self._unit, self._total = unit, total or None
         self._progress.remove_task(self._task)
         self._task = self._progress.add_task(title, total=None, count="")
@@ -109,10 +109,10 @@ class ProofBars(Observer):
         self._progress.update(self._task, total=self._total, completed=done, count=f"{done:,} {self._unit}")
 
     def end(self, done: Pass) -> None:
-        """The next bar takes its place."""
+        """Do nothing: the bar of the next pass replaces this one."""
 
     def show(self, proof: Proof) -> None:
-        """The table of all checks; those that were proved by one reading share its time, shown at the first."""
+        """Print the table of all checks. Checks of one pass share its duration, which is shown at the first."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("", "", "", "promise"):
             table.add_column(heading, overflow="fold")
@@ -130,7 +130,7 @@ class ProofBars(Observer):
 
 
 class ProofLines(Observer):
-    """A line for each check when its reading ends, and now and then one to say how far it is."""
+    """Prints lines at intervals while a pass runs, and a line for each check at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -145,11 +145,11 @@ class ProofLines(Observer):
         return None
 
     def begin(self, title: str, unit: str, total: int) -> None:
-        """Remember what is read."""
+        """Store the title and the unit of the pass."""
         self._title, self._unit, self._total, self._done = title, unit, total, 0
 
     def advance(self, count: int) -> None:
-        """A line, if the last one was long ago."""
+        """Print a line if the last one was long ago."""
         self._done += count
         if time.monotonic() - self._told_at > PLAIN_SECONDS:
             self._told_at = time.monotonic()
@@ -157,10 +157,10 @@ class ProofLines(Observer):
             self._console.print(f"  … {self._title}: {self._done:,}{of} {self._unit}")
 
     def end(self, done: Pass) -> None:
-        """The lines come together at the end, in order of the promises."""
+        """Do nothing: the lines are printed together at the end, in order of the promises."""
 
     def show(self, proof: Proof) -> None:
-        """A line for each check."""
+        """Print a line for each check."""
         for finding, reading in _in_order(proof):
             check = finding.check
             count = counted(finding.looked_at, finding.noun)
@@ -171,7 +171,7 @@ class ProofLines(Observer):
 
 
 def _in_order(proof: Proof) -> list[tuple[Finding, Pass]]:
-    """The findings with their readings, in order of the promises' numbers."""
+    """Returns the findings with their passes, in order of the promises' numbers."""
     pairs = [(finding, reading) for reading in proof.passes for finding in reading.findings]
     return sorted(pairs, key=lambda pair: int(pair[0].check.invariant.removeprefix("I")))
 

@@ -1,1 +1,1 @@
-"""What an operator does about dead letters: list, show, replay, discard; begin reading at replay.py."""
+"""The operator's actions on dead letters: list, show, replay, discard. Start reading at replay.py."""

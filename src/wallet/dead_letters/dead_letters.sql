@@ -1,8 +1,9 @@
--- The statements of the operator's commands. None of them waits for a broker inside a transaction: each is one alone.
--- What the inbox says of a letter's event is looked for in the wallet's bucket, or in all 64 where no wallet is named.
+-- The statements of the operator's commands. None of them stays in a transaction while it waits for a broker: each
+-- statement is its own transaction. The inbox row of a dead letter's event is searched for in the wallet's bucket, or
+-- in all 64 buckets if the dead letter names no wallet.
 
 -- name: letter_ids
--- A limit of null is none.
+-- A null limit means no limit.
 select d.id
 from dead_letters d
 where d.state = 'open' or $1::boolean
@@ -15,7 +16,7 @@ from dead_letters d
 where d.state = 'open' or $1::boolean
 
 -- name: read_letters
--- Bodies stay where they are: their length is known without reading them.
+-- Bodies are not read: their length is known without reading them.
 select d.id, d.state, d.kind, d.type, d.event_id, d.wallet_id, d.version, d.error, d.attempts, d.actor, d.reason,
     d.created_at, d.updated_at, coalesce(d.body_bytes, octet_length(d.body)) as body_bytes, inbox.took_effect_at
 from dead_letters d
@@ -33,13 +34,14 @@ where d.id = any ($1::bigint[])
 order by d.id
 
 -- name: read_message
--- No more of the body than asked for.
+-- Reads no more of the body than requested.
 select substring(d.body from 1 for $2::integer) as body, d.headers as properties, d.history
 from dead_letters d
 where d.id = $1
 
 -- name: mark_replayed
--- Attempts only grow: another number says that it failed again since it was read, and it stays open.
+-- Attempts only grow: a different number means that the message failed again since it was read, and the dead letter
+-- stays open.
 update dead_letters d
 set state = 'replayed', actor = $3::text, reason = null, updated_at = now(),
     history = d.history || jsonb_build_object('what', 'replayed', 'at', now(), 'actor', $3::text)
@@ -83,7 +85,7 @@ where e.bucket = $1 and e.wallet_id = $2 and e.event_id = $3
 limit 1
 
 -- name: lock_letter
--- Locks the row, so that no other command closes the dead letter and no worker opens it again meanwhile.
+-- Locks the row, so that in the meantime no other command closes the dead letter and no worker opens it again.
 select d.id
 from dead_letters d
 where d.id = $1

@@ -1,4 +1,6 @@
-"""One letter with all that is known: its message and history, the event in the log, what a replay would do."""
+"""Everything that is known about one dead letter: its message and history, the event in the log, and what a replay
+would do.
+"""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A field, by its path, in which message and log differ; the values as JSON, or ABSENT."""
+    """A field, by its path, that differs between message and log, with the two values as JSON, or ABSENT."""
 
     path: str
     in_message: str
@@ -30,7 +32,7 @@ class Difference:
 
 
 def differences(message: bytes, logged: bytes) -> list[Difference]:
-    """The fields that differ, those of the log first, in its order. Raises NotComparable."""
+    """Returns the fields that differ: first those of the log, in its order. Raises NotComparable."""
     in_message, in_log = _fields(message), _fields(logged)
     return [
         Difference(path, in_message.get(path, ABSENT), in_log.get(path, ABSENT))
@@ -41,7 +43,7 @@ def differences(message: bytes, logged: bytes) -> list[Difference]:
 
 def _fields(body: bytes) -> dict[str, str]:
     try:
-        # Numbers stay text: those of a message may have more digits than Python converts.
+        # Numbers stay text: the numbers of a message may have more digits than Python converts.
         parsed = json.loads(body, parse_float=_Number, parse_int=_Number, parse_constant=_Number)
         if isinstance(parsed, dict):
             return dict(_flattened(parsed, ""))
@@ -51,7 +53,7 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 class _Number(str):
-    """A number as it was written."""
+    """A number with its original spelling."""
 
     __slots__ = ()
 
@@ -72,10 +74,10 @@ _SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """`logged` is the event as the relay would publish it now, or None where the log has none that is named so.
+    """`logged` is the event as the relay would publish it now, or None if the log has no event with that name.
 
-    `differences` is None where there is nothing to compare, `refusal` what a replay by this program would fail with
-    before any handler ran.
+    `differences` is None if there is nothing to compare. `refusal` is the error with which a replay by this program
+    would fail before any handler runs.
     """
 
     letter: Letter
@@ -84,16 +86,18 @@ class Details:
     differences: list[Difference] | None
     refusal: str | None
     waiting_event: WaitingEvent | None
-    """The event with the letter's event id, where it is in the log and has had no effect."""
+    """The event with the dead letter's event id, if it is in the log and has had no effect."""
 
     @property
     def is_cut(self) -> bool:
-        """Whether the body is longer than what was read of it."""
+        """Returns whether the body is longer than the part that was read."""
         return self.letter.body_bytes > len(self.message.body)
 
 
 async def read_details(connection: Connection, letter_id: LetterId) -> Details:
-    """All about one letter, and of a body that is too long for an event the beginning. Raises NoSuchLetter."""
+    """Returns everything about one dead letter; of a body that is too long for an event, only the beginning. Raises
+    NoSuchLetter.
+    """
     letter = await read_letter(connection, letter_id)
     message = await read_message(connection, letter_id, body_bytes_max=BODY_BYTES_MAX)
     logged = await _read_logged(connection, letter)
@@ -107,7 +111,9 @@ async def read_details(connection: Connection, letter_id: LetterId) -> Details:
 
 
 async def _read_logged(connection: Connection, letter: Letter) -> bytes | None:
-    """The event at the wallet and version that the message names, else the one of the wallet with its id."""
+    """Returns the event at the wallet and version that the message names, or else the wallet's event with the message's
+    id.
+    """
     if letter.wallet_id is None:
         return None
     bucket, row = bucket_of(letter.wallet_id), None

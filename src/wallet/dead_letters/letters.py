@@ -1,7 +1,8 @@
-"""Dead letters as they are read: what is known of one without its body, and its message.
+"""Reads dead letters: their fields without the body, and their messages.
 
-A letter's state and kind are stored. `open` and `failed`: the message or its handler is at fault. `open` and `parked`:
-a newer program wrote it. `replayed` and `discarded` are closed, and open again if the message comes back and fails.
+A dead letter's state and kind are stored. `open` and `failed`: the message or its handler is at fault. `open` and
+`parked`: a newer program wrote the message. `replayed` and `discarded` dead letters are closed, and are opened again if
+the message is delivered again and fails.
 """
 
 import json
@@ -26,9 +27,9 @@ _SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 
 _WHOLE_BODY: Final = 2**31 - 1
 STATEMENT_SECONDS: Final = 60.0
-"""A body may have 128 MiB, and no request waits for an operator's command."""
+"""A body may have 128 MiB, and no client's request waits for an operator's command."""
 LOCK_MS: Final = 10_000
-"""A worker holds a letter while it stores such a body in it."""
+"""A worker locks a dead letter while it stores such a body in it."""
 
 
 class NoSuchLetter(Exception):
@@ -36,7 +37,7 @@ class NoSuchLetter(Exception):
 
 
 class LetterState(StrEnum):
-    """What was decided about a letter."""
+    """The decision about a dead letter."""
 
     OPEN = "open"
     REPLAYED = "replayed"
@@ -44,7 +45,7 @@ class LetterState(StrEnum):
 
 
 class LetterKind(StrEnum):
-    """Why a message had no effect: it or its handler failed, or it waits for a program that knows its version."""
+    """Why a message had no effect: it or its handler failed, or it waits for a program that can read its version."""
 
     FAILED = "failed"
     PARKED = "parked"
@@ -52,7 +53,7 @@ class LetterKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter without its body. Event, type, wallet and version are what the message states of itself."""
+    """A dead letter without its body. Event, type, wallet and version are those that the message states, unchecked."""
 
     letter_id: LetterId
     state: LetterState
@@ -72,18 +73,18 @@ class Letter:
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody still has to decide about it."""
+        """Returns whether an operator still has to decide about it."""
         return self.state is LetterState.OPEN
 
     @property
     def is_too_long(self) -> bool:
-        """Whether its body is so much longer than any event that only the beginning is stored."""
+        """Returns whether its body is so much longer than any event that only the beginning is stored."""
         return self.body_bytes > BODY_STORED_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One entry of a letter's history: `opened`, `replayed`, `replay failed` or `discarded`."""
+    """One entry of a dead letter's history: `opened`, `replayed`, `replay failed` or `discarded`."""
 
     what: str
     at: datetime
@@ -95,9 +96,10 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """The message of a letter, as it was delivered, with what came beside the body as far as JSON can say it.
+    """The message of a dead letter as it was delivered, with its properties and headers as far as JSON can represent
+    them.
 
-    It is what the handlers take, and what is published again.
+    The handlers read this message, and this message is published again.
     """
 
     body: bytes
@@ -109,27 +111,27 @@ class StoredMessage:
 
 
 def open_database(dsn: str) -> AbstractAsyncContextManager[Connection]:
-    """The session of an operator's command. Raises NotMigrated, or one of DATABASE_ERRORS."""
+    """Returns the database session of an operator's command. Raises NotMigrated, or one of DATABASE_ERRORS."""
     return session(dsn, application_name="wallet dlq", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS)
 
 
 async def letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
-    """The ids of the letters, oldest first."""
+    """Returns the ids of the dead letters, oldest first."""
     return [LetterId(row["id"]) for row in await connection.fetch(_SQL.letter_ids, with_closed, limit)]
 
 
 async def count_letters(connection: Connection, *, with_closed: bool) -> int:
-    """How many letters there are."""
+    """Returns how many dead letters there are."""
     return int(await connection.fetchval(_SQL.count_letters, with_closed))
 
 
 async def read_letters(connection: Connection, ids: Collection[LetterId]) -> list[Letter]:
-    """The letters with these ids, oldest first; one that is not there is left out."""
+    """Returns the dead letters with these ids, oldest first; ids without a dead letter are ignored."""
     return [_letter(row) for row in await connection.fetch(_SQL.read_letters, list(ids))]
 
 
 async def read_letter(connection: Connection, letter_id: LetterId) -> Letter:
-    """One letter. Raises NoSuchLetter."""
+    """Returns one dead letter. Raises NoSuchLetter."""
     letters = await read_letters(connection, (letter_id,))
     if not letters:
         raise NoSuchLetter(f"There is no dead letter {letter_id}. `wallet dlq list --all` shows those there are.")
@@ -139,7 +141,7 @@ async def read_letter(connection: Connection, letter_id: LetterId) -> Letter:
 async def read_message(
     connection: Connection, letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
 ) -> StoredMessage:
-    """The message of a letter, with no more of its body than asked for. Raises NoSuchLetter."""
+    """Returns the message of a dead letter, with no more of its body than requested. Raises NoSuchLetter."""
     row = await connection.fetchrow(_SQL.read_message, letter_id, body_bytes_max)
     if row is None:
         raise NoSuchLetter(f"Dead letter {letter_id} was deleted from the table just now.")

@@ -1,19 +1,20 @@
-"""Replays letters, so that each message is handled again, takes effect once, and its letter is closed; discards
-letters.
+"""Replays dead letters, so that each message is handled again and takes effect once, and its dead letter is closed.
+Also discards dead letters.
 
-For each letter: read → bring the message to the handlers → mark it `replayed`. Then, over a queue, look for a moment
-what the worker made of it (see following). At last the messages leave the dead-letter queue (see removal).
+For each dead letter: read it → deliver the message to the handlers → mark it `replayed`. With a queue, then wait a
+moment for the worker's results (see `Follower`). At the end remove the messages from the dead-letter queue (see
+`remove_closed`).
 
-- A crash or an error between two steps leaves an open letter whose message may have been brought already. The next
-  replay brings it again: the inbox knows its event, so it takes effect once.
-- Two replays of one letter at once both bring it; one marks it, the other finds it marked.
-- The mark compares the attempts read before: had the message failed again meanwhile, they are more, and the letter
-  stays open. A message that fails later opens its letter again.
-- Letters are read one by one, as their bodies may be large.
+- A crash or an error between two steps leaves an open dead letter whose message may have been delivered already. The
+  next replay delivers it again: the inbox recognises its event, so it takes effect once.
+- If two replays of one dead letter run at once, both deliver it; one marks it, the other finds it marked.
+- The update that marks it compares the attempts that were read before: if the message has failed again in the meantime,
+  the number is higher, and the dead letter stays open. A message that fails later opens its dead letter again.
+- Dead letters are read one by one, because their bodies may be large.
 
-To discard a letter is to close it with a reason, for good unless its message comes again. A letter whose event is in
-the log without its effect is closed only by force: with it the last trace of a lost effect would go. The decision and
-what it is based on are one transaction, in which the letter is locked.
+Discarding closes a dead letter with a reason; it stays closed unless its message is delivered again. If the event is in
+the log without its effect, the dead letter is closed only with `--force`, because it is the last trace of a missing
+effect. The decision and the reads that it depends on are one transaction, in which the dead letter is locked.
 """
 
 import time
@@ -38,11 +39,13 @@ from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Backoff
 
 PATIENCE_SECONDS: Final = 3.0
-"""How long to wait without a sign from the worker, over all letters of a command. A sign costs nothing."""
+"""The longest time without a new result from the worker, in total for all dead letters of a command. A round that
+brings a new result does not count.
+"""
 _LOOK_SECONDS_MIN: Final = 0.02
 _LOOK_SECONDS_MAX: Final = 0.25
 BATCH_BEFORE_EVENT_MAX: Final = timedelta(seconds=20)
-"""An event's id is made a moment after its batch's, in one transaction, which can't be open for so long."""
+"""An event's id is created a moment after its batch's id, in one transaction, which can't be open for this long."""
 BATCH_AFTER_EVENT_MAX: Final = timedelta(seconds=1)
 _SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -53,7 +56,7 @@ _log = structlog.get_logger()
 
 
 class Fate(Enum):
-    """What became of a letter that was to be replayed."""
+    """The result of a dead letter's replay."""
 
     TOOK_EFFECT = "took effect"
     HAD_EFFECT = "had taken effect before: nothing changed"
@@ -64,27 +67,27 @@ class Fate(Enum):
 
     @property
     def is_replayed(self) -> bool:
-        """Whether the letter counts as replayed now, by us or by another."""
+        """Returns whether the dead letter is replayed now, by this command or by another."""
         return self not in (Fate.FAILED_AGAIN, Fate.WAS_DISCARDED)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedLetter:
-    """A letter that was to be replayed, as it was read last, and what became of it."""
+    """A dead letter of a replay, as it was last read, and its result."""
 
     letter: Letter
     fate: Fate
 
 
 class Follower:
-    """Follows one group of published letters after the other, with one patience for all."""
+    """Reads the results of published dead letters, one group after the other, with one waiting time for all."""
 
     def __init__(self, connection: Connection, patience_seconds: float) -> None:
         self._connection = connection
         self._patience_seconds = patience_seconds
 
     async def follow(self, replayed: Sequence[ReplayedLetter]) -> list[ReplayedLetter]:
-        """The same, in the same order, with news of the published ones."""
+        """Returns the same dead letters in the same order, with the results that the published ones have by now."""
         published = {result.letter.letter_id: result.letter for result in replayed if result.fate is Fate.PUBLISHED}
         news = {news.letter.letter_id: news for news in await self._wait_for_news(list(published.values()))}
         return [news.get(result.letter.letter_id, result) for result in replayed]
@@ -111,7 +114,7 @@ class Follower:
 
 
 def _fate(published: Letter, now: Letter) -> Fate:
-    """What is known of a dead letter since it was published. That an event was delivered twice leaves no trace."""
+    """Returns the result of a dead letter since it was published. An event that was delivered twice leaves no trace."""
     if now.attempts > published.attempts:
         return Fate.FAILED_AGAIN
     if now.took_effect_at is not None and published.took_effect_at is None:
@@ -127,11 +130,11 @@ class WaitingEvent(NamedTuple):
 
 
 async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingEvent | None:
-    """Returns an event that the letter may be about, if the log has it and it had no effect.
+    """Returns an event that the dead letter may be about, if the log has it and it had no effect.
 
-    That is the event with the id in the body, the one with the id of the message, and the one at the wallet and
-    version that the body names: they differ in a forged message. Events have no index by id. So an id is looked for
-    among the batches whose ids, UUIDv7 as the event's, were made at the time that the event's id tells.
+    Candidates are the event with the id in the body, the event with the id of the message, and the event at the wallet
+    and version that the body names; in a forged message they differ. Events have no index by id. So an id is searched
+    for among the batches that were created at the time in the event's id: both ids are UUIDv7.
     """
     message_id = await connection.fetchval(_SQL.read_message_id, letter.letter_id)
     for event_id in dict.fromkeys((letter.event_id, _uuid_of(message_id))):
@@ -161,7 +164,7 @@ def _lowest_id_at(milliseconds: int) -> UUID:
 
 
 class Replay:
-    """One operator's replay of some letters over one route. `is_forced`: of closed letters too."""
+    """One operator's replay of some dead letters over one route. `is_forced`: closed dead letters are replayed too."""
 
     def __init__(
         self,
@@ -179,10 +182,10 @@ class Replay:
         self._follower = Follower(connection, patience_seconds)
 
     async def run(self, ids: Sequence[LetterId]) -> AsyncIterator[ReplayedLetter]:
-        """Replay each letter once, in this order.
+        """Replay each dead letter once, in this order.
 
-        Raises NoSuchLetter, or, after giving what was replayed before, BrokerUnavailable or NotPublished: then the
-        letter at which it happened is still open, published or not.
+        Raises NoSuchLetter, BrokerUnavailable or NotPublished. The last two are raised after the results so far were
+        yielded; the dead letter at which the error happened is still open, whether it was published or not.
         """
         for start in range(0, len(ids), GROUP_SIZE):
             replayed, failure = await self._replay_group(ids[start : start + GROUP_SIZE])
@@ -207,7 +210,7 @@ class Replay:
             return ReplayedLetter(
                 letter, Fate.WAS_REPLAYED if letter.state is LetterState.REPLAYED else Fate.WAS_DISCARDED
             )
-        # A message of which only the beginning is stored would fail again: it is longer than any event.
+        # A message of which only the beginning is stored would fail again, because it is longer than any event.
         is_brought = not letter.is_too_long and await self._route.bring(await read_message(self._connection, letter_id))
         await failpoint("dlq.before_mark")
         if is_brought and await self._mark(letter):
@@ -237,14 +240,14 @@ class Replay:
 
 
 async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
-    """Take out the messages of closed letters, those of earlier commands too; returns how many they were.
+    """Remove the messages of closed dead letters, including those of earlier commands. Returns how many were removed.
 
     Raises BrokerUnavailable.
     """
 
     async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
-        # A message is in the queue only after its letter was committed, so this, asked later, never calls an open
-        # letter closed.
+        # A message is in the queue only after its dead letter was committed. This query runs later, so it never reports
+        # an open dead letter as closed.
         rows = await connection.fetch(_SQL.are_open, list(digests))
         return {row["body_sha256"]: row["is_open"] for row in rows}
 
@@ -253,7 +256,7 @@ async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
 
 
 class Discarded(Enum):
-    """What a discard found."""
+    """The result of a discard."""
 
     NOW = "discarded"
     BEFORE = "was discarded already"
@@ -264,7 +267,7 @@ class Discarded(Enum):
 async def discard(
     connection: Connection, letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
 ) -> tuple[Letter, Discarded]:
-    """Close an open letter. Returns the letter as it is then. Raises NoSuchLetter."""
+    """Close an open dead letter. Returns the dead letter as it is afterwards. Raises NoSuchLetter."""
     async with connection.transaction():
         await connection.execute(_SQL.lock_letter, letter_id)
         letter = await read_letter(connection, letter_id)

@@ -1,4 +1,4 @@
-"""The two ways back to the handlers: through the worker's queue, or, on the embedded transport, straight."""
+"""The two routes back to the handlers: the worker's queue, or, with the embedded transport, a direct call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -18,24 +18,29 @@ from wallet.worker.messages import check_messages
 PUBLISH_SECONDS_MAX: Final = 15.0
 _SHORT_STRING_BYTES_MAX: Final = 255
 _INTEGER_MAX: Final = 2**63 - 1
-# What the broker wrote beside a message about its way so far; said again by us it would be a claim about the next.
+# Headers in which the broker recorded the message's path so far. If we sent them again, they would describe the new
+# delivery wrongly.
 _BROKERS_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 
 class ReplayRoute(Protocol):
-    """Brings a stored message to the handlers again."""
+    """Delivers a stored message to the handlers again."""
 
     @property
     def is_direct(self) -> bool:
-        """Whether the message has had its effect, or has failed, when `bring` returns."""
+        """Returns whether the message has already had its effect, or has failed, when `bring` returns."""
 
     async def bring(self, message: StoredMessage) -> bool:
-        """Bring one message; False if it is known to have failed. That is in its letter by then."""
+        """Deliver one message. Returns False if it is known to have failed; the failure is then stored in its dead
+        letter.
+        """
 
 
 @asynccontextmanager
 async def open_route(settings: Settings, connection: Connection) -> AsyncIterator[ReplayRoute]:
-    """The route of the transport that is set. Raises BrokerUnavailable, TopologyMismatch or InvalidBrokerAddress."""
+    """Yields the route for the configured transport. Raises BrokerUnavailable, TopologyMismatch or
+    InvalidBrokerAddress.
+    """
     if settings.amqp_url is None:
         yield StraightToHandlers(connection, FraudRules.of(settings))
         return
@@ -45,7 +50,7 @@ async def open_route(settings: Settings, connection: Connection) -> AsyncIterato
 
 
 class StraightToHandlers:
-    """Runs the worker's handlers here, with the same rules and retries. Raises what they raise."""
+    """Runs the worker's handlers in this process, with the same rules and retries. Raises what they raise."""
 
     is_direct = True
 
@@ -59,9 +64,11 @@ class StraightToHandlers:
 
 
 class ToWorkerQueue:
-    """Publishes to the worker's queue alone, past the exchange: other teams' queues have had the event.
+    """Publishes to the worker's queue only, not to the exchange, because other teams' queues have already received the
+    event.
 
-    Raises BrokerUnavailable or NotPublished; the message may then be on the queue or not, which the inbox forgives.
+    Raises BrokerUnavailable or NotPublished. The message may then be on the queue or not; the inbox ignores a
+    duplicate.
     """
 
     is_direct = False
@@ -70,7 +77,7 @@ class ToWorkerQueue:
         self._publisher = publisher
 
     async def bring(self, message: StoredMessage) -> bool:
-        """Publish the message, confirmed by the broker."""
+        """Publish the message and wait for the broker's confirm."""
         headers = {
             name: value for name, value in _fields(message.headers).items() if not name.startswith(_BROKERS_HEADERS)
         }
@@ -90,7 +97,7 @@ def _short(text: str | None) -> str | None:
 
 
 def _fields(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers as AMQP can say them: the table may hold longer names and numbers."""
+    """Returns the headers that AMQP can carry: the stored ones may have longer names and larger numbers."""
     return {_short(name) or "": _field(value) for name, value in headers.items()}
 
 

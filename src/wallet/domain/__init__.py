@@ -1,1 +1,1 @@
-"""What money may do: pure rules without I/O, clock, randomness or logging."""
+"""The business rules for money, as pure functions: no I/O, no clock, no randomness and no logging."""

@@ -1,10 +1,10 @@
 """Analytics: what each event adds to the totals of the wallets it concerns.
 
-Sums commute and the greatest time does too, so any order, any grouping and a rebuild give the same totals,
-provided that each event is counted once.
+Sums and the maximum of times are commutative and associative. So any order, any grouping and a rebuild give the same
+totals, provided that each event is counted once.
 
-An event is activity of the wallet in whose sequence it is. An event that counts as a transfer, which
-is in the sender's sequence, is activity of the receiver too. The totals of an event follow from the event alone.
+An event counts as activity of the wallet whose sequence contains it. An event that counts as a transfer is in the
+sender's sequence and counts as activity of the receiver too. The totals of an event depend on the event alone.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ _SEVERAL_WALLETS: Final = WalletId("-")
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """What the projections need to know of an event in the log."""
+    """The fields of an event in the log that the projections use."""
 
     event_id: EventId
     wallet_id: WalletId
@@ -36,7 +36,10 @@ class LoggedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Events of one type together, as far as they concern one wallet: as the receiver of transfers, or as its own."""
+    """The sum of the events of one type that concern one wallet.
+
+    The events are in the wallet's own sequence or, if `is_receiver`, are transfers that the wallet received.
+    """
 
     wallet_id: WalletId
     type: str
@@ -47,7 +50,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class WalletTotals:
-    """One wallet's totals, or what some events add to them."""
+    """The totals of one wallet, or the amounts that some events add to them."""
 
     deposited: Decimal
     withdrawn: Decimal
@@ -57,7 +60,7 @@ class WalletTotals:
 
 
 def totals_of(event: LoggedEvent) -> tuple[tuple[WalletId, WalletTotals], ...]:
-    """What one event adds, for each wallet it concerns."""
+    """Returns what one event adds to the totals of each wallet that it concerns."""
     time, amount = event.occurred_at, event.amount
     kind = EVENT_TYPES.get(event.type)
     if kind is None:
@@ -80,7 +83,7 @@ def totals_of(event: LoggedEvent) -> tuple[tuple[WalletId, WalletTotals], ...]:
 
 
 def totals_of_activity(activity: Activity) -> WalletTotals:
-    """What several events add to a wallet: the same as one event of their sum at the time of the latest."""
+    """Returns what several events add to a wallet: as much as one event with their sum and the latest time."""
     own, other = activity.wallet_id, _SEVERAL_WALLETS
     sender, receiver = (other, own) if activity.is_receiver else (own, other)
     together = LoggedEvent(_SEVERAL_EVENTS, sender, activity.type, activity.amount, activity.occurred_at, receiver)
@@ -88,7 +91,7 @@ def totals_of_activity(activity: Activity) -> WalletTotals:
 
 
 def merge(left: WalletTotals, right: WalletTotals) -> WalletTotals:
-    """Both together; commutative and associative."""
+    """Returns the sum of two totals. The operation is commutative and associative."""
     return WalletTotals(
         add(left.deposited, right.deposited),
         add(left.withdrawn, right.withdrawn),
@@ -99,7 +102,7 @@ def merge(left: WalletTotals, right: WalletTotals) -> WalletTotals:
 
 
 def fold(events: Iterable[LoggedEvent]) -> dict[WalletId, WalletTotals]:
-    """What the events add together, per wallet; each event must be there once."""
+    """Returns what all the events add, for each wallet. `events` must contain each event only once."""
     totals: dict[WalletId, WalletTotals] = {}
     for event in events:
         for wallet_id, added in totals_of(event):

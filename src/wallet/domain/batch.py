@@ -1,11 +1,11 @@
-"""A batch: commands folded in order over the locked states, each with the result it would have had alone.
+"""A batch: commands that are decided in order, each one on the states that the commands before it produced.
 
-The rule that everything else depends on: a batch gives exactly what its commands would give one at a time, in order. A
-refusal is the outcome of its command alone and never affects the others.
+Everything else depends on one rule: a batch has exactly the results that its commands would have one at a time, in the
+same order. A refusal is the outcome of one command and never affects the others.
 
-In an atomic request all operations take effect, in order, or none of them does. The keys of one request belong
-together. Each key's fingerprint covers the whole request, so a key is known either with all the others or as part of
-another request; a refusal is the outcome of all of them.
+In an atomic request, all operations take effect in order, or none of them does. The keys of one request belong
+together: the fingerprint of each key covers the whole request. So either all of the keys are stored for this request,
+or a stored key belongs to another request. A refusal is the outcome of all keys of the request.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ ATOMIC: Final = "atomic"
 
 
 class StoredOperation(Value, frozen=True):
-    """What is remembered of a key: which request it belongs to, and whether its outcome is final."""
+    """The stored record of a key: the request that it belongs to, and whether its outcome is final."""
 
     fingerprint: str
     api_audit_id: ApiAuditId
@@ -34,7 +34,7 @@ class StoredOperation(Value, frozen=True):
 
 
 class Decided(Value, frozen=True):
-    """The command has its outcome now; it is to be stored under its key."""
+    """The command was decided in this batch. The outcome must be stored under its key."""
 
     outcome: FinalOutcome
 
@@ -46,9 +46,10 @@ class Begun(Value, frozen=True):
 
 
 class Replayed(Value, frozen=True):
-    """The key has its outcome already: the answer is the stored one.
+    """The key already has an outcome, so the stored answer is returned.
 
-    `is_own` if this very request (by its audit id) stored it: its first answer, lost on the way.
+    `is_own` is true if this same request (by its audit id) stored the outcome in an earlier attempt whose answer was
+    lost.
     """
 
     key: OperationKey
@@ -56,14 +57,14 @@ class Replayed(Value, frozen=True):
 
 
 class StillPending(Value, frozen=True):
-    """The key belongs to this request, whose transfer has not ended yet; `is_own` as in Replayed."""
+    """The transfer of this key has not ended yet. `is_own` has the same meaning as in Replayed."""
 
     key: OperationKey
     is_own: bool
 
 
 class Credited(Value, frozen=True):
-    """The receiver's decision on a stepwise transfer; `is_new` if it was made just now."""
+    """The receiver's decision on a stepwise transfer. `is_new` is true if it was made in this batch."""
 
     terms: TransferTerms
     outcome: CreditOutcome
@@ -71,7 +72,7 @@ class Credited(Value, frozen=True):
 
 
 class Concluded(Value, frozen=True):
-    """A stepwise transfer ended just now: its key has its outcome."""
+    """A stepwise transfer ended in this batch, so its key now has a final outcome."""
 
     terms: TransferTerms
     outcome: FinalOutcome
@@ -84,11 +85,11 @@ Decision = Decided | Begun | Replayed | StillPending | KeyReused | Credited | Co
 
 @dataclass(slots=True)
 class BatchState:
-    """What was locked and loaded for a batch; `decide_batch` folds it forward in place.
+    """The data that was locked and loaded for a batch. `decide_batch` updates it in place.
 
-    `wallets` may lack wallets that have no row. `operations` are the keys' stored operations, `credits` the receivers'
-    decisions on stepwise transfers, `unfinished` the transfers still debited. `refundable` is what each wallet has sent
-    in stepwise transfers that have not ended, for the wallets that have any.
+    `wallets` does not contain wallets that have no row. `operations` has the stored operation of each key, `credits`
+    has the receivers' decisions on stepwise transfers, and `unfinished` has the transfers that are still debited.
+    `refundable` has, for each wallet with unfinished stepwise transfers, the sum that it has sent in them.
     """
 
     now: datetime
@@ -101,11 +102,11 @@ class BatchState:
     events: list[RecordedEvent] = field(default_factory=list)
 
     def wallet(self, wallet_id: WalletId) -> Wallet:
-        """The state as folded so far."""
+        """Returns the state of the wallet after the commands that were decided so far."""
         return self.wallets.get(wallet_id) or initial(wallet_id)
 
     def refundable_to(self, wallet_id: WalletId) -> Decimal:
-        """What may come back to the wallet, as folded so far."""
+        """Returns the sum that may still be refunded to the wallet, after the commands that were decided so far."""
         return self.refundable.get(wallet_id, ZERO)
 
     def append(
@@ -121,7 +122,7 @@ class BatchState:
 
 
 class Executable(Protocol):
-    """What the ledger asks of a command or of a step of a transfer; it knows no kind of either."""
+    """The interface of a command or of a step of a transfer. The ledger depends on nothing else of them."""
 
     @property
     def kind(self) -> str:
@@ -133,7 +134,7 @@ class Executable(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What makes two requests the same one; empty for a step, which no client sends."""
+        """The text that identifies the content of a request. It is empty for a step, which no client sends."""
 
     @property
     def request_id(self) -> RequestId:
@@ -145,35 +146,35 @@ class Executable(Protocol):
 
     @property
     def wallet_ids(self) -> tuple[WalletId, ...]:
-        """The wallets in whose order it must keep its place: every one whose row it may lock."""
+        """Every wallet whose row it may lock. Commands on the same wallet run in order of arrival."""
 
     @property
     def receives(self) -> TransferTerms | None:
-        """The transfer whose receiver it asks, if any."""
+        """The transfer whose receiver it asks for a decision, or None."""
 
     @property
     def concludes(self) -> TransferTerms | None:
-        """The transfer that it ends, if any."""
+        """The transfer that it ends, or None."""
 
     def locked(self, *, stepwise: bool) -> tuple[WalletId, ...]:
-        """The wallets that it locks."""
+        """Returns the wallets that it locks."""
 
     def credited(self, *, stepwise: bool) -> tuple[WalletId, ...]:
-        """The wallets that it may credit, and so may create."""
+        """Returns the wallets that it may credit and therefore may create."""
 
     def decide(self, state: BatchState) -> Decision:
-        """Decide, and fold the state forward."""
+        """Decide, and update `state`."""
 
 
 def decide_batch(commands: Iterable[Executable], state: BatchState) -> list[Decision]:
-    """One decision per command, in order; the events are in `state.events`, the states in `state.wallets`."""
+    """Returns one decision per command, in order. Adds the events to `state.events` and updates `state.wallets`."""
     return [command.decide(state) for command in commands]
 
 
 class AtomicRefusal(Value, frozen=True):
-    """Nothing of the request took effect. `index` is the place of the first operation that could not.
+    """Nothing of the request took effect. `index` is the place of the first operation that was refused.
 
-    A KeyReused without a stored fingerprint: the key is new, while another key of the request is known.
+    A KeyReused without a stored fingerprint means: this key is new, but another key of the request is already stored.
     """
 
     index: int
@@ -181,17 +182,17 @@ class AtomicRefusal(Value, frozen=True):
 
 
 def atomic_fingerprints(commands: Sequence[Executable]) -> list[str]:
-    """The fingerprint of each key: `atomic:<sha256 of all operations with their keys, in order>:<index>`."""
-    # A newline is in no id and in no fingerprint, so two different requests never look alike.
+    """Returns the fingerprint of each key: `atomic:<sha256 of all operations with their keys, in order>:<index>`."""
+    # No id and no fingerprint contains a newline, so two different requests never have the same text.
     spelled = "\n".join(f"{each.key.wallet_id}\n{each.request_id}\n{each.fingerprint}" for each in commands)
     digest = sha256(spelled.encode()).hexdigest()
     return [f"{ATOMIC}:{digest}:{index}" for index in range(len(commands))]
 
 
 def decide_atomic(commands: Sequence[Executable], state: BatchState) -> list[Decision] | AtomicRefusal:
-    """The decisions of a request with its keys all different, in order, or the refusal of the whole.
+    """Returns the decisions of a request in order, or its refusal as a whole. The keys of the request must differ.
 
-    Folds `state` forward as `decide_batch` does; a refusal leaves no trace but its keys' stored operations.
+    Updates `state` as `decide_batch` does. After a refusal, only the stored operations of the keys have changed.
     """
     assert not state.stepwise, "the steps of a transfer are transactions of their own"
     keys, fingerprints = [command.key for command in commands], atomic_fingerprints(commands)

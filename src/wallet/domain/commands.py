@@ -1,8 +1,9 @@
-"""The commands: what a client asks for, frozen at the edge with every id it will ever need, and how each is decided.
+"""The commands: what a client asks for, and how each command is decided.
 
-A command that is run a second time (after a deadlock, or a COMMIT whose answer was lost) is the same command: its key,
-the id of its trail row and its transfer id were created before its first run. The ledger knows no kind of command: it
-executes whatever has the methods of wallet.domain.batch.Executable.
+A command is an immutable value that the edge creates with every id that it will need: its key, the id of its trail row
+and its transfer id. So a command that runs a second time (after a deadlock, or a COMMIT whose answer was lost) is the
+same command. The ledger does not depend on the kinds of commands: it executes every object that has the methods of
+wallet.domain.batch.Executable.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,9 +44,9 @@ class _Keyed(Value, frozen=True, kw_only=True):
 
     kind: ClassVar[str]
     success: ClassVar[type[Event]]
-    """The event that is its success, in the batch that gave it its outcome."""
+    """The type of the event that records its success, in the batch that decided its outcome."""
     counterparty_pattern: ClassVar = ""
-    """What the last part of its fingerprint matches."""
+    """The pattern that the last part of its fingerprint matches."""
     receives: ClassVar = None
     concludes: ClassVar = None
 
@@ -56,21 +57,21 @@ class _Keyed(Value, frozen=True, kw_only=True):
 
     @classmethod
     def recalled(cls, payload: Mapping[str, Any], transfer_id: TransferId | None, **common: Any) -> Self:
-        """The command as the event of its success tells it; `common` are the fields that every command has."""
+        """Returns the command that the event of its success describes. `common` has the fields of every command."""
         return cls(**common)
 
     @property
     def key(self) -> OperationKey:
         """See Executable."""
-        # The class's own constructor would double the cost of what is asked for most often.
+        # This property is read very often, and the constructor of OperationKey would double its cost.
         return tuple.__new__(OperationKey, (self.wallet_id, self.request_id))
 
     @property
     def fingerprint(self) -> str:
-        """What makes two requests the same one: operation, parsed amount, counterparty.
+        """The operation, the parsed amount and the counterparty: two requests with the same text are the same request.
 
-        Readable on purpose, so that an auditor can compare it by eye. The counterparty comes last, hence the colons
-        that an id may contain cannot make two different requests look alike.
+        The text is readable, so that an auditor can compare it by eye. An id may contain colons; the counterparty is
+        the last part, so they cannot make the texts of two different requests equal.
         """
         return f"{self.kind}:{format_money(self.amount)}:"
 
@@ -165,7 +166,7 @@ class Transfer(_Keyed, frozen=True, kw_only=True):
         return TransferTerms(self.transfer_id, self.wallet_id, self.to_wallet_id, self.amount, currency)
 
     def _execute(self, state: BatchState) -> Decided:
-        """All three steps in one transaction: a credit that is impossible refuses the whole before any money moves."""
+        """Run all three steps in one transaction. If the credit is refused, so is the whole, before any money moves."""
         terms = self._terms(state)
         begun = begin(state.wallet(terms.from_wallet_id), terms)
         if isinstance(begun, Rejected):
@@ -192,10 +193,10 @@ class Transfer(_Keyed, frozen=True, kw_only=True):
 
 
 Command = Deposit | Withdraw | Transfer
-"""What clients send. A new kind is a class and a member here."""
+"""The commands that clients send. To add a kind, write a class and add it here."""
 
 COMMANDS: Final[Mapping[str, type[Command]]] = {each.kind: each for each in get_args(Command)}
-"""The classes of the commands by kind."""
+"""The class of each kind of command."""
 
 
 class _Step(Value, frozen=True, kw_only=True):
@@ -238,7 +239,7 @@ class CreditTransfer(_Step, frozen=True, kw_only=True):
         return (self.terms.to_wallet_id,)
 
     def decide(self, state: BatchState) -> Credited:
-        """The first decision stands: two processes that drive one transfer cannot disagree."""
+        """Decide, or return the stored decision, so that two processes that drive one transfer cannot disagree."""
         terms = self.terms
         known = state.credits.get(terms.transfer_id)
         if known is not None:

@@ -1,7 +1,7 @@
 """The events: facts in the past tense, each in exactly one wallet's sequence.
 
-Each class declares everything that the rest of the program needs to know of its kind: the fields of its payload, its
-effect on money, and what it counts as in the statistics. The class names are stored and published as event types, so
+Each class declares everything that the rest of the program uses about its kind: the fields of its payload, its effect
+on money, and what it counts as in the statistics. The class names are stored and published as event types, so
 they never change their meaning. A payload may get new optional fields; existing fields never change.
 """
 
@@ -19,10 +19,11 @@ SCHEMA_VERSION: Final = 1
 
 
 class Effect(NamedTuple):
-    """What an event does with its amount, as a multiple of it.
+    """The changes that an event causes, each as a multiple of the event's amount.
 
-    `balance` and `held` are those of the wallet in whose sequence the event is. `in_flight` is money between two
-    wallets, `outside` money beyond the service. Money is conserved: balance + in_flight + outside is 0 for each event.
+    `balance` and `held` belong to the wallet whose sequence contains the event. `in_flight` is money between two
+    wallets, `outside` is money outside the service. Money is conserved: balance + in_flight + outside is 0 for each
+    event.
     """
 
     balance: int = 0
@@ -33,17 +34,17 @@ class Effect(NamedTuple):
 
 @unique
 class Counted(Enum):
-    """What an event counts as in the statistics. Every event is activity of its wallet."""
+    """What an event counts as in the statistics. Every event counts as activity of its wallet."""
 
     ACTIVITY = "activity"
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     TRANSFER = "transfer"
-    """Of both wallets: the sender, in whose sequence it is, and the receiver."""
+    """It counts for both wallets: for the sender, whose sequence contains it, and for the receiver."""
 
 
 class TransferTerms(Value, frozen=True):
-    """What a transfer is about; the same in each of its events."""
+    """The terms of a transfer. They are the same in each of its events."""
 
     transfer_id: TransferId
     from_wallet_id: WalletId
@@ -64,12 +65,12 @@ class WalletCreated(Value, frozen=True):
     currency: str
 
     def details(self) -> dict[str, str]:
-        """The fields of the payload beyond those that every event has."""
+        """Returns the fields of the payload that are not common to all events."""
         return {"currency": self.currency}
 
     @classmethod
     def decode(cls, payload: Mapping[str, Any]) -> Self:
-        """The event of a stored payload, in which money is Decimal."""
+        """Returns the event of a stored payload, in which money is Decimal."""
         return cls(payload["currency"])
 
 
@@ -84,12 +85,12 @@ class _Funds(Value, frozen=True):
     amount: Decimal
 
     def details(self) -> dict[str, str]:
-        """The fields of the payload beyond those that every event has."""
+        """Returns the fields of the payload that are not common to all events."""
         return {}
 
     @classmethod
     def decode(cls, payload: Mapping[str, Any]) -> Self:
-        """The event of a stored payload, in which money is Decimal."""
+        """Returns the event of a stored payload, in which money is Decimal."""
         return cls(payload["amount"])
 
 
@@ -127,7 +128,7 @@ class _OfTransfer(Value, frozen=True):
         return self.terms.transfer_id
 
     def details(self) -> dict[str, str]:
-        """The fields of the payload beyond those that every event has."""
+        """Returns the fields of the payload that are not common to all events."""
         terms = self.terms
         return {
             "transferId": str(terms.transfer_id),
@@ -138,7 +139,7 @@ class _OfTransfer(Value, frozen=True):
 
     @classmethod
     def decode(cls, payload: Mapping[str, Any]) -> Self:
-        """The event of a stored payload, in which money is Decimal."""
+        """Returns the event of a stored payload, in which money is Decimal."""
         return cls(_terms_of(payload))
 
 
@@ -150,12 +151,12 @@ class _OfRefusedTransfer(_OfTransfer, frozen=True):
     reason: str
 
     def details(self) -> dict[str, str]:
-        """The fields of the payload beyond those that every event has."""
+        """Returns the fields of the payload that are not common to all events."""
         return {**_OfTransfer.details(self), "reason": self.reason}
 
     @classmethod
     def decode(cls, payload: Mapping[str, Any]) -> Self:
-        """The event of a stored payload, in which money is Decimal."""
+        """Returns the event of a stored payload, in which money is Decimal."""
         return cls(_terms_of(payload), payload["reason"])
 
 
@@ -209,7 +210,7 @@ Event = (
 )
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(Event)}
-"""Event type, as stored and published → its class."""
+"""The class of each event type, by its name as it is stored and published."""
 COMMON_FIELDS: Final = ("walletId", "amount", "newBalance", "requestId")
 """The fields of every payload, in this order, before those that the class declares."""
 
@@ -227,12 +228,12 @@ class RecordedEvent(Value, frozen=True):
 
 
 def type_of(event: Event) -> str:
-    """The event's type as stored and published."""
+    """Returns the type of the event as it is stored and published."""
     return type(event).__name__
 
 
 def payload_of(recorded: RecordedEvent) -> dict[str, str]:
-    """The event's payload as stored, published and shown: JSON-ready, money as decimal strings."""
+    """Returns the payload as it is stored, published and shown, ready for JSON, with money as decimal strings."""
     event = recorded.event
     return {
         "walletId": recorded.wallet_id,
@@ -244,9 +245,9 @@ def payload_of(recorded: RecordedEvent) -> dict[str, str]:
 
 
 def decode_event(event_type: str, payload: Mapping[str, Any]) -> Event:
-    """The event of a stored type and payload. Raises KeyError for an unknown type or a missing field.
+    """Returns the event of a stored type and payload. Raises KeyError for an unknown type or a missing field.
 
-    In the payload `amount` is a Decimal, the rest is text.
+    In the payload, `amount` is a Decimal and all other values are text.
     """
     return EVENT_TYPES[event_type].decode(payload)
 

@@ -1,4 +1,4 @@
-"""The ids of the domain, their one spelling rule, and the bucket a wallet lives in."""
+"""The ids of the domain, the one rule for their spelling, and the bucket of a wallet."""
 
 import re
 from functools import lru_cache
@@ -20,17 +20,17 @@ NO_WALLET_BUCKET: Final = 0
 ID_LENGTH_MAX: Final = 128
 ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
 matches_id: Final = re.compile(ID_PATTERN, re.ASCII).fullmatch
-"""Whether a text is an id, as a match or None: for those who ask thousands of times."""
+"""Returns a match if the text is an id, else None. It is faster than `is_id`, for code that checks thousands of ids."""
 
 
 def is_id(text: str) -> bool:
-    """Whether the whole text is a wallet id or request id: 1-128 characters, see ID_PATTERN."""
+    """Returns whether the whole text is a wallet id or request id: 1-128 characters, see ID_PATTERN."""
     return matches_id(text) is not None
 
 
 @lru_cache(maxsize=1 << 16)
 def bucket_of(wallet_id: WalletId) -> int:
-    """The stable bucket (0-63) of a wallet; the SQL function wallet_bucket(text) gives the same."""
+    """Returns the stable bucket (0-63) of a wallet. The SQL function wallet_bucket(text) returns the same number."""
     return sha256(wallet_id.encode()).digest()[0] & (BUCKET_COUNT - 1)
 
 

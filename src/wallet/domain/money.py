@@ -1,4 +1,4 @@
-"""Money as exact decimals with four places; nothing here ever rounds. Also `Value`, the base of all frozen values."""
+"""Money as exact decimals with four places, which are never rounded; and `Value`, the base of all frozen values."""
 
 import re
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
@@ -21,7 +21,7 @@ _NUMBER: Final = re.compile(
 _SUCH_AS: Final = "such as 100 or 100.25"
 _NOT_POSITIVE: Final = "must be greater than 0"
 _TOO_LARGE: Final = f"must be at most {AMOUNT_MAX:.0f} (10^14)"
-# 38 digits hold the sum of 10^22 of the largest amounts; more than that traps instead of rounding.
+# 38 digits hold the sum of 10^22 of the largest amounts. A result with more digits raises instead of being rounded.
 _EXACT: Final = Context(prec=38, traps=[Inexact, InvalidOperation, Overflow, DivisionByZero])
 
 
@@ -46,7 +46,7 @@ def parse_amount(token: str) -> Decimal:
 
 
 def _broken_rule(token: str) -> str:
-    """The rule that a token breaks which is no plain decimal of the allowed length."""
+    """Returns the rule that a token breaks if it is not a plain decimal of the allowed length."""
     number = _NUMBER.fullmatch(token)
     if number is None:
         return f"must be a plain decimal number {_SUCH_AS}: digits, and after a point at most {DECIMAL_PLACES} decimals"
@@ -65,29 +65,29 @@ def _broken_rule(token: str) -> str:
 
 
 def add(left: Decimal, right: Decimal) -> Decimal:
-    """The exact sum; a result that would need rounding raises decimal.Inexact."""
+    """Returns the exact sum. Raises decimal.Inexact if the result would have to be rounded."""
     return _EXACT.add(left, right)
 
 
 def subtract(left: Decimal, right: Decimal) -> Decimal:
-    """The exact difference; a result that would need rounding raises decimal.Inexact."""
+    """Returns the exact difference. Raises decimal.Inexact if the result would have to be rounded."""
     return _EXACT.subtract(left, right)
 
 
 def times(amount: Decimal, factor: int) -> Decimal:
-    """A multiple of an amount, exactly."""
+    """Returns the exact product of an amount and a factor."""
     return _EXACT.multiply(amount, factor)
 
 
 def format_money(value: Decimal) -> str:
-    """Money as it leaves the service: a plain decimal string with 4 decimals, such as "100.0000"."""
-    # Nearly all money has its four decimals already, and is then spelled so by `str`, five times as fast.
+    """Returns money as the service writes it: a plain decimal string with 4 decimals, such as "100.0000"."""
+    # Nearly all money already has four decimals. Then `str` gives the same text and is five times as fast.
     return str(value) if value.same_quantum(_QUANTUM) else f"{value.quantize(_QUANTUM, context=_EXACT):f}"
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A frozen, slotted value, compared by its fields.
+    """A frozen, slotted value that is compared by its fields.
 
-    Made in a tenth of the time of a frozen dataclass, and invisible to the garbage collector: a value refers only to
-    what was there before it, so it is never part of a cycle (docs/decisions/0008).
+    Creating one takes a tenth of the time of a frozen dataclass. The garbage collector does not track it: a value
+    refers only to objects that existed before it, so it is never part of a cycle (docs/decisions/0008).
     """

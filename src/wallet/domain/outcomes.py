@@ -1,6 +1,6 @@
 """The outcomes of commands, refusals included; a refusal is a value, never an exception.
 
-The edge turns each into the bytes that are stored and replayed.
+The edge encodes each outcome as the bytes that are stored and replayed.
 """
 
 from decimal import Decimal
@@ -12,7 +12,7 @@ from wallet.domain.money import Value
 
 @unique
 class Rejection(StrEnum):
-    """Why a command got no effect. The value is the stable code that clients see."""
+    """Why a command was refused. The value is the stable code that clients see."""
 
     WALLET_NOT_FOUND = "wallet_not_found"
     INSUFFICIENT_FUNDS = "insufficient_funds"
@@ -28,14 +28,14 @@ class Rejected(Value, frozen=True):
 
 
 class Moved(Value, frozen=True):
-    """A deposit or withdrawal took effect; `created` if it created the wallet."""
+    """A deposit or withdrawal took effect. `created` is true if it created the wallet."""
 
     balance: Decimal
     created: bool
 
 
 class Transferred(Value, frozen=True):
-    """A transfer completed; both balances right after it."""
+    """A transfer completed. The balances are those right after it."""
 
     terms: TransferTerms
     from_balance: Decimal
@@ -43,7 +43,7 @@ class Transferred(Value, frozen=True):
 
 
 class KeyReused(Value, frozen=True):
-    """The key already belongs to another request (its fingerprint); nothing moved, nothing is stored."""
+    """The key already belongs to another request, with the stored fingerprint. No money moved; nothing is stored."""
 
     stored_fingerprint: str
 

@@ -1,7 +1,7 @@
 """The transfer saga: Initiated → Debited → Completed, or Debited → Compensated → Failed.
 
-Each step is a pure transition of one wallet. In one transaction (`decide_transfer`) or in three, the
-same steps run in the same order; a step that has been taken is never judged again.
+Each step is a pure transition of one wallet. A transfer runs in one database transaction, or stepwise in three: the
+same steps run in the same order. A step that has taken effect is never decided again.
 """
 
 from decimal import Decimal
@@ -24,7 +24,7 @@ from wallet.domain.wallet import Wallet, creation_for, refuse_credit, refuse_deb
 
 @unique
 class TransferStatus(StrEnum):
-    """How far a stored transfer has come."""
+    """The last step that a stored transfer has reached."""
 
     DEBITED = "debited"
     COMPLETED = "completed"
@@ -32,7 +32,7 @@ class TransferStatus(StrEnum):
 
 
 class CreditAccepted(Value, frozen=True):
-    """The receiver was credited; its balance afterwards and the version of that event."""
+    """The receiver was credited: its balance afterwards, and the version of the event that credited it."""
 
     balance_after: Decimal
     version: int
@@ -48,12 +48,12 @@ CreditOutcome = CreditAccepted | CreditRefused
 
 
 def begin(sender: Wallet, terms: TransferTerms) -> tuple[Event, ...] | Rejected:
-    """Step 1, at the sender: take the amount out of its balance."""
+    """Step 1, at the sender: debit the amount, or refuse."""
     return refuse_debit(sender, terms.amount) or (TransferInitiated(terms), TransferDebited(terms))
 
 
 def receive(receiver: Wallet, terms: TransferTerms, *, refundable: Decimal = ZERO) -> tuple[Event, ...] | Rejected:
-    """Step 2, at the receiver: put the amount in, or say why not. Its decision alone decides the saga.
+    """Step 2, at the receiver: credit the amount, or refuse. This decision alone determines how the saga ends.
 
     `refundable` is what the receiver itself has sent and may get back (see `refuse_credit`).
     """
@@ -64,7 +64,7 @@ def receive(receiver: Wallet, terms: TransferTerms, *, refundable: Decimal = ZER
 
 
 def conclude(terms: TransferTerms, credit: CreditOutcome) -> tuple[Event, ...]:
-    """Step 3, at the sender: complete, or give the money back."""
+    """Step 3, at the sender: complete the transfer, or return the money."""
     match credit:
         case CreditAccepted():
             return (TransferCompleted(terms),)

@@ -23,7 +23,7 @@ _INCLUDING_REFUNDABLE: Final = ", with the money of its transfers under way, whi
 
 
 class Wallet(Value, frozen=True):
-    """A wallet's state. Version 0 means that it does not exist, whether or not a row is there to lock."""
+    """A wallet's state. Version 0 means that the wallet does not exist, even if there is a row to lock."""
 
     wallet_id: WalletId
     currency: str
@@ -33,17 +33,17 @@ class Wallet(Value, frozen=True):
 
     @property
     def exists(self) -> bool:
-        """Whether an event made the wallet real."""
+        """Whether the wallet was created by an event."""
         return self.version > 0
 
 
 def initial(wallet_id: WalletId) -> Wallet:
-    """The state before the first event."""
+    """Returns the state before the first event."""
     return Wallet(wallet_id, DEFAULT_CURRENCY, ZERO, 0, None)
 
 
 def decide_deposit(wallet: Wallet, amount: Decimal, *, refundable: Decimal = ZERO) -> tuple[Event, ...] | Rejected:
-    """An amount comes in; the first one makes the wallet. `refundable` as in `refuse_credit`."""
+    """Decide a deposit; the first one creates the wallet. See `refuse_credit` for `refundable`."""
     refusal = refuse_credit(wallet, amount, refundable=refundable)
     if refusal is not None:
         return refusal
@@ -53,12 +53,12 @@ def decide_deposit(wallet: Wallet, amount: Decimal, *, refundable: Decimal = ZER
 
 
 def decide_withdraw(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Rejected:
-    """An amount goes out, if it is there."""
+    """Decide a withdrawal: it is refused if the balance is less than the amount."""
     return refuse_debit(wallet, amount) or (FundsWithdrawn(amount),)
 
 
 def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
-    """Why this amount can't leave the wallet, or None."""
+    """Returns the refusal if this amount can't leave the wallet, or None."""
     if not wallet.exists:
         return Rejected(Rejection.WALLET_NOT_FOUND, f"Wallet {wallet.wallet_id} does not exist. Deposit into it first.")
     if wallet.balance < amount:
@@ -71,15 +71,16 @@ def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
 
 
 def refuse_credit(wallet: Wallet, amount: Decimal, *, refundable: Decimal) -> Rejected | None:
-    """Why this amount can't enter the wallet, or None.
+    """Returns the refusal if this amount can't enter the wallet, or None.
 
-    `refundable` is what the wallet has sent in stepwise transfers that have not ended: it may come back at any time,
-    so its room is kept. A debit moves money from the balance to it, hence a refund always fits.
+    `refundable` is the sum that the wallet has sent in stepwise transfers that have not ended. It may come back at any
+    time, so it counts towards the limit. A debit moves money from the balance to `refundable` and leaves their sum
+    unchanged, so a refund never exceeds the limit.
     """
     if add(add(wallet.balance, refundable), amount) > BALANCE_MAX:
         return Rejected(
             Rejection.BALANCE_LIMIT_EXCEEDED,
-            # The balance stays out of it: a sender must not learn what the receiver holds.
+            # The message does not contain the balance: a sender must not learn the balance of the receiver.
             f"{format_money(amount)} more would take wallet {wallet.wallet_id} over its limit of "
             f"{format_money(BALANCE_MAX)}{_INCLUDING_REFUNDABLE if refundable else ''}.",
         )
@@ -87,7 +88,7 @@ def refuse_credit(wallet: Wallet, amount: Decimal, *, refundable: Decimal) -> Re
 
 
 def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
-    """The state after one more event."""
+    """Returns the state after one more event."""
     currency = event.currency if isinstance(event, WalletCreated) else wallet.currency
     balance = evolve_balance(wallet.balance, type_of(event), event.amount)
     assert ZERO <= balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {balance}"
@@ -95,7 +96,7 @@ def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
 
 
 def evolve_balance(balance: Decimal, event_type: str, amount: Decimal) -> Decimal:
-    """The balance after one more event; shared by the write path and by the proof of what it wrote."""
+    """Returns the balance after one more event. The write path and the integrity check both use this function."""
     match EVENT_TYPES[event_type].effect.balance:
         case 1:
             return add(balance, amount)
@@ -110,7 +111,7 @@ def evolve_balance(balance: Decimal, event_type: str, amount: Decimal) -> Decima
 def record(
     wallet: Wallet, event: Event, now: datetime, *, request_id: RequestId, api_audit_id: ApiAuditId
 ) -> tuple[Wallet, RecordedEvent]:
-    """Give an event its place: the next version, and a time later than the wallet's last one."""
+    """Give an event the next version, and a time that is later than that of the wallet's last event."""
     occurred_at = now
     if wallet.last_event_at is not None and now <= wallet.last_event_at:
         occurred_at = wallet.last_event_at + _TICK
@@ -122,5 +123,5 @@ def record(
 
 
 def creation_for(wallet: Wallet, currency: str) -> tuple[Event, ...]:
-    """The event that makes a wallet which a transfer's credit is about to enter; nothing if it exists."""
+    """Returns the event that creates the receiver of a credit, or nothing if the wallet exists."""
     return () if wallet.exists else (WalletCreated(currency),)

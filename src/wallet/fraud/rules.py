@@ -1,8 +1,8 @@
 """The fraud rules: which withdrawals raise an alert, and why a wallet is suspicious.
 
-Both rules look at the log only, never at the time or order in which events arrive. A withdrawal's window ends
-with itself, and within a wallet time strictly increases, so once a withdrawal is in the log its window is
-complete: the verdict is the same live, late, twice, or in a rebuild.
+Both rules read only the log and do not depend on the time or order in which events arrive. A withdrawal's window ends
+with the withdrawal itself, and within a wallet time strictly increases. So once a withdrawal is in the log its window
+is complete: the result is the same live, late, twice, or in a rebuild.
 """
 
 from collections import defaultdict, deque
@@ -38,7 +38,7 @@ class FraudRules:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Returns the rules as they are set."""
+        """Returns the rules with the configured limits."""
         return cls(
             settings.fraud_large_withdrawal_threshold,
             settings.fraud_rapid_withdrawal_count,
@@ -48,7 +48,7 @@ class FraudRules:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule hit by one event."""
+    """A match of one rule by one event."""
 
     wallet_id: WalletId
     rule: Rule
@@ -58,15 +58,15 @@ class Alert:
 
 
 def is_watched(event: LoggedEvent) -> bool:
-    """Whether the rules look at the event at all."""
+    """Returns whether the rules apply to this type of event."""
     return event.type == FundsWithdrawn.__name__
 
 
 def judge(withdrawal: LoggedEvent, nth_latest_at: datetime | None, rules: FraudRules) -> list[Alert]:
-    """The alerts a withdrawal raises.
+    """Returns the alerts that a withdrawal raises.
 
-    `nth_latest_at` is when the wallet's Nth latest withdrawal up to and including this one occurred, N being
-    the rules' count; None if the log holds fewer. It tells whether N of them lie in (e − window, e].
+    `nth_latest_at` is when the wallet's Nth latest withdrawal up to and including this one occurred, N being the rules'
+    count; None if the log has fewer. It shows whether N of them are in (e − window, e].
     """
     alerts = []
     if withdrawal.amount >= rules.large_withdrawal_threshold:
@@ -83,21 +83,21 @@ def judge(withdrawal: LoggedEvent, nth_latest_at: datetime | None, rules: FraudR
 
 
 class Watch:
-    """The alerts of one wallet whose withdrawals are seen one after the other, in order of time."""
+    """Applies the rules to the withdrawals of one wallet, given in order of time."""
 
     def __init__(self, rules: FraudRules) -> None:
         self._rules = rules
         self._latest: deque[datetime] = deque(maxlen=rules.rapid_withdrawal_count)
 
     def see(self, withdrawal: LoggedEvent) -> list[Alert]:
-        """The alerts that the next withdrawal raises."""
+        """Returns the alerts that the next withdrawal raises."""
         self._latest.append(withdrawal.occurred_at)
         is_full = len(self._latest) == self._rules.rapid_withdrawal_count
         return judge(withdrawal, self._latest[0] if is_full else None, self._rules)
 
 
 def alerts_of(events: Iterable[LoggedEvent], rules: FraudRules) -> set[Alert]:
-    """All alerts of a whole log, given in any order; what the worker finds event by event."""
+    """Returns all alerts of a whole log, given in any order: the same alerts that the worker finds event by event."""
     by_wallet: defaultdict[WalletId, list[LoggedEvent]] = defaultdict(list)
     for event in events:
         if is_watched(event):
@@ -111,7 +111,7 @@ def alerts_of(events: Iterable[LoggedEvent], rules: FraudRules) -> set[Alert]:
 
 
 def suspicious_reason(alerts: Iterable[Alert]) -> str | None:
-    """Why a wallet with these alerts is suspicious: the reason of the earliest; None if there is none."""
+    """Returns why a wallet with these alerts is suspicious: the reason of the earliest, or None without alerts."""
     earliest = min(alerts, key=lambda alert: (alert.occurred_at, alert.event_id, alert.rule), default=None)
     return None if earliest is None else earliest.reason
 

@@ -1,4 +1,4 @@
-"""What is proved, and what a proof found: the vocabulary of every pass over the books."""
+"""The checks and their results: the vocabulary that every pass over the books uses."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Check(Enum):
-    """The promises, by the names of their invariants, in the order in which they are proved and shown."""
+    """The promises, by the names of their invariants, in the order in which they are checked and shown."""
 
     CONSERVATION = "I1", "conservation", "balances + money in flight = deposits − withdrawals"
     BALANCES = "I2", "balance", "each wallet = its last event = the fold of its events"
     VERSIONS = "I3", "versions", "1 to n; each balance follows from the one before; time increases"
     OVERDRAFTS = "I4", "no overdraft", "no balance below 0"
-    OUTCOMES = "I5", "once", "each success has its one event, each event its success; answers say the same"
+    OUTCOMES = "I5", "once", "each success has exactly one event and each event one success; answers agree with them"
     DELIVERY = "I6", "delivery", "no effect without its event, no failure without its dead letter"
     EFFECTS = "I17", "effects", "each event has its effect, an open dead letter, or is on its way"
     TRANSFERS = "I7", "sagas end", "no transfer stuck; each agrees with its events and its outcome"
@@ -33,7 +33,7 @@ class Check(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that breaks a promise: which one, what was expected of it, and what was found."""
+    """A row that breaks a promise: its name, the expected value, and the found value."""
 
     table: str
     row: str
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Finding:
-    """What a pass found of one check: how much it looked at, how many faults, and the first of them."""
+    """The result of one check in a pass: how many rows it read, the number of faults, and the first fault."""
 
     check: Check
     noun: str
@@ -61,39 +61,39 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One reading of the books: the findings it gave, and how long it took."""
+    """One pass over the books: its findings and its duration."""
 
     findings: list[Finding]
     seconds: float
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun, such as `1 batch` or `2,000 events`."""
+    """Returns a number with its noun, such as `1 batch` or `2,000 events`."""
     plural = noun + ("es" if noun.endswith("ch") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 
 class Observer(Protocol):
-    """Who watches a proof go on."""
+    """Receives the progress of a proof."""
 
     def begin(self, title: str, unit: str, total: int) -> None:
-        """A reading begins. `size` is the approximate number of units, 0 if it is unknown."""
+        """A pass begins. `total` is the approximate number of units, 0 if it is unknown."""
 
     def advance(self, count: int) -> None:
-        """So many more were read."""
+        """This many more units were read."""
 
     def end(self, done: Pass) -> None:
-        """The reading ended."""
+        """The pass ended."""
 
 
 class Unobserved:
-    """Nobody watches."""
+    """An observer that shows nothing."""
 
     def begin(self, title: str, unit: str, total: int) -> None:
-        """Nothing to show."""
+        """Do nothing."""
 
     def advance(self, count: int) -> None:
-        """Nothing to show."""
+        """Do nothing."""
 
     def end(self, done: Pass) -> None:
-        """Nothing to show."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""One moment of the database, read for as long as a proof takes.
+"""One snapshot of the database, kept open for as long as a check takes.
 
-A REPEATABLE READ transaction sees every commit before its first statement whole and none after it, so a live system
-gives no false alarm. It reads only and locks no row: writers never wait for it. What it costs them is that vacuum
-keeps the rows of that moment until it ends.
+A REPEATABLE READ transaction sees all of every commit before its first statement and nothing of later ones, so a
+running system causes no false alarm. It only reads and locks no row, so writers never wait for it. The only cost is
+that vacuum keeps the rows of the snapshot until the transaction ends.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -21,13 +21,13 @@ from wallet.postgres.statements import load_statements
 
 SQL: Final = load_statements("wallet.integrity.checks", "checks.sql")
 
-# One statement reads and sorts a whole table; this is the longest that one may take.
+# One statement reads and sorts a whole table; this is its time limit.
 STATEMENT_SECONDS: Final = 3600.0
 ROWS_FETCHED: Final = 2_000
 
 
 class Buckets(NamedTuple):
-    """The wallets that a proof is made of, from bucket to bucket; both belong to it."""
+    """The wallets that a check covers, from one bucket to another, inclusive."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
 
 
 def damage_finding(error: BaseException | None, noun: str = "event", looked_at: int = 0) -> Finding:
-    """Returns the finding of the check `readable`: a fault for an error, none without one."""
+    """Returns the finding of the check `readable`: with a fault if there is an error, without one otherwise."""
     finding = Finding(Check.READABLE, noun, looked_at)
     if isinstance(error, asyncpg.PostgresError):
         finding.add_fault("files of the database", str(error), expected="readable", found=f"SQLSTATE {error.sqlstate}")
@@ -52,26 +52,27 @@ class Snapshot:
         self.taken_at = taken_at
 
     async def rows(self, statement: str, *arguments: object) -> Sequence[Record]:
-        """All rows of a statement that gives few."""
+        """Returns all rows of a statement that returns few."""
         return await self._connection.fetch(statement, *arguments)
 
     async def row(self, statement: str, *arguments: object) -> Record | None:
-        """The first row of a statement, if it gives any."""
+        """Returns the first row of a statement, if there is one."""
         return await self._connection.fetchrow(statement, *arguments)
 
     @asynccontextmanager
     async def joining_whole_tables(self) -> AsyncIterator[None]:
-        """For joins on columns without an index, which only hashing or sorting both sides can do.
+        """Disables nested loops inside the block, for joins on columns without an index, which need hashing or sorting.
 
-        On tables that nobody has analyzed, as after a restore, the planner thinks a loop of look-ups cheaper: hours.
+        On tables that were never analyzed, such as after a restore, the planner expects nested loops to be cheaper;
+        they would take hours.
         """
         await self._connection.execute(SQL.refuse_loops)
         yield
-        # Not where a statement failed: then the transaction is over, and the setting with it.
+        # This does not run if a statement failed: then the transaction is over, and the setting with it.
         await self._connection.execute(SQL.allow_loops)
 
     async def stream(self, statement: str, *arguments: object) -> AsyncIterator[Sequence[Record]]:
-        """The rows of a statement that gives many, some thousand at a time."""
+        """Yields the rows of a statement that returns many, some thousand at a time."""
         cursor = await self._connection.cursor(statement, *arguments)
         while rows := await cursor.fetch(ROWS_FETCHED):
             yield rows
@@ -79,7 +80,7 @@ class Snapshot:
 
 @asynccontextmanager
 async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
-    """A snapshot on a connection of its own. Raises NotMigrated, or one of DATABASE_ERRORS."""
+    """Yields a snapshot on a new connection. Raises NotMigrated, or one of DATABASE_ERRORS."""
     async with (
         session(dsn, application_name="wallet verify", statement_seconds=STATEMENT_SECONDS) as connection,
         snapshot_on(connection) as snapshot,
@@ -89,7 +90,7 @@ async def open_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
 
 @asynccontextmanager
 async def snapshot_on(connection: Connection) -> AsyncIterator[Snapshot]:
-    """A snapshot on a connection that has no transaction open."""
+    """Yields a snapshot on a connection that has no transaction open."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(SQL.read_at_length)
         yield Snapshot(connection, await connection.fetchval(SQL.read_clock))

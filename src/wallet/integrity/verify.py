@@ -1,22 +1,22 @@
-"""Proves the books: every invariant that a database can show of itself, on one snapshot, while it goes on working.
+"""Checks every invariant of the books that the database's own contents can prove, on one snapshot of a running system.
 
 | pass | proves | how |
 |---|---|---|
 | conservation | I1 | two sums |
 | wallets | I2, I3, I4 | one stream of all events in wallet order, folded by the domain's own function |
 | journal | I5, I9 | batch by batch along the chain: events, outcomes, digest, chain |
-| nothing outside | I9 | anti-joins from events and operations to the journal |
+| orphans | I9 | anti-joins from events and operations to the journal |
 | transfers | I7 | joins of transfers with their events, outcomes and credits |
 | audit trail | I18 | a join of the outcomes with the rows of their requests, and the records of pruning |
 | delivery | I6, I17 | anti-joins between the log and the worker's inbox |
-| projections | I8 | statistics against the fold of the events processed |
-| exported heads | I9 | each line of the file against the journal |
+| projections | I8 | statistics compared with the fold of the processed events |
+| exported heads | I9 | each line of the file compared with the journal |
 
 Bounds: one connection, a page of batches or some thousand rows in memory, sorts on the server's disk.
 
-What it can't see: an owner of the database who rewrites the log, the journal and its chain so that all agree, unless
-heads that were exported before are at hand, outside that owner's reach. Nor does it see what nothing else states: a
-wallet's status, the text of a transfer's last error, and in the audit trail what trail.py names.
+Not detected: an owner of the database who rewrites the log, the journal and its chain so that all agree, unless
+heads exported earlier exist outside that owner's reach. Values stored only once are not checked either: a
+wallet's status, the text of a transfer's last error, and the parts of the audit trail that trail.py lists.
 """
 
 import time
@@ -43,7 +43,7 @@ Prove = Callable[[Snapshot], Awaitable[list[Finding]]]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What all passes found, and of which moment it is true."""
+    """The results of all passes, and the time for which they are true."""
 
     taken_at: datetime
     passes: list[Pass]
@@ -51,27 +51,28 @@ class Proof:
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings of all passes, in order."""
+        """Returns the findings of all passes, in order."""
         return [finding for each in self.passes for finding in each.findings]
 
     @property
     def unproved(self) -> list[Check]:
-        """The checks that damage kept from being done; exported heads are checked only where they are given."""
+        """Returns the checks that damaged files prevented; exported heads are checked only if they are given."""
         return [check for check in Check if check not in {*(each.check for each in self.findings), Check.HEADS}]
 
     @property
     def is_clean(self) -> bool:
-        """Whether no promise is broken."""
+        """Returns whether no promise is broken."""
         return not any(finding.fault_count for finding in self.findings)
 
 
 async def verify(
     dsn: str, observer: Observer, heads: ExportedHeads | None = None, effect_within: timedelta = EFFECT_WITHIN
 ) -> Proof:
-    """Run every pass, whatever the ones before found. A younger event than `effect_within` may be on its way.
+    """Run every pass, even if an earlier one found faults. An event younger than `effect_within` may still be in
+    transit.
 
-    A page that PostgreSQL can't read is a fault, and ends the proof: its transaction can't go on. Raises NotMigrated,
-    or one of the other DATABASE_ERRORS; then nothing is proved.
+    A page that PostgreSQL can't read is a fault and ends the proof, because its transaction can't continue. Raises
+    NotMigrated, or one of the other DATABASE_ERRORS; then nothing is proved.
     """
     started, passes = time.monotonic(), list[Pass]()
     async with open_snapshot(dsn) as snapshot:

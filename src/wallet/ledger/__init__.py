@@ -1,1 +1,1 @@
-"""The write path: commands gathered into batches, each one database transaction."""
+"""The write path: commands are gathered into batches, and each batch is one database transaction."""

@@ -1,19 +1,21 @@
-"""The attempts of this process, by key: what may still take effect, and so what a refusal may say.
+"""The attempts of this process, by key. They decide whether a refusal may be `not_executed`.
 
-A client that is answered `not_executed` may believe that nothing will happen. So the ledger says it of a key only if no
-other attempt of this process with that key may take effect without its client knowing. Such an attempt is
+A client that receives `not_executed` may assume that its command will never take effect. So the ledger returns
+`not_executed` for a key only if no other attempt of this process with that key can still take effect. An attempt that
+can is either
 
 - *under way*: its request waits, runs, or is a step of a transfer that this process drives; or
-- *uncertain*: it ended with OutcomeUnknown, or in a way that says nothing. Its batch may still be tried again, or its
-  COMMIT may wait in the server (for a synchronous standby, or a slow disk) on a connection that was dropped long ago.
+- *uncertain*: it ended with OutcomeUnknown, or with another error that does not state its effect. Its batch may still
+  be tried again, or its COMMIT may wait in the server (for a synchronous standby, or a slow disk) on a connection that
+  was dropped long ago.
 
-A key stays uncertain until a request with it gets its stored outcome, which is then the only one the key can ever have.
-An answer of 422 does not count, as it may be about a transfer that has not ended; nor does a rollback, as it says
-nothing about the other attempts with the key.
+A key stays uncertain until a request with it receives the stored outcome. After that, the key can have no other
+outcome. An answer of 422 (the key is used for another request) does not end the uncertainty, because the stored request
+may be a transfer that has not ended. A rollback does not end it either, because it concerns only one of the attempts.
 
-Bounds: UNCERTAIN_MAX keys. A key beyond them can't be remembered, so from then on no key is known to be certain: every
-refusal is OutcomeUnknown until the process is restarted. That is true, only less exact, and clients do the same: they
-retry with the same key. What other processes attempted, or this one before a restart, is not known here.
+Bounds: UNCERTAIN_MAX keys. A further key can't be stored, so from then on every key counts as uncertain: every refusal
+is OutcomeUnknown until the process is restarted. This answer is correct but less precise, and clients react in the same
+way: they retry with the same key. Attempts of other processes, or of this process before a restart, are not covered.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +31,7 @@ from wallet.domain.outcomes import KeyReused
 from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
 
 UNCERTAIN_MAX: Final = 65_536
-"""About 20 MB with the longest keys that are common; a minute of unknown outcomes at a thousand requests a second."""
+"""About 20 MB with the longest common keys, and one minute of unknown outcomes at a thousand requests a second."""
 
 log = structlog.get_logger()
 
@@ -44,13 +46,14 @@ class Attempts:
         self._has_forgotten = False
 
     def may_still_commit(self, keys: Iterable[OperationKey]) -> bool:
-        """Whether an attempt with one of these keys is under way, or ended with an unknown outcome."""
+        """Returns whether an attempt with one of these keys is under way, or ended with an unknown outcome."""
         return self._has_forgotten or any(key in self._under_way or key in self._uncertain for key in keys)
 
     def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
-        """Whether a request of which only this much is known may have a key that may still take effect.
+        """Returns whether a request with this wallet or key may be one whose earlier attempt can still take effect.
 
-        None stands for what is not known. This looks at every attempt, so it is for requests that are refused early.
+        None means that the value is not known. This compares every attempt, so use it only for requests that are
+        refused early.
         """
         if wallet_id is not None and request_id is not None:
             return self.may_still_commit([OperationKey(wallet_id, request_id)])
@@ -64,13 +67,13 @@ class Attempts:
         return Attempt(self, keys)
 
     def begin(self, keys: Sequence[OperationKey]) -> None:
-        """One more attempt with each of these keys is under way."""
+        """Record that one more attempt with each of these keys is under way."""
         under_way = self._under_way
         for key in keys:
             under_way[key] = under_way.get(key, 0) + 1
 
     def end(self, keys: Sequence[OperationKey]) -> None:
-        """An attempt with these keys is no longer under way."""
+        """Record that an attempt with these keys is no longer under way."""
         under_way = self._under_way
         for key in keys:
             if under_way[key] == 1:
@@ -79,7 +82,7 @@ class Attempts:
                 under_way[key] -= 1
 
     def note_unknown(self, keys: Sequence[OperationKey]) -> None:
-        """An attempt with these keys ended, and may still take effect."""
+        """Record that an attempt with these keys ended, and may still take effect."""
         for key in keys:
             if len(self._uncertain) < self._uncertain_max:
                 self._uncertain.add(key)
@@ -88,7 +91,7 @@ class Attempts:
                 log.error("uncertain_keys_full", limit=self._uncertain_max)
 
     def note_outcomes(self, keys: Sequence[OperationKey], decisions: Sequence[Decision]) -> None:
-        """A request with these keys is answered with their stored outcomes."""
+        """Record that a request with these keys was answered with their stored outcomes."""
         if self._uncertain:
             self._uncertain.difference_update(
                 key for key, decision in zip(keys, decisions, strict=True) if not isinstance(decision, KeyReused)
@@ -96,17 +99,20 @@ class Attempts:
 
 
 class Attempt:
-    """One attempt with some keys, as a context: turns NotExecuted into OutcomeUnknown where it would say too much."""
+    """One attempt with some keys, as a context manager.
+
+    It replaces NotExecuted by OutcomeUnknown if another attempt with one of the keys can still take effect.
+    """
 
     __slots__ = ("_attempts", "_distinct_keys", "_keys", "decisions")
 
     def __init__(self, attempts: Attempts, keys: Sequence[OperationKey]) -> None:
         self._attempts = attempts
         self._keys = keys
-        # A key that occurs twice in a request is one attempt, or it would be another attempt to itself.
+        # A key that occurs twice in a request counts once. Otherwise the request would count as two attempts with it.
         self._distinct_keys = keys if len(keys) == 1 else tuple(dict.fromkeys(keys))
         self.decisions: Sequence[Decision] | None = None
-        """For each key its decision, set once the request has its whole answer."""
+        """The decision of each key. It is set when the request has its complete answer."""
 
     def __enter__(self) -> Self:
         self._attempts.begin(self._distinct_keys)

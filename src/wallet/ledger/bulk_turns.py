@@ -1,14 +1,14 @@
-"""The turns of bulk requests: each client address has at most two under way, its others wait in order of arrival.
+"""The turns of bulk requests: each client address has at most two under way, and its others wait in order of arrival.
 
-A process keeps at most BULK_MAX bulk requests, waiting or under way, since each is up to a megabyte of memory. One
-address may use all of that while no other address needs it. When there is no room left, a request of an address that
-has fewer takes the place of the newest one that waits for an address that has the most, and that one is not executed.
+A process keeps at most BULK_MAX bulk requests, waiting or under way, because each one takes up to a megabyte of memory.
+One address may use all of these places while no other address needs one. When all places are taken and an address with
+fewer requests sends one, the address with the most requests loses its newest waiting request, which is not executed.
 
-A batch of a thousand operations keeps the processor busy for long stretches. So beside many single requests, the bulk
-requests of an address are paced: in the long run, one begins only PACE_FACTOR times the time that its operations take
-after the one before it. Otherwise one client that sends such requests all the time would take most of the throughput
-of the others. An address that has sent none for a while may begin two at once. Bulk requests of other addresses do not
-wait for them.
+A batch of a thousand operations keeps the processor busy for long stretches. So while there are many single requests,
+the bulk requests of an address are paced: in the long run, the time between the starts of two of them is at least
+PACE_FACTOR times the time that the operations of the first one take. Without this, one client that sends bulk requests
+all the time would take most of the throughput of the others. An address that has sent none for a while may begin two
+at once. Bulk requests of other addresses do not wait for them.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from wallet.runtime.loop import TIMER_SLACK_SECONDS
 
 BULK_MAX: Final = 64
 BULK_UNDER_WAY_MAX: Final = 2
-"""Of one address: while one commits, the next one is ready."""
+"""For one address: while one request commits, the next one is ready."""
 PACE_FACTOR: Final = 6
 PACE_SECONDS_MAX: Final = 3.0
-"""Well below the deadline, so that a request that is alone in waiting gets its turn."""
+"""Well below the deadline, so that the only waiting request of an address gets its turn in time."""
 PACED_SINGLES_A_SECOND_MIN: Final = 20
 
 
@@ -40,9 +40,10 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Client:
-    """The bulk requests of one address; it is forgotten when it has none and its pace is kept.
+    """The bulk requests of one address. It is removed when it has no requests and the next one need not be paced.
 
-    `paced_until_seconds`, in the event loop's clock, is when the next one may begin without being ahead of its time.
+    `paced_until_seconds`, in the event loop's clock, is the time from which the next request is no longer early. One
+    request may begin early, by its own pace.
     """
 
     under_way: int = 0
@@ -68,7 +69,7 @@ class BulkTurns:
 
     @property
     def waiting_count(self) -> int:
-        """Bulk requests that wait for their turn."""
+        """How many bulk requests wait for their turn."""
         return sum(len(client.waiting) for client in self._clients.values())
 
     @asynccontextmanager
@@ -104,19 +105,19 @@ class BulkTurns:
                 loop.call_at(client.paced_until_seconds + TIMER_SLACK_SECONDS, self._forget, client, address)
 
     def note_batch(self, seconds: float, *, commands: int, singles: int) -> None:
-        """A batch of bulk requests took so long, and beside it this many single requests were answered."""
+        """Record how long a batch of bulk requests took, and how many single requests were answered meanwhile."""
         is_beside_many = singles >= PACED_SINGLES_A_SECOND_MIN * seconds
         self._pace_seconds_per_command = PACE_FACTOR * seconds / commands if is_beside_many else 0.0
 
     def _forget(self, client: _Client, address: str) -> None:
-        """Forget a client that has no request, and whose next one may begin at once."""
+        """Remove a client that has no requests, if its next request may begin at once."""
         is_paced = client.paced_until_seconds > asyncio.get_running_loop().time()
         if not len(client) and not is_paced and self._clients.get(address) is client:
             del self._clients[address]
 
     def _make_room_beside(self, client: _Client) -> None:
         largest = max((each for each in self._clients.values() if each.waiting), key=len, default=None)
-        # The one that gains a place must not have more afterwards than the one that loses it.
+        # The address that gains a place must not have more requests afterwards than the address that loses one.
         if largest is None or len(client) + 1 > len(largest) - 1:
             raise NotExecuted(f"The service is busy: {BULK_MAX} bulk requests are waiting or under way already.")
         _fail(
@@ -131,7 +132,7 @@ async def _turn_of(waiting: _Waiting, client: _Client, deadline: float) -> None:
     try:
         await waiting.turn
     except BaseException:
-        # Cancelled in the moment in which its turn came: the next one gets it.
+        # If the request was cancelled at the moment when its turn came, the next request gets the turn.
         if waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.exception() is None:
             client.under_way -= 1
             _begin_those_that_may(client)
@@ -148,12 +149,12 @@ def _fail(turn: asyncio.Future[None], error: NotExecuted) -> None:
 
 
 def _begin_those_that_may(client: _Client) -> None:
-    """Give their turns to those that have waited longest; look again when the next one may begin."""
+    """Give turns to the requests that have waited longest, and set a timer for when the next one may begin."""
     loop = asyncio.get_running_loop()
     while client.waiting and client.under_way < BULK_UNDER_WAY_MAX:
         first = client.waiting[0]
         if not first.turn.done():
-            # One pace ahead of its time, so that an address may begin two at once.
+            # A request may begin one pace early, so that an address may begin two at once.
             begins_at_seconds = client.paced_until_seconds - first.pace_seconds
             if begins_at_seconds > loop.time():
                 if client.timer is not None:

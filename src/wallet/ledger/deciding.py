@@ -1,7 +1,7 @@
 """Decides the requests of a batch, one after the other, and renders the answer of each.
 
-Also keeps the wallets that are known to exist, so that a batch does not ask the database to create them again. A wallet
-is never removed once it was created.
+This module also remembers which wallets exist, so that a batch does not try to create them again. A wallet that was
+created is never removed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,11 +26,11 @@ from wallet.domain.outcomes import KeyReused
 from wallet.ledger.requests import Answer, Completed, Render, Request, RequestKind
 
 REMEMBERED_MAX: Final = 100_000
-"""About 10 MB; one more, and all are forgotten, which costs a statement per batch until they are known again."""
+"""About 10 MB. At this limit all are forgotten, which costs one statement per batch until they are known again."""
 
 
 class BatchDecider:
-    """One batch's decisions: folds `state` forward and remembers the answers that later commands may replay."""
+    """Decides the requests of one batch. It updates `state` and keeps the answers that later commands may replay."""
 
     def __init__(self, state: BatchState, stored: dict[OperationKey, Answer], render: Render) -> None:
         self._state = state
@@ -38,7 +38,7 @@ class BatchDecider:
         self._render = render
 
     def complete(self, request: Request) -> Completed:
-        """What comes of this request, after all that were completed before it."""
+        """Returns the result of this request, decided after all requests that were completed before it."""
         if request.kind is RequestKind.ATOMIC:
             return self._complete_atomic(request)
         decisions = decide_batch(request.commands, self._state)
@@ -51,7 +51,7 @@ class BatchDecider:
             return self._refuse(commands, decided)
         answers = tuple(map(self._answer, commands, decided))
         first = answers[0]
-        # A refusal is stored under all keys of its request, so any of them tells it.
+        # A refusal is stored under all keys of its request, so the answer of any of them is the refusal.
         refusal = first if first is not None and not first.success else None
         return Completed(tuple(decided), answers, refusal)
 
@@ -63,7 +63,7 @@ class BatchDecider:
         return Completed((Decided(refusal.outcome),) * len(commands), (answer,) * len(commands), answer)
 
     def _answer(self, command: Executable, decision: Decision) -> Answer | None:
-        """The answer of a decision; a replay may need the answer of an earlier command of this batch."""
+        """Returns the answer of a decision. A replay may use the answer of an earlier command of this batch."""
         match decision:
             case Decided(outcome) | Concluded(outcome=outcome):
                 key = command.key
@@ -81,21 +81,21 @@ class BatchDecider:
 
 
 class KnownWallets:
-    """The wallets that this process has seen committed. A hint: its users check that the row exists."""
+    """The wallets that this process has seen committed. This is only a hint: callers check that the row exists."""
 
     def __init__(self) -> None:
         self._ids: set[WalletId] = set()
 
     def remember(self, wallet_ids: Iterable[WalletId]) -> None:
-        """These exist: an event of theirs was committed, or read as committed."""
+        """Record wallets that exist: this process has committed an event of them, or read a committed one."""
         if len(self._ids) >= REMEMBERED_MAX:
             self._ids.clear()
         self._ids.update(wallet_ids)
 
     def forget(self, wallet_ids: Iterable[WalletId]) -> None:
-        """These were not there after all: the database is not the one it was."""
+        """Remove wallets that do not exist after all, because the database was replaced by another one."""
         self._ids.difference_update(wallet_ids)
 
     def unknown(self, wallet_ids: set[WalletId]) -> set[WalletId]:
-        """Those that may have to be made."""
+        """Returns those of the wallets that may have to be created."""
         return wallet_ids - self._ids

@@ -1,20 +1,22 @@
 """The queue in front of the lanes: bounded, fair, and in order for every wallet.
 
-Each wallet that is busy or waited for has a *line*: the requests that wait for it, in order. A wallet is in at most one
-batch in flight, so its commands keep their order and lanes never wait for each other. A single request is *ready* when
-it is at the head of the lines of all its wallets and none of them is busy; the oldest ready request is taken first.
+Each wallet that is busy, or for which requests wait, has a *line*: the requests that wait for it, in order. A wallet is
+in at most one batch in flight, so its commands keep their order and lanes never wait for each other. A single request
+is *ready* when it is at the head of the lines of all its wallets and none of these wallets is busy. The oldest ready
+request is taken first.
 
-A bulk request that waits stands in no line, so single requests overtake it: it is ready when none of its wallets has
-a line. Two rules keep a steady stream of single requests and a steady stream of bulk requests from starving each other:
+A waiting bulk request is in no line, so single requests overtake it. It is ready when none of its wallets has a line.
+Two rules keep a steady stream of single requests and a steady stream of bulk requests from starving each other:
 
 - *Reservation*: once the oldest bulk request has waited for BULK_PATIENCE_SECONDS (or a quarter of the time to its
-  deadline, if that is less), it joins the lines of its wallets, and only what came before goes before it. There is one
-  reservation at a time, and only while no bulk request runs, so that a single request waits for at most one of them.
-- *Rest*: a wallet whose single requests had to wait for a bulk batch is closed to bulk requests, and no reservation is
-  made, for BULK_REST_FACTOR times as long as that batch took.
+  deadline, if that is less), it joins the lines of its wallets, and requests that arrive later no longer overtake it.
+  There is one reservation at a time, and only while no bulk request runs, so that a single request waits for at most
+  one bulk request.
+- *Rest*: after a bulk batch for which single requests had to wait, their wallets are closed to bulk requests for
+  BULK_REST_FACTOR times as long as the batch took. During that time there is no reservation.
 
-Every method costs in proportion to the wallets of the requests it moves (and, for each of these wallets, to the bulk
-requests that wait for it), never to the number of requests that wait.
+The cost of each method is proportional to the number of wallets of the requests that it moves (and, for each of these
+wallets, to the number of bulk requests that wait for it). It does not depend on the number of waiting requests.
 """
 
 import asyncio
@@ -28,16 +30,16 @@ from wallet.ledger.requests import Request
 
 WAITING_MAX: Final = 4096
 WAITING_PER_WALLET_MAX: Final = WAITING_MAX // 4
-"""One hot wallet can't take the room of all the others."""
+"""Below WAITING_MAX, so that the requests of one busy wallet can't fill the whole queue."""
 BATCH_MAX: Final = 1024
-"""Commands in a batch; a request is never split over two."""
+"""The number of commands in a batch. A request is never split over two batches."""
 BULK_PATIENCE_SECONDS: Final = 1.0
 BULK_REST_FACTOR: Final = 2.0
-"""Wallets that single requests also use are at most a third of the time in bulk batches."""
+"""So a wallet that single requests also use is in bulk batches for at most a third of the time."""
 
 
 def first_batch_of(requests: Iterable[Request]) -> list[Request]:
-    """The first requests that somebody waits for and that fit into one batch; a request too big for it goes alone."""
+    """Returns the first requests with a waiting client that fit into one batch, or one that is too big, alone."""
     batch: list[Request] = []
     count = 0
     for request in requests:
@@ -54,7 +56,7 @@ def _loop_seconds() -> float:
 
 
 class _Line:
-    """The requests that wait for a wallet. It exists while the wallet is busy, waited for, or resting."""
+    """The requests that wait for a wallet. It exists while the wallet is busy or resting, or a request waits for it."""
 
     __slots__ = ("is_busy", "is_resting", "queue")
 
@@ -67,8 +69,9 @@ class _Line:
 class Gathering:
     """The queue of one process. No method awaits anything, so each one is atomic.
 
-    `Request.blockers` counts what keeps a request from being ready: for one that stands in lines, the lines in which it
-    is not at the head, or whose wallet is busy; for a bulk request without a reservation, the lines of its wallets.
+    `Request.blockers` is the number of lines that keep a request from being ready. For a request that is in lines, they
+    are the lines in which it is not at the head, or whose wallet is busy. For a bulk request without a reservation,
+    they are all lines of its wallets.
     """
 
     def __init__(self, clock_seconds: Callable[[], float] = _loop_seconds) -> None:
@@ -89,11 +92,11 @@ class Gathering:
 
     @property
     def rest_end_seconds(self) -> float | None:
-        """When wallets are open to bulk requests again: what waits for that is ready then, without another event."""
+        """The time when the last rest ends. Bulk requests that wait for it become ready then, without another event."""
         return self._resting_until_seconds[-1][0] if self._resting_until_seconds else None
 
     def has_ready(self, *, is_bulk: bool) -> bool:
-        """Whether a lane of this sort that asks now would get a batch. Rests end and reservations are made here."""
+        """Returns whether a lane of this kind would get a batch now. Ends rests and makes reservations that are due."""
         if not is_bulk:
             return bool(self._ready)
         if not self._bulk_due_seconds and not self._resting_until_seconds:
@@ -103,7 +106,7 @@ class Gathering:
         return bool(self._ready_bulk) if self._reserved is None else not self._reserved.blockers
 
     def refusal_for(self, request: Request) -> str | None:
-        """Why there is no room for this request now, or None."""
+        """Returns the reason why there is no room for this request now, or None."""
         if len(self) >= WAITING_MAX:
             return f"{WAITING_MAX} requests are waiting already"
         for wallet_id in request.wallet_ids:
@@ -113,7 +116,7 @@ class Gathering:
         return None
 
     def add(self, request: Request) -> None:
-        """Add a request, as the youngest."""
+        """Add a request as the newest one."""
         self._place += 1
         request.place = self._place
         if request.is_bulk:
@@ -123,11 +126,11 @@ class Gathering:
             self._stand_in_line(request)
 
     def take(self, *, is_bulk: bool) -> list[Request]:
-        """The next batch, oldest first; its wallets are busy until `release`. May be empty."""
+        """Returns the next batch, oldest request first. It may be empty. Its wallets are busy until `release`."""
         return self._take_bulk() if is_bulk else self._take_singles()
 
     def release(self, batch: list[Request]) -> None:
-        """The batch is over: its wallets are free, and the heads of their lines may be ready."""
+        """Free the wallets of a batch that has ended; the requests at the heads of their lines may become ready."""
         if batch[0].is_bulk:
             self._rest_after(batch)
         for request in batch:
@@ -137,12 +140,12 @@ class Gathering:
                     self._free(wallet_id, line)
 
     def withdraw(self, request: Request) -> None:
-        """Remove a bulk request that nobody waits for any more, if it is here."""
+        """Remove a bulk request whose client no longer waits, if it is in the queue."""
         if request in self._bulk_due_seconds:
             self._remove([request])
 
     def take_waiting(self, wallet_ids: set[WalletId]) -> list[Request]:
-        """Take out all that waits for one of these wallets, in order (they go to the side lane)."""
+        """Remove and return, in order, all requests that wait for one of these wallets (they go to the side lane)."""
         found: set[Request] = set()
         for wallet_id in wallet_ids:
             line = self._lines.get(wallet_id)
@@ -171,7 +174,7 @@ class Gathering:
         batch: list[Request] = []
         over: list[Request] = []
         ready, lines = self._ready, self._lines
-        # Ready as well, because all that stood before them is in this batch.
+        # Requests that become ready because all requests before them in their lines are in this batch.
         behind: list[tuple[int, Request]] = []
         moved: list[_Line] = []
         while len(batch) < BATCH_MAX and (ready or behind):
@@ -190,7 +193,7 @@ class Gathering:
                     head.blockers -= 1
                     if not head.blockers and not head.is_bulk:
                         heappush(behind, (head.place, head))
-        # The heads that did not fit wait until the wallet is free, like any other head of a busy wallet's line.
+        # A head that did not fit waits until its wallet is free, like any other head of a busy wallet's line.
         for line in {id(line): line for line in moved}.values():
             if line.queue:
                 line.queue[0].blockers += 1
@@ -199,7 +202,7 @@ class Gathering:
         return batch
 
     def _free_unless_in(self, batch: list[Request], over: list[Request]) -> None:
-        """Free the wallets of requests that nobody waited for, except those that are in the batch too."""
+        """Free the wallets of requests that are over, except wallets that are in the batch too."""
         taken = {wallet_id for request in batch for wallet_id in request.wallet_ids}
         for request in over:
             for wallet_id in request.wallet_ids:
@@ -215,7 +218,7 @@ class Gathering:
             self._close(wallet_id)
 
     def _move_up(self, head: Request) -> None:
-        """The request is now at the head of one more line whose wallet is free."""
+        """Update a request that is now at the head of one more line whose wallet is free."""
         head.blockers -= 1
         if not head.blockers and not head.is_bulk:
             heappush(self._ready, (head.place, head))
@@ -273,7 +276,7 @@ class Gathering:
         return batch
 
     def _reserve_if_due(self) -> None:
-        """Let the oldest bulk request join the lines of its wallets, if its time has come."""
+        """Let the oldest bulk request join the lines of its wallets, if it has waited long enough."""
         if (
             self._reserved is not None
             or self._bulk_began_seconds is not None
@@ -288,7 +291,7 @@ class Gathering:
             self._stand_in_line(oldest)
 
     def _rest_after(self, batch: list[Request]) -> None:
-        """Close the wallets whose single requests waited for this bulk batch to bulk requests for a while."""
+        """Close wallets to bulk requests for a while, if single requests on them waited for this bulk batch."""
         now = self._clock_seconds()
         assert self._bulk_began_seconds is not None
         seconds = BULK_REST_FACTOR * (now - self._bulk_began_seconds)
@@ -301,7 +304,7 @@ class Gathering:
                     line.is_resting = True
                     waited_for.append(wallet_id)
         if waited_for:
-            # Never before those that rest already, so that the last to rest is the last to end it.
+            # Never earlier than the end of the rests before it, so that rests end in the order in which they begin.
             self._resting_until_seconds.append((max(now + seconds, self.rest_end_seconds or 0.0), waited_for))
 
     def _end_rests(self) -> None:
@@ -313,7 +316,7 @@ class Gathering:
                     self._close(wallet_id)
 
     def _remove(self, requests: list[Request]) -> None:
-        """Remove requests from wherever they wait; what stood behind them moves up."""
+        """Remove requests from the queue; the requests behind them in their lines move up."""
         gone = set(requests)
         standing = [request for request in requests if not request.is_bulk or request is self._reserved]
         for wallet_id in {wallet_id for request in standing for wallet_id in request.wallet_ids}:

@@ -2,19 +2,20 @@
 
 | what PostgreSQL reports               | what the lane does                                                      |
 |---------------------------------------|-------------------------------------------------------------------------|
-| deadlock, serialization, lost race    | the whole batch again, jittered, bounded                                |
-| lock time-out (someone outside)       | again, stepping over the locked wallets, which go to the side lane      |
-| connection lost or silent, even at    | drop the connection; the same keyed batch on a new one, until nobody    |
-| COMMIT (outcome unknown)              | waits any more                                                          |
-| no room, statement cancelled, or a    | 503 for the batch                                                       |
+| deadlock, serialization, conflict     | retry the whole batch after a random pause, a limited number of times   |
+| lock time-out (another session)       | retry without the locked wallets; their requests go to the side lane    |
+| connection lost or silent, even at    | drop the connection and retry the same batch, with the same keys, on a  |
+| COMMIT (outcome unknown)              | new one, until no client waits any more                                 |
+| no room, statement cancelled, or a    | answer 503 for the batch                                                |
 | clock too far from this process's     |                                                                         |
-| anything else                         | halve the batch until the culprit is alone: 500 for it, the rest go on  |
+| anything else                         | halve the batch until the failing request is alone, and answer it 500;  |
+|                                       | the other requests are executed                                         |
 
-A crash leaves the batch either committed whole or not at all; nothing else is kept here.
+After a crash the batch is either committed as a whole or not at all. A lane keeps no other state.
 
 The side lane has one connection for requests on wallets that another session has locked, so that no other request waits
-for that lock: first in, first out for each wallet, until the request's deadline. New requests on a locked wallet go
-directly there until none is left.
+for that lock. Its requests wait in order of arrival for each wallet, until their deadlines. New requests on a locked
+wallet go directly to the side lane as long as others wait there for that wallet.
 """
 
 import asyncio
@@ -40,23 +41,23 @@ from wallet.postgres.errors import Failure, failure_of
 from wallet.postgres.writing import WriteConflict
 
 RETRIES_MAX: Final = 20
-"""Deadlocks in a row before the batch is given up: sorted locks make even one a rarity."""
+"""How many deadlocks in a row are retried. Locks are taken in sorted order, so even one is rare."""
 RETRY_SECONDS_MAX: Final = 0.05
 RECONNECT_SECONDS_FIRST: Final = 0.05
 RECONNECT_SECONDS_MAX: Final = 1.0
 
 Defer = Callable[[list[Request], set[WalletId]], None]
-"""Takes the requests that must wait, and the wallets that another session has locked."""
+"""Accepts the requests that must wait, and the wallets that another session has locked."""
 
 log = structlog.get_logger()
 RETRY_SECONDS_FIRST: Final = 0.01
 SIDE_LANE_RETRY_SECONDS_MAX: Final = 0.2
 SIDE_LOCK_MS: Final = 50
-"""Short, because only a wallet that another transaction is just creating can still make this lane wait."""
+"""Short, because this lane waits for a lock only if another transaction is creating the wallet at that moment."""
 
 
 class Lane:
-    """One connection, opened when first needed and dropped whenever its state is in doubt."""
+    """One connection, which is opened when it is first needed and dropped when its state is unknown."""
 
     def __init__(self, dsn: str, *, name: str, render: Render, known: KnownWallets, lock_ms: int = LOCK_MS) -> None:
         self._dsn = dsn
@@ -67,17 +68,17 @@ class Lane:
         self._connection: Connection | None = None
 
     async def process(self, batch: list[Request], *, mode: BatchMode, defer: Defer) -> None:
-        """Bring every request of the batch to an end, or hand it to `defer`. Never raises infrastructure errors."""
+        """Complete or fail every request of the batch, or pass it to `defer`. Never raises infrastructure errors."""
         attempt = 0
         while waiting := _still_waiting(batch):
             try:
                 connection = await self._connected()
-                # Connecting can outlast a deadline. What was answered "not executed" meanwhile must not be executed.
+                # A deadline may pass while connecting. A request that was then answered `not_executed` must not run.
                 if not (waiting := _still_waiting(batch)):
                     return None
                 started = time.monotonic()
                 result = await run_batch(connection, waiting, render=self._render, mode=mode, known=self._known)
-            except Exception as error:  # noqa: BLE001 - a lane outlives every failure, and the table sorts them all
+            except Exception as error:  # noqa: BLE001 - a lane survives every failure; see the table above
                 failure = _meaning_of(error)
                 attempt += 1
                 await self._clean_up(failure)
@@ -105,7 +106,7 @@ class Lane:
     async def _divide(
         self, waiting: list[Request], failure: Failure, why: str, *, mode: BatchMode, defer: Defer
     ) -> None:
-        """The batch can't go through as it is: halve it, or end the one request that is left."""
+        """Handle a batch that can't be committed as it is: halve it, or end its only request."""
         if failure in (Failure.OVERLOADED, Failure.RETRY):
             for request in waiting:
                 request.refuse(why)
@@ -131,7 +132,7 @@ class Lane:
         return self._connection
 
     async def _clean_up(self, failure: Failure) -> None:
-        """Leave no open transaction behind; a connection that can't promise that is dropped."""
+        """Roll back the open transaction. Drop the connection if it is lost, or if the rollback fails."""
         connection = self._connection
         if connection is None:
             return
@@ -184,7 +185,7 @@ def _note(failure: Failure, error: Exception, attempt: int, request_count: int) 
 
 
 class SideLane:
-    """Retries its waiting requests, and skips the wallets that are still locked."""
+    """Retries its waiting requests, and skips wallets that are still locked."""
 
     def __init__(self, dsn: str, *, render: Render, mode: BatchMode, known: KnownWallets) -> None:
         self._lane = Lane(dsn, name="side lane", render=render, known=known, lock_ms=SIDE_LOCK_MS)
@@ -199,11 +200,11 @@ class SideLane:
         return len(self._waiting)
 
     def must_take(self, request: Request) -> bool:
-        """Whether the request must wait here, behind others on a locked wallet."""
+        """Returns whether the request must wait in the side lane, behind other requests on a locked wallet."""
         return not self._locked_elsewhere.isdisjoint(request.wallet_ids)
 
     def add(self, requests: list[Request], locked_elsewhere: set[WalletId]) -> None:
-        """Let requests wait here, at the end; one wallet can't take all the room."""
+        """Add requests at the end. A request is refused if too many already wait for one of its wallets."""
         self._locked_elsewhere |= locked_elsewhere
         for request in requests:
             if self._is_full_for(request):
@@ -217,12 +218,12 @@ class SideLane:
         return any(self._count_per_wallet[wallet_id] >= WAITING_PER_WALLET_MAX for wallet_id in request.wallet_ids)
 
     def stop(self) -> None:
-        """Let `run` return once nothing waits here."""
+        """Let `run` return as soon as no request waits in the side lane."""
         self._stopping = True
         self._changed.set()
 
     async def run(self) -> None:
-        """Work until stopped and empty."""
+        """Run until the lane is stopped and has no waiting requests."""
         delay = RETRY_SECONDS_FIRST
         try:
             while self._waiting or not self._stopping:
@@ -239,7 +240,7 @@ class SideLane:
             await self._lane.close()
 
     async def _try_all(self) -> bool:
-        """One round over the oldest requests; whether any of them came to its end."""
+        """Try the oldest requests once. Returns whether any of them was completed or failed."""
         batch = first_batch_of(self._waiting)
         deferred: list[Request] = []
         locked_elsewhere: set[WalletId] = set()

@@ -1,7 +1,7 @@
-"""The ledger: takes commands, lets them gather, and hands each its answer once it is durable.
+"""The ledger: accepts commands, gathers them into batches, and returns each answer when its batch is durable.
 
-Nothing waits for a timer: while a batch is in flight the next one gathers, so an idle system has the latency of
-one transaction and a busy one has bigger batches.
+No batch waits for a timer. While a batch is in flight, commands gather for the next one. So an idle system has the
+latency of one database transaction, and a busy one has bigger batches.
 """
 
 import asyncio
@@ -37,24 +37,27 @@ from wallet.runtime.metrics import Gauge
 from wallet.trail.records import TrailRecord
 
 LANE_COUNT: Final = 3
-"""Enough that one lane decides while another waits for the disk; more would only make batches smaller."""
+"""Enough for one lane to decide while another waits for the disk. More lanes would only make the batches smaller."""
 
 SHARED_LANE_COUNT: Final = 2
-"""In each of several processes: they decide side by side anyhow, and a blocked lane must leave one that is not."""
+"""The number of lanes in each of several processes. These run in parallel anyway, so two are enough: one may block."""
 
 SAGAS_PER_REQUEST_MAX: Final = 64
-"""So many stepwise transfers of one request are driven at once."""
+"""How many stepwise transfers of one request are driven at the same time."""
 
 GRACE_SECONDS: Final = 1.0
-"""How long past its deadline a request may wait to learn what its attempt under way comes to."""
+"""How long after its deadline a request that is being executed may still wait for its result."""
 
 LOOP_TURNS_TO_JOIN: Final = 4
-"""From the end of a bulk request until the next one is in the queue: answered, turn passed on, woken, added."""
+"""The event loop turns from the end of a bulk request until the next one is in the queue.
+
+The first is answered, its turn is passed on, the next request is woken, and it joins the queue.
+"""
 QUEUE_DEPTH: Final = Gauge("wallet_ledger_queue_depth", "Commands waiting for a batch.", process="api")
 
 
 class Ledger:
-    """The write path of one process. Start it with `run` in a task group; `stop` lets what waits finish."""
+    """The write path of one process. Start `run` in a task group. After `stop`, it still finishes waiting requests."""
 
     def __init__(
         self,
@@ -88,14 +91,14 @@ class Ledger:
 
     @property
     def waiting_count(self) -> int:
-        """Requests that wait for a lane, or for their turn to."""
+        """How many requests wait for a lane, or for their turn to join the queue."""
         return len(self._gathering) + len(self._side_lane) + self._bulk_turns.waiting_count
 
     async def execute(self, command: Command, record: TrailRecord) -> Answer:
-        """Bring a command to its end and return its answer, byte for byte the same for each retry.
+        """Execute a command and return its answer, which is the same for each retry, byte for byte.
 
-        Raises NotExecuted (no attempt of this process with the key may still take effect), OutcomeUnknown (retry the
-        key to learn), or CommandFailed (a bug of ours; rolled back).
+        Raises NotExecuted (no attempt of this process with the key can still take effect), OutcomeUnknown (a retry with
+        the same key returns the outcome), or CommandFailed (a bug of ours; the command was rolled back).
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         with self._attempts.attempt((command.key,)) as attempt:
@@ -105,13 +108,14 @@ class Ledger:
         return answer
 
     async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
-        """Bring the commands of one request to their end, in order and in one batch; raises as `execute` does.
+        """Execute the commands of one request, in order and in one batch. Raises the same errors as `execute`.
 
-        Independent: each has its own outcome. Atomic: all take effect or none; their keys must be different, and
-        transfers must not be stepwise. In stepwise mode the transfers of a request end side by side, after the
-        other commands; an exception then means that the whole request is to be sent again.
+        Independent: each command has its own outcome. Atomic: all commands take effect, or none; their keys must be
+        different, and transfers must not be stepwise. In stepwise mode, the transfers of a request are finished
+        concurrently, after the other commands. An exception then means that the client must send the whole request
+        again.
 
-        Each client address has a few bulk requests under way at once; further ones wait for their turn.
+        Each client address may have a few bulk requests under way; its further ones wait for their turn.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = RequestKind.ATOMIC if is_atomic else RequestKind.INDEPENDENT
@@ -123,9 +127,10 @@ class Ledger:
         return answer
 
     def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
-        """Whether a request of which only this much is known may have a key that may still take effect.
+        """Returns whether a request with this wallet or key may be one whose earlier attempt can still take effect.
 
-        Whoever refuses a request before it reaches the ledger asks this first, and then answers `outcome_unknown`.
+        Code that refuses a request before it reaches the ledger must call this first. If it returns True, the answer
+        must be `outcome_unknown`.
         """
         return self._attempts.may_concern(wallet_id, request_id)
 
@@ -144,7 +149,7 @@ class Ledger:
         return BulkAnswer(tuple(await asyncio.gather(*ends)))
 
     async def _finish(self, command: Command, decision: Decision, answer: Answer | None, deadline: float) -> Answer:
-        """The answer, once the transfer that a stepwise command began has ended."""
+        """Returns the answer. If the command began a stepwise transfer, drives the transfer to its end first."""
         match decision:
             case Begun(terms):
                 return await self._saga.finish(terms, command, deadline)
@@ -163,14 +168,14 @@ class Ledger:
             for lane in self._lanes:
                 tasks.create_task(self._run_lane(lane, is_bulk=False))
             tasks.create_task(self._run_lane(self._bulk_lane, is_bulk=True))
-            # A transfer that recovery has begun to drive still needs the lanes, so they stop after it.
+            # A transfer that the recovery is driving still needs the lanes, so they stop after the recovery.
             await self._recovery.run()
             self._draining = True
             self._side_lane.stop()
             self._wake_all()
 
     def stop(self) -> None:
-        """Take nothing new, finish what waits, then let `run` return."""
+        """Accept no new requests, finish the waiting ones, then let `run` return."""
         self._stopping = True
         self._recovery.stop()
 
@@ -178,7 +183,7 @@ class Ledger:
         return await self._enqueue((command,), record, deadline, RequestKind.SINGLE)
 
     async def _submit_step(self, step: Executable, record: TrailRecord | None, deadline: float) -> Completed:
-        """Submit a step of a transfer. Whatever becomes of the step, the transfer will end, and its key take effect."""
+        """Submit a step of a transfer. If it fails, its key stays uncertain, because the transfer will still end."""
         keys = (step.key,)
         self._attempts.begin(keys)
         try:
@@ -210,12 +215,12 @@ class Ledger:
         finally:
             timer.cancel()
             if request.is_bulk:
-                # One that expired must not keep its place, or what stands behind it.
+                # An expired request must not stay in the queue and block the requests behind it.
                 self._gathering.withdraw(request)
                 self._wake_all() if self._draining else self._wake()
 
     def _wake(self) -> None:
-        """Wake a lane of each sort that has something ready."""
+        """Wake an idle lane of each kind for which a request is ready."""
         for idle, is_bulk in ((self._idle, False), (self._idle_bulk, True)):
             if idle and self._gathering.has_ready(is_bulk=is_bulk):
                 idle.pop().set()
@@ -245,11 +250,11 @@ class Ledger:
                         )
                         if self._gathering.rest_end_seconds is not None:
                             loop.call_at(self._gathering.rest_end_seconds + TIMER_SLACK_SECONDS, self._wake)
-                        # Requests that get their turn now join the next batch instead of waiting for the one after it.
+                        # Requests that get their turn now can join the next batch instead of the one after it.
                         for _ in range(LOOP_TURNS_TO_JOIN):
                             await asyncio.sleep(0)
                 elif self._draining and not len(self._gathering):
-                    # The others may have looked while this lane was still at work, and then gone idle.
+                    # Other lanes may have found the queue not empty while this lane was working, and may now be idle.
                     self._wake_all()
                     return
                 else:
@@ -260,12 +265,12 @@ class Ledger:
             await lane.close()
 
     def _defer(self, requests: list[Request], locked_elsewhere: set[WalletId]) -> None:
-        """Move requests on wallets that another session has locked, and all behind them, to the side lane."""
+        """Move requests on wallets that another session has locked, and all requests behind them, to the side lane."""
         self._side_lane.add([*requests, *self._gathering.take_waiting(locked_elsewhere)], locked_elsewhere)
 
 
 def _expire(request: Request) -> None:
-    """The deadline has passed. A request under way gets a moment for its attempt to end, as that makes it certain."""
+    """End a request whose deadline has passed. A running one gets GRACE_SECONDS more, so that its outcome is known."""
     if request.phase is Phase.WAITING:
         request.fail(NotExecuted("The deadline passed before the command could begin."))
     elif request.phase is Phase.UNKNOWN:

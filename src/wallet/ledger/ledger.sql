@@ -1,6 +1,6 @@
 -- The statements of the write path, in the order in which a batch sends them.
--- Arrays in, rows out: the cost is per batch, not per command. Every array is sorted by primary key. They come in
--- spelled as text (wallet.postgres.statements), as the driver is slow at taking them apart.
+-- Each statement takes arrays and returns rows, so that its cost is per batch, not per command. Every array is sorted
+-- by primary key. Arrays are passed as text (wallet.postgres.statements), because the driver encodes lists slowly.
 
 -- name: insert_wallets
 insert into wallets (bucket, wallet_id, currency, balance, version)
@@ -30,7 +30,7 @@ from unnest($1::text::smallint[], $2::text::text[]) as k (bucket, wallet_id)
 join wallets w on w.bucket = k.bucket and w.wallet_id = k.wallet_id
 
 -- name: load_operations
--- Only stepwise transfers are ever debited, so the look for one reads an index that is empty without them.
+-- Only stepwise transfers have the status debited. Without any, the subquery reads an index that is empty.
 select clock.now, clock.has_debited, o.wallet_id, o.request_id, o.fingerprint, o.state, o.status, o.response,
     o.api_audit_id
 from (
@@ -43,7 +43,7 @@ left join (
 ) as o on true
 
 -- name: load_refundable
--- Reads all that is debited (the index of the unfinished), never the whole history of a wallet.
+-- Reads all debited transfers (by the index of the unfinished ones), never the whole history of a wallet.
 with debited as materialized (
     select t.from_wallet_id, t.amount from transfers t where t.status = 'debited'
 )
@@ -66,7 +66,8 @@ join transfers t
 where t.status = 'debited'
 
 -- name: insert_operations
--- The keys were looked up under the wallets' locks; one that is there all the same is a conflict (wallet.postgres.writing).
+-- The keys were read while the wallets were locked, and were not stored. A key that is stored now is a conflict
+-- (wallet.postgres.writing).
 insert into operations (
     bucket, wallet_id, request_id, kind, fingerprint, state, success, status, refusal, response, api_audit_id,
     batch_id
@@ -158,18 +159,19 @@ where w.bucket = k.bucket and w.wallet_id = k.wallet_id and w.version = 0
 insert into journal (batch_id, event_count, digest) values ($1, $2, $3)
 
 -- name: stuck_transfers
--- Behind the last one of the page before. The first condition on it says what the second does, for the index.
+-- Reads the transfers after the last one of the previous page. The condition on updated_at alone follows from the one
+-- on both columns; it is there so that the index is used.
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
     t.updated_at
 from transfers t
--- A time that is far ahead was written before the clock was put back.
+-- A time that is far in the future was written before the clock was set back.
 where t.status = 'debited' and (t.updated_at < now() - $1::interval or t.updated_at > now() + $1::interval)
     and t.updated_at >= $2 and (t.updated_at, t.transfer_id) > ($2, $3)
 order by t.updated_at, t.transfer_id
 limit $4
 
 -- name: still_unfinished
--- A wallet is locked if it is there and can't be locked now. The locks that this takes end with the statement.
+-- A wallet counts as locked if its row exists and can't be locked now. The locks taken here end with the statement.
 select t.transfer_id, t.from_wallet_id, t.to_wallet_id, t.amount, t.currency, t.request_id, t.api_audit_id,
     sender.is_free is null
     or (receiver.is_free is null and exists (

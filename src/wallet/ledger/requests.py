@@ -1,5 +1,5 @@
-"""A request on its way through the ledger: its commands, its deadline, the future that its client waits for, and what
-the ledger returns: an answer, or one of three typed failures.
+"""A request inside the ledger: its commands, its deadline and the future that its client waits for. The ledger returns
+an answer or raises one of three typed errors.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ BULK_STATUS: Final = 200
 
 
 class Answer(Value, frozen=True):
-    """A response exactly as it is sent and stored; `replayed` when it was stored by an earlier request."""
+    """A response exactly as it is sent and stored. `replayed` is true if an earlier request stored it."""
 
     status: int
     body: bytes
@@ -32,29 +32,29 @@ class Answer(Value, frozen=True):
 
 
 class BulkAnswer(Value, frozen=True):
-    """The answers of the operations of a bulk request, in order; or the refusal of a whole atomic request."""
+    """The answers of the operations of a bulk request, in order, or the refusal of an atomic request as a whole."""
 
     results: tuple[Answer, ...]
     refusal: Answer | None = None
 
     @property
     def status(self) -> int:
-        """What the request as a whole is answered with."""
+        """The HTTP status of the answer to the whole request."""
         return BULK_STATUS if self.refusal is None else self.refusal.status
 
     @property
     def replayed(self) -> bool:
-        """Whether all of it was stored by an earlier request."""
+        """Whether all answers were stored by an earlier request."""
         return all(answer.replayed for answer in self.results) if self.refusal is None else self.refusal.replayed
 
 
 class Render(Value, frozen=True):
-    """Turns outcomes into answers: pure functions, given to the ledger by bootstrap."""
+    """The pure functions that encode outcomes as answers. Bootstrap passes them to the ledger."""
 
     one: Callable[[OperationKey, Outcome], Answer]
-    """The outcome of a key as its answer."""
+    """Returns the answer for the outcome of a key."""
     atomic_refusal: Callable[[OperationKey, int, Outcome], Answer]
-    """The refusal of a whole atomic request, with the key, place and outcome of the operation that could not."""
+    """Returns the refusal of an atomic request from the key, place and outcome of the operation that was refused."""
 
 
 class NotExecuted(Exception):
@@ -74,32 +74,32 @@ class CommandFailed(Exception):
 
 @unique
 class RequestKind(Enum):
-    """What the commands of a request have to do with each other."""
+    """How the commands of a request depend on each other."""
 
     SINGLE = auto()
-    """There is one."""
+    """The request has one command."""
     INDEPENDENT = auto()
-    """Each has its own outcome."""
+    """Each command has its own outcome."""
     ATOMIC = auto()
-    """All of them take effect, or none."""
+    """All commands take effect, or none."""
 
 
 @unique
 class Phase(Enum):
-    """How far a request has come; what is known of its effect when its deadline passes."""
+    """The progress of a request. It decides what is known about its effect when its deadline passes."""
 
     WAITING = auto()
-    """Not begun, or begun and certainly rolled back."""
+    """It has not begun, or it has begun and was certainly rolled back."""
     BEGUN = auto()
-    """Its transaction is under way."""
+    """Its database transaction is under way."""
     UNKNOWN = auto()
-    """A COMMIT was sent whose answer never came."""
+    """A COMMIT was sent, and its answer has not been received."""
 
 
 class Completed(Value, frozen=True):
-    """What came of a request: for each command its decision, and its answer where the decision has one.
+    """The result of a request: the decision of each command, and its answer if the decision has one.
 
-    `refusal` is the answer to an atomic request of which nothing took effect.
+    `refusal` is the answer to an atomic request that was refused as a whole.
     """
 
     decisions: tuple[Decision, ...]
@@ -111,8 +111,8 @@ class Completed(Value, frozen=True):
 class Request:
     """The commands of one request (or one step of a transfer) with what is needed to audit and answer them.
 
-    `record` is None for the steps of a transfer that nobody sent as a request of its own. `deadline` is in
-    the event loop's clock, seconds. `place` (its order of arrival) and `blockers` belong to the Gathering.
+    `record` is None for the steps of a transfer, which no client sent. `deadline` is in seconds of the event loop's
+    clock. `place` (the order of arrival) and `blockers` are used by the Gathering only.
     """
 
     commands: tuple[Executable, ...]
@@ -126,7 +126,7 @@ class Request:
     blockers: int = 0
 
     def __post_init__(self) -> None:
-        """Work out the wallets once: they are asked for on every hand-over."""
+        """Collect the wallets once, because they are read each time the request moves."""
         if self.kind is RequestKind.SINGLE:
             self.wallet_ids = self.commands[0].wallet_ids
         else:
@@ -134,23 +134,23 @@ class Request:
 
     @property
     def is_bulk(self) -> bool:
-        """Whether it came as a request of several operations."""
+        """Whether it is a bulk request, also if it has one operation."""
         return self.kind is not RequestKind.SINGLE
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits any more: answered, failed, or past its deadline."""
+        """Whether no client waits for it any more: it was answered, it failed, or its deadline passed."""
         return self.future.done()
 
     def roll_back(self, now_seconds: float) -> None:
-        """Its transaction certainly left nothing of it. Past the deadline (by the loop's clock) that ends it."""
+        """Record that its database transaction had no effect. Ends it if the deadline (loop's clock) has passed."""
         if self.phase is Phase.BEGUN:
             self.phase = Phase.WAITING
             if now_seconds >= self.deadline:
                 self.fail(NotExecuted("The deadline passed before the command could be committed."))
 
     def refuse(self, why: str) -> None:
-        """End it because it can't go on, while it does not run. A COMMIT that was sent for it may have succeeded."""
+        """End a request that is not running and can't be executed. If a COMMIT was sent, its outcome is unknown."""
         self.fail(OutcomeUnknown(why) if self.phase is Phase.UNKNOWN else NotExecuted(why))
 
     def complete(self, completed: Completed) -> None:
@@ -165,5 +165,5 @@ class Request:
 
 
 def commands_of(requests: list[Request]) -> Iterator[Executable]:
-    """All commands of these requests, in order."""
+    """Returns all commands of these requests, in order."""
     return (command for request in requests for command in request.commands)

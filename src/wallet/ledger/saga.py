@@ -1,22 +1,24 @@
 """The stepwise transfer: drives a debited transfer to its end, for its request or for recovery.
 
-Each step is a command of its own through the lanes. The receiver's word (transfer_credits) alone decides, so any
-number of drivers of one transfer agree; nobody compensates on a time-out, an error or its own judgement.
+Each step is a command that runs through the lanes. The receiver's decision (transfer_credits) alone determines the end,
+so all processes that drive one transfer agree. No process compensates because of a time-out, an error or a decision of
+its own.
 
-Recovery drives the stepwise transfers that have lost their driver; none of them delays another.
+Recovery drives the stepwise transfers that no process drives any more. No transfer delays another.
 
-First attempts: it walks over all unfinished transfers, oldest first, a page at a time: a page begins where the one
-before ended, and the walk begins again at its end. Each attempt is bounded in time, and many run side by side.
+First attempts: recovery reads all unfinished transfers, oldest first, one page at a time. Each page continues where the
+previous one ended; after the last page, recovery starts again from the beginning. Each attempt is limited in time, and
+many attempts run concurrently.
 
-Later attempts have slots of their own, and are served in the order in which they become due, so each has its turn
-however many fail. Before an attempt, one statement for a page finds out which of its transfers are still unfinished,
-and which have a wallet that another session has locked: an attempt would only wait for the lock, so they are looked at
-again a little later. One whose attempt fails waits longer each time.
+Later attempts have their own slots and run in the order in which they become due, so each transfer has its turn even
+if many fail. Before the attempts of a page, one statement reads which of its transfers are still unfinished, and which
+have a wallet that another session has locked. An attempt on a locked wallet would only wait for the lock, so the
+transfer is checked again a little later. After each failed attempt a transfer waits longer.
 
-How often a transfer has failed is remembered in the process, not in the database: it decides only how soon to try
-again, and a table would be written to for every failure, when the database may be what fails. So after a restart each
-transfer is tried at once; the bounds on pages and attempts keep that from being a stampede. Several processes may
-drive one transfer: the receiver's decision is stored once.
+The number of failures of a transfer is kept in the process, not in the database. It decides only the time of the next
+attempt, and a table would need a write for every failure, which may be a failure of the database itself. So after a
+restart each transfer is tried at once; the limits on pages and attempts bound the load. Several processes may drive one
+transfer, because the receiver's decision is stored only once.
 """
 
 import asyncio
@@ -43,26 +45,26 @@ from wallet.trail.records import TrailRecord
 
 Submit = Callable[[Executable, TrailRecord | None, float], Awaitable[Completed]]
 STUCK_AFTER: Final = timedelta(seconds=5)
-"""A transfer untouched for so long has lost its driver."""
+"""A transfer that has not changed for this long is assumed to have no process that drives it."""
 ROUND_SECONDS: Final = 1.0
 PAGE_MAX: Final = 200
 ROUND_MAX: Final = 2000
-"""Transfers that one round reads; the next round goes on behind them."""
+"""How many transfers one round reads. The next round continues after them."""
 FIRST_ATTEMPTS_MAX: Final = 32
 REPEATED_ATTEMPTS_MAX: Final = 32
-"""Side by side, in one process."""
+"""How many attempts run concurrently in one process."""
 ATTEMPT_SECONDS_FIRST: Final = 1.0
-"""An attempt that needs longer, on a busy system, has twice as long each time, up to the deadline of a request."""
+"""The time limit of the first attempt. It doubles with each further attempt, up to the deadline of a request."""
 BACKOFF_SECONDS_MAX: Final = 60.0
 LOCKED_BACKOFF_SECONDS_MAX: Final = 5.0
-"""To look at a lock again costs a share of one statement."""
+"""Short, because checking a lock again is cheap: one statement checks a whole page."""
 LOCKED: Final = "another session has locked a wallet of the transfer"
 FAILURES_LOGGED_FROM: Final = 3
-"""The first failures may be a database that restarts; from here on, the 3rd, 6th, 12th, 24th … are logged."""
+"""The 3rd, 6th, 12th, 24th … failure is logged. The first ones may be caused by a restart of the database."""
 REMEMBERED_MAX: Final = 10_000
-"""Failed transfers; those beyond are tried as if they were new."""
+"""How many failed transfers are remembered. Further ones are tried as if they were new."""
 Drive = Callable[[Any, float], Awaitable[Answer]]
-"""Drives the transfer of a row to its end before a deadline (in the event loop's clock), or raises OutcomeUnknown."""
+"""Drives the transfer of a row to its end before a deadline (event loop's clock), or raises OutcomeUnknown."""
 log = structlog.get_logger()
 
 
@@ -76,8 +78,8 @@ class Saga:
     async def finish(self, terms: TransferTerms, command: Command, deadline: float) -> Answer:
         """Drive a debited transfer to its end and return its answer.
 
-        Raises OutcomeUnknown if that can't be done before the deadline: the debit is durable, so recovery or a
-        retry of the key will finish it.
+        Raises OutcomeUnknown if that can't be done before the deadline. The debit is durable, so recovery or a retry
+        with the key will finish the transfer.
         """
         return await self._drive(
             terms,
@@ -87,7 +89,7 @@ class Saga:
         )
 
     async def finish_pending(self, key: OperationKey, command: Command, deadline: float, *, is_own: bool) -> Answer:
-        """Drive the transfer of a key that was sent before; the retry's answer is a replay."""
+        """Drive the unfinished transfer of a key. The answer is a replay, unless `is_own`."""
         try:
             row = await self._pending_transfer(key)
         except DATABASE_ERRORS as error:
@@ -101,7 +103,7 @@ class Saga:
         return Answer(answer.status, answer.body, replayed=not is_own)
 
     async def recover(self, row: Any, deadline: float) -> Answer:
-        """Drive the transfer of this row to its end for nobody in particular; raises as `finish` does."""
+        """Drive the transfer of this row to its end, on behalf of no client. Raises the same errors as `finish`."""
         return await self._drive(
             _terms_of(row),
             request_id=row["request_id"],
@@ -131,7 +133,7 @@ class Saga:
             )
             [answer] = (await self._submit(end, None, deadline)).answers
         except (NotExecuted, CommandFailed, FailpointRaised) as error:
-            # The debit is durable: to say "not executed" now would be a lie.
+            # The debit is durable, so "not executed" would be wrong.
             raise OutcomeUnknown("The transfer was begun and has not ended yet.") from error
         assert answer is not None
         return Answer(answer.status, answer.body)
@@ -145,7 +147,7 @@ def _terms_of(row: Any) -> TransferTerms:
 
 
 class _Place(NamedTuple):
-    """Where the walk is: behind the transfer with these values."""
+    """The position of the walk: directly after the transfer with these values."""
 
     updated_at: datetime
     transfer_id: UUID
@@ -156,7 +158,11 @@ _BEGINNING: Final = _Place(datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A transfer that could not be ended: how often, by how many attempts, and when (loop's clock) it is due again."""
+    """A transfer that could not be ended.
+
+    It has the number of failures, the number of attempts among them (a locked wallet is a failure without an attempt),
+    and the time (in the event loop's clock) when it is due again.
+    """
 
     row: Any
     failed_count: int
@@ -183,7 +189,7 @@ class Recovery:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until stopped: try to end every transfer that nobody has touched for a while."""
+        """Until stopped, try to end every transfer that has not changed for STUCK_AFTER."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._in_rounds(self._walk, tasks))
             tasks.create_task(self._in_rounds(self._repeat, tasks))
@@ -194,11 +200,11 @@ class Recovery:
                 await work(tasks)
             except DATABASE_ERRORS as error:
                 log.warning("transfer_recovery_waits", error=repr(error))
-            # Jittered, so that several processes fall out of step and find different transfers to drive.
+            # Jittered, so that several processes do not run in step and find different transfers to drive.
             await is_set_within(self._stopping, ROUND_SECONDS * random.uniform(0.8, 1.2))
 
     async def _walk(self, tasks: asyncio.TaskGroup) -> None:
-        """First attempts: go on from the last place, to the end of what is unfinished or to the round's limit."""
+        """Begin first attempts, from the last place to the last unfinished transfer, or to the round's limit."""
         for _ in range(ROUND_MAX // PAGE_MAX):
             rows = await self._pool.fetch(SQL.stuck_transfers, STUCK_AFTER, *self._place, PAGE_MAX)
             new = [row for row in rows if row["transfer_id"] not in self._failed]
@@ -213,7 +219,7 @@ class Recovery:
                 return
 
     async def _repeat(self, tasks: asyncio.TaskGroup) -> None:
-        """Later attempts: one page of those that are due, those that have waited longest first."""
+        """Begin later attempts: one page of those that are due, longest-waiting first."""
         now = asyncio.get_running_loop().time()
         due = sorted(
             (each for each in self._failed.values() if each.due_seconds <= now), key=lambda each: each.due_seconds
@@ -224,18 +230,18 @@ class Recovery:
             if transfer_id in found:
                 await self._attempt(found[transfer_id], failed.attempt_count, self._repeated_attempts, tasks)
             else:
-                # Somebody else has ended it.
+                # Another process has ended it.
                 self._failed.pop(transfer_id, None)
 
     async def _still_unfinished(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """Read again those that are not finished, with whether a wallet of theirs is locked."""
+        """Read the transfers again. Returns the unfinished ones, with whether another session has locked a wallet."""
         if not rows:
             return []
         wallet_ids, transfer_ids = [row["from_wallet_id"] for row in rows], [row["transfer_id"] for row in rows]
         return await self._pool.fetch(SQL.still_unfinished, wallet_ids, transfer_ids)
 
     async def _attempt(self, row: Any, attempt_count: int, slots: asyncio.Semaphore, tasks: asyncio.TaskGroup) -> None:
-        """Wait for a slot and begin an attempt, unless there is one, a wallet is locked, or recovery is stopping."""
+        """Wait for a slot and begin an attempt, unless one is under way, a wallet is locked, or recovery stops."""
         if row["transfer_id"] in self._under_way or self._stopping.is_set():
             return
         if row["is_locked"]:

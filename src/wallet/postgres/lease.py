@@ -1,12 +1,13 @@
-"""Leases: which process does what only one may do at a time.
+"""Leases: they decide which process does work that only one process may do at a time.
 
-A lease is kept in a table with one row: `holder`, `token` and `lease_until`. Two things guard it:
+A lease is stored in a table with one row: `holder`, `token` and `lease_until`. Two of these columns protect it:
 
-- `lease_until` only decides when another process may take over. It also may when that time is further away than a lease
-  can last, because the clock was put back. The times are PostgreSQL's, of the start of a statement, so a lease can only
-  be shorter than meant, never longer.
-- The token decides who writes: it grows with each taking, and every transaction of the holder compares it. So a process
-  that slept past its lease finds another token and writes nothing, or writes as the holder it still is.
+- `lease_until` decides only when another process may take the lease. It may also do so if that time is further away
+  than a lease can last, because then the clock was set back. The times are PostgreSQL's, from the start of a statement,
+  so a lease can be shorter than its length, but never longer.
+- `token` decides which process may write. It grows each time the lease is taken, and every transaction of the holder
+  compares it. So a process that was suspended until after its lease ended either finds another token and writes
+  nothing, or finds its own token and is still the holder.
 """
 
 import os
@@ -30,21 +31,21 @@ class LeaseLost(Exception):
 
 
 def new_holder() -> str:
-    """Returns a name that no other process has, and from which a person can find the process."""
+    """Returns a unique name of this process, with its host and process id, so that an operator can find it."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTable:
-    """A table that keeps a lease, and how long a lease lasts."""
+    """A table that stores a lease, and the length of the lease."""
 
     name: Literal["journal_head", "worker_checkpoint", "auditor"]
     length: timedelta
 
     async def take(self, connection: Connection, holder: str, standby: Standby | None = None) -> "Lease | None":
-        """Take the lease if it is free, or report to `standby` who has it. One or two round trips.
+        """Take the lease if it is free; otherwise report its holder to `standby`. One or two round trips.
 
-        A holder may take its own lease again at once, as after an outage.
+        A holder may take its own lease again at once, for example after an outage.
         """
         row = await connection.fetchrow(self._statement(_SQL.take), holder, self.length)
         if row is not None:
@@ -57,11 +58,11 @@ class LeaseTable:
         return None
 
     async def renew(self, connection: Connection, token: int) -> bool:
-        """Let the lease last for its full time from now. Returns whether it still is the one with this token."""
+        """Extend the lease to its full length from now. Returns whether the table still has this token."""
         return await connection.execute(self._statement(_SQL.renew), token, self.length) == "UPDATE 1"
 
     async def release(self, connection: Connection, token: int) -> None:
-        """Let another process take over at once; harmless if it already has."""
+        """Let another process take the lease at once. Does nothing if one has already taken it."""
         await connection.execute(self._statement(_SQL.release), token)
 
     def _statement(self, text: str) -> str:
@@ -70,7 +71,7 @@ class LeaseTable:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write, as long as the table has this token."""
+    """The right to write, for as long as the table has this token."""
 
     table: LeaseTable
     holder: str
@@ -79,14 +80,14 @@ class Lease:
     """The table's row as it was when the lease was taken."""
 
     async def renew(self, connection: Connection) -> None:
-        """Have the lease for its full time from now. Raises LeaseLost."""
+        """Extend the lease to its full length from now. Raises LeaseLost."""
         if not await self.table.renew(connection, self.token):
             raise self.lost()
 
     async def release(self, connection: Connection) -> None:
-        """Let another process take over at once; harmless if it already has."""
+        """Let another process take the lease at once. Does nothing if one has already taken it."""
         await self.table.release(connection, self.token)
 
     def lost(self) -> LeaseLost:
-        """Returns the error for a token that is no longer the last."""
+        """Returns the error for a token that is no longer in the table."""
         return LeaseLost(f"Another process has taken {self.table.name} over from token {self.token}.")

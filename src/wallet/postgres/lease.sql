@@ -1,4 +1,4 @@
--- The statements of a lease; `lease_table` stands for the name of the table that keeps it.
+-- The statements of a lease. `lease_table` is replaced by the name of the table that stores the lease.
 
 -- name: take
 update lease_table

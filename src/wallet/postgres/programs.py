@@ -1,5 +1,6 @@
-"""PostgreSQL's own programs (psql, pg_dump, …) and the environment that names their database, so that no password is
-visible among the arguments; and how a running server is recognised and ended by its first process.
+"""Finds PostgreSQL's programs (psql, pg_dump, …), and detects and ends a running server by its postmaster.
+
+The programs get the address of their database from environment variables, so that their arguments show no password.
 """
 
 import importlib.util
@@ -36,7 +37,7 @@ POLL_SECONDS = 0.02
 
 
 def find_program(name: str) -> Path | None:
-    """Where a program is: beside the embedded server, else on the PATH."""
+    """Returns the path of a program: beside the embedded server, else on the PATH; None if it is not found."""
     spec = importlib.util.find_spec(PACKAGE)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     found = shutil.which(name, path=":".join(f"{place}/pginstall/bin" for place in places)) or shutil.which(name)
@@ -44,7 +45,7 @@ def find_program(name: str) -> Path | None:
 
 
 def environment_of(dsn: str) -> dict[str, str]:
-    """The variables that lead a program to an address: of several hosts, to the one that takes writes."""
+    """Returns the variables for an address. Of several hosts, the program connects to the one that takes writes."""
     parts = urlsplit(dsn)
     login, _, places = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -62,14 +63,14 @@ def environment_of(dsn: str) -> dict[str, str]:
 
 
 def is_postmaster(pid: int, cluster: Path) -> bool:
-    """Whether this process runs the cluster in that directory, and is not a stranger with its old process id."""
+    """Returns whether this process runs the cluster in that directory, and is not another process with a reused id."""
     with suppress(psutil.Error):
         return pid > 0 and str(cluster) in psutil.Process(pid).cmdline()
     return False
 
 
 def end_postmaster(pid: int) -> None:
-    """Ends a postmaster: fast shutdown first, harder only where that does not end it; each is safe for the data."""
+    """End a postmaster: by a fast shutdown, or by stronger signals if it does not end. All are safe for the data."""
     harder = (
         (signal.SIGINT, STOP_SECONDS_MAX),
         (signal.SIGQUIT, KILL_SECONDS_MAX),

@@ -1,7 +1,7 @@
 """Sessions: connections to a database that has every migration of this version.
 
-`session` is for one piece of work. A `Session` is for a loop: it is opened when it is needed, dropped when it failed,
-and then opened again.
+`session` is for one piece of work. A `Session` is for a loop: it is opened when it is first used, dropped after a
+failure, and then opened again.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -51,7 +51,7 @@ async def session(
 
 
 class Session:
-    """One connection, used by one task at a time; after a failure `drop` it, and the next use opens another."""
+    """One connection that one task uses at a time. After a failure call `drop`; the next use opens another one."""
 
     def __init__(self, dsn: str, *, application_name: str) -> None:
         self._dsn = dsn
@@ -65,7 +65,7 @@ class Session:
         await self.close()
 
     async def connection(self) -> Connection:
-        """The open connection; it only fetches and changes rows by their keys.
+        """Returns the open connection. Use it only to read and change rows by their keys.
 
         Raises NotMigrated, or one of DATABASE_ERRORS.
         """
@@ -80,7 +80,7 @@ class Session:
         return self._connection
 
     def drop(self) -> None:
-        """End the connection at once: it may be inside a transaction, or an answer may still be on its way."""
+        """End the connection at once. It may be inside a transaction, or still be waiting for an answer."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()

@@ -1,11 +1,11 @@
-"""What the statements of all packages need: their texts, new ids, and arrays as parameters.
+"""Helpers for the SQL statements of all packages: loading their texts, new ids, and arrays as parameters.
 
 SQL is in .sql files, in blocks that begin with `-- name: …`; each block becomes an attribute.
 
-Arrays of numbers and short texts are spelled as PostgreSQL does, for parameters of the form `$1::text::bigint[]`. The
-driver takes a list apart element by element, a third of a microsecond each, and a deposit has sixty of them; joining
-them here and letting the server take them apart costs less. Ids (UUID), times, JSON and bytes stay lists: to spell
-those costs the server more than it saves (docs/performance.md).
+Arrays of numbers and short texts are passed as text in PostgreSQL's array syntax, for parameters of the form
+`$1::text::bigint[]`. The driver encodes a list element by element, a third of a microsecond each, and a deposit has
+sixty elements. It is cheaper to join them here and let the server parse the text. Ids (UUID), times, JSON and bytes are
+passed as lists, because parsing their text would cost the server more than it saves (docs/performance.md).
 """
 
 import re
@@ -24,16 +24,16 @@ from asyncpg.pgproto import pgproto
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)\s*$", re.MULTILINE)
 Row = TypeVar("Row", bound=msgspec.Struct)
 _SEPARATOR: Final = "\x01"
-"""Hardly ever in a text; where it is, the texts are spelled one by one."""
+"""A character that is very rare in texts. If one contains it, the texts are encoded one by one."""
 Spelling = Callable[[list[Any]], object]
-"""Makes the parameter of a column from its values."""
+"""Returns the parameter for the values of a column."""
 
 
 def load_statements(package: str, filename: str) -> SimpleNamespace:
     """Read one file of named statements: `statements.lock_wallets` is the text under `-- name: lock_wallets`.
 
-    Raises ValueError for a name given twice or a file without names; a missing name is an AttributeError
-    at its first use, which is at import in the modules that bind statements to constants.
+    Raises ValueError for a repeated name or a file without names. A missing name raises AttributeError at its first
+    use, which is at import in modules that assign statements to constants.
     """
     text = files(package).joinpath(filename).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
@@ -44,17 +44,20 @@ def load_statements(package: str, filename: str) -> SimpleNamespace:
 
 
 def uuid7() -> UUID:
-    """A new id, a third of the cost of the standard type and ten times as fast to print; equal to its like of both."""
+    """Returns a new UUIDv7 of the driver's type, which equals the standard UUID with the same value.
+
+    It costs a third of the standard type, and converting it to text is ten times as fast.
+    """
     return pgproto.UUID(uuid_utils.uuid7().bytes)
 
 
 def array_of(values: Sequence[object]) -> str:
-    """An array of numbers or booleans; None is null."""
+    """Returns the text of an array of numbers or booleans; None becomes null."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
 def array_of_texts(values: Sequence[str]) -> str:
-    """An array of texts."""
+    """Returns the text of an array of texts."""
     if not values:
         return "{}"
     joined = _SEPARATOR.join(values)
@@ -64,7 +67,7 @@ def array_of_texts(values: Sequence[str]) -> str:
 
 
 def array_of_texts_or_nulls(values: Sequence[str | None]) -> str:
-    """An array of texts; None is null."""
+    """Returns the text of an array of texts; None becomes null."""
     return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
 
 
@@ -79,7 +82,7 @@ def _escaped(value: str) -> str:
 class Columns(Generic[Row]):
     """Turns rows of one type into parameters: an array for each field, in the order of the type's fields.
 
-    The type of a field decides how its values are spelled; `spelled` overrides this by name. `names` selects fields.
+    The type of a field decides how its values are encoded; `spelled` overrides this by name. `names` selects fields.
     """
 
     def __init__(self, row_type: type[Row], *names: str, **spelled: Spelling) -> None:
@@ -90,12 +93,12 @@ class Columns(Generic[Row]):
         ]
 
     def arrays(self, rows: Sequence[Row]) -> list[object]:
-        """One parameter for each column."""
+        """Returns one parameter for each column."""
         return [spell(list(map(value_of, rows))) for value_of, spell in self._columns]
 
 
 def _spelling_of(hint: Any) -> Spelling:
-    """How the values of a field with this type are spelled: see the beginning of this module."""
+    """Returns the encoder for a field of this type, as the module docstring explains."""
     is_union = get_origin(hint) in (Union, UnionType)
     members = [_plain(member) for member in (get_args(hint) if is_union else (hint,))]
     is_nullable = NoneType in members
@@ -106,7 +109,7 @@ def _spelling_of(hint: Any) -> Spelling:
 
 
 def _plain(hint: Any) -> type:
-    """The type behind a NewType."""
+    """Returns the type behind a NewType."""
     while hasattr(hint, "__supertype__"):
         hint = hint.__supertype__
     return cast("type", hint)

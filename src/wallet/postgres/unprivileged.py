@@ -1,9 +1,9 @@
-"""As whom the embedded PostgreSQL runs, and where it can: PostgreSQL refuses root, and a user cannot go
-everywhere.
+"""The user that the embedded PostgreSQL runs as, and directories that this user can enter.
 
-Started by an ordinary user it runs as that user, in place. Started by root it runs as `postgres` or `nobody`,
-who cannot enter a clone below /root: then the binaries are copied into the data directory, and the data goes
-to a directory below /var/lib/wallet whose name comes from the path asked for.
+PostgreSQL refuses to run as root. If an ordinary user starts it, it runs as that user, in the given directory. If root
+starts it, it runs as `postgres` or `nobody`, who cannot enter a checkout below /root. In that case the binaries are
+copied into the data directory, and the data directory is one below /var/lib/wallet whose name is derived from the
+requested path.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ CHECK_SECONDS_MAX = 10.0
 
 
 class ProcessUser(TypedDict, total=False):
-    """The arguments of `subprocess` that start a process as another user; none of them for ourselves."""
+    """The arguments of `subprocess` that start a process as the server's user."""
 
     user: int
     group: int
@@ -34,25 +34,25 @@ class ProcessUser(TypedDict, total=False):
 
 
 class Runner:
-    """The user PostgreSQL runs as: another one if we are root, else ourselves."""
+    """The user that PostgreSQL runs as: another user if this process runs as root, else the same user."""
 
     def __init__(self) -> None:
         self._other = _unprivileged_user() if os.geteuid() == 0 else None
 
     def process(self) -> ProcessUser:
-        """What starts a process as this user, with none of our variables (PGDATA and the like) in its way."""
+        """Returns the arguments that start a process as this user, without our environment (PGDATA and others)."""
         arguments = ProcessUser(cwd="/", env={"PATH": os.defpath, "LC_ALL": "C"})
         if self._other is not None:
             arguments |= ProcessUser(user=self._other.pw_uid, group=self._other.pw_gid, extra_groups=[])
         return arguments
 
     def own(self, path: Path) -> None:
-        """Gives the file to this user."""
+        """Make this user the owner of the file."""
         if self._other is not None:
             os.chown(path, self._other.pw_uid, self._other.pw_gid)
 
     def can_enter(self, directory: Path) -> bool:
-        """Whether this user can go into the directory; found by going, as no reading of modes is complete."""
+        """Returns whether this user can enter the directory. It is tried, because file modes alone do not decide it."""
         if self._other is None:
             return True
         command = ["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)]
@@ -63,11 +63,11 @@ class Runner:
         return finished.returncode == 0
 
     def data_dir(self, asked: Path, tell: Callable[[str], None]) -> Path:
-        """The data directory, made if need be: the one asked for, or its stand-in outside the checkout."""
+        """Create and return the data directory: the requested one, or its replacement below /var/lib/wallet."""
         directory = _make_enterable(asked)
         if self.can_enter(directory):
             return directory
-        # An empty directory left where the data are not would mislead.
+        # An empty directory at the requested path would suggest that the data are there.
         with suppress(OSError):
             directory.rmdir()
         stand_in = _make_enterable(stand_in_of(asked))
@@ -75,8 +75,8 @@ class Runner:
         return stand_in
 
     def binaries(self, data_dir: Path) -> Path | None:
-        """The folder of PostgreSQL's programs: the package's own, or a copy in the data directory."""
-        # Asking for the spec of a top-level package runs none of its code.
+        """Returns the folder of PostgreSQL's programs, in the package or in a copy in the data directory, or None."""
+        # Finding the spec of a top-level package does not run its code.
         spec = importlib.util.find_spec(PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             return None
@@ -88,7 +88,7 @@ class Runner:
 
 
 def stand_in_of(asked: Path) -> Path:
-    """The data directory that is used where PostgreSQL's user can't enter the one asked for."""
+    """Returns the data directory that is used if PostgreSQL's user can't enter the requested one."""
     digest = hashlib.sha256(str(asked).encode()).hexdigest()[:12]
     return PLACE_OUTSIDE_THE_CHECKOUT / digest
 
@@ -107,7 +107,7 @@ def _make_enterable(directory: Path) -> Path:
 
 
 def _copy(package: Path, data_dir: Path) -> Path:
-    """Copies the programs and, beside them, the libraries that they find by a path relative to themselves."""
+    """Copy the programs, and the libraries that they load by a path relative to themselves."""
     copy = data_dir / f"postgresql-{importlib.metadata.version(PACKAGE)}"
     if not copy.exists():
         unfinished = copy.with_name("postgresql.new")

@@ -1,7 +1,7 @@
-"""The write phase's statements, one behind the other: PostgreSQL works on one while the next is being built.
+"""Sends the statements of the write phase one after the other: PostgreSQL runs one while the next one is built.
 
-The Python and the PostgreSQL of a big batch cost about the same, so taking turns would waste half of both. A
-statement's own result is looked at when the next one is sent, or at the end; nothing is committed before.
+For a big batch, Python and PostgreSQL need about the same time, so running them in turn would leave each idle for half
+of it. The result of a statement is checked when the next one is sent, or at the end, always before the COMMIT.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import asyncpg
 from wallet.postgres.connections import Connection
 
 KEYS: Final = "operations_pkey"
-"""Where no wallet row exists to lock, this alone decides who was first with a key."""
+"""If there is no wallet row to lock, only this constraint decides which batch was first with a key."""
 
 
 class WriteConflict(Exception):
@@ -23,7 +23,8 @@ class WriteConflict(Exception):
 class Writing:
     """A connection in the write phase of one batch, with at most one statement in flight.
 
-    `overlaps` is for big batches: handing over takes turns of the event loop, which in a busy one are long.
+    `overlaps` is for big batches only: handing a statement over takes turns of the event loop, and these are long when
+    the loop is busy.
     """
 
     def __init__(self, connection: Connection, *, overlaps: bool) -> None:
@@ -43,16 +44,16 @@ class Writing:
         if error is None:
             await in_flight
             return
-        # The transaction is lost; what matters is that its connection is free to be rolled back.
+        # The transaction will be rolled back. Wait, so that no statement is running on the connection then.
         await asyncio.wait([in_flight])
         if not in_flight.cancelled():
             in_flight.exception()
 
     async def execute(self, query: str, *arguments: object, row_count: int | None = None) -> None:
-        """Wait for the statement before, hand over this one, and return while PostgreSQL works on it.
+        """Wait for the previous statement, send this one, and return while PostgreSQL runs it.
 
-        Without overlap, return when it is done. Raises what the statement before raised, and WriteConflict if that did
-        not change as many rows as was said.
+        Without overlap, return when this one is done. Raises the error of the statement that was waited for, or
+        WriteConflict if that one did not change `row_count` rows.
         """
         if not self._overlaps:
             await self._run(query, arguments, row_count)
@@ -61,13 +62,13 @@ class Writing:
             in_flight, self._in_flight = self._in_flight, None
             await in_flight
         self._in_flight = asyncio.create_task(self._run(query, arguments, row_count))
-        # One turn of the loop to encode it, one more for the transport to write it.
+        # The event loop needs one turn to encode the statement, and one more for the transport to write it.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     async def _run(self, query: str, arguments: tuple[object, ...], row_count: int | None) -> None:
         try:
-            # A command tag, such as `UPDATE 3`.
+            # The result is a command tag, such as `UPDATE 3`.
             tag = await self._connection.execute(query, *arguments)
         except asyncpg.UniqueViolationError as error:
             if (error.constraint_name or "").startswith(KEYS):

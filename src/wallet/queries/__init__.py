@@ -1,1 +1,1 @@
-"""The read side: balances, histories and totals, on connections of their own so that writes never wait for them."""
+"""The read side: balances, histories and totals, on separate connections so that writes never wait for them."""

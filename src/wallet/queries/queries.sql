@@ -11,7 +11,8 @@ order by e.version desc
 limit $4
 
 -- name: history_before
--- Time and version agree within a wallet, so one look-up by time finds where the page begins by version.
+-- Time and version have the same order within a wallet, so one look-up by time finds the version at which the page
+-- begins.
 select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload
 from events e
 where e.bucket = $1 and e.wallet_id = $2 and e.version <= (
@@ -25,7 +26,7 @@ order by e.version desc
 limit $4
 
 -- name: stats
--- One snapshot: whatever is counted up to `as_of` is in the totals.
+-- Both rows come from one snapshot: everything that is counted up to `as_of` is in the totals.
 select p.as_of, s.wallet_id is not null as is_known, s.total_deposited, s.total_withdrawn, s.total_transferred_out,
     s.total_transferred_in, s.last_activity_at, s.suspicious, s.suspicious_reason, s.created_at, s.updated_at
 from stats_progress p
@@ -39,8 +40,8 @@ select current_setting('fsync') as fsync,
     pg_is_in_recovery() as is_standby
 
 -- name: backlog
--- Events leave in two steps: a relay gives a journal row its place, then publishes it. Of each step the oldest row that
--- waits for it, and its age by this server's clock, which may have been changed meanwhile.
+-- Events leave the log in two steps: a relay seals a journal row, then publishes it. For each step this reads the
+-- oldest row that waits for it, and its age by this server's clock, which may have been changed in the meantime.
 select
     u.seq as unsealed_seq,
     (

@@ -1,6 +1,6 @@
-"""One read: a statement that answers within its time limit, or fails with a reason that the client can use.
+"""Runs one read-only statement, which returns within its time limit or fails with a reason that the client can use.
 
-Also reads what readiness depends on: durability, the schema, and whether events leave.
+Also reads what readiness depends on: durability, the schema, and the backlog of events.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ class ReadFailed(Exception):
     """The database did not answer in time."""
 
     def __str__(self) -> str:
-        """The docstring is the message."""
+        """Returns the docstring, which is the message."""
         return self.__doc__ or ""
 
 
 async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Record]:
-    """The rows of a read-only statement, one round trip. Raises ReadFailed.
+    """Returns the rows of a read-only statement, in one round trip. Raises ReadFailed.
 
-    A read can be repeated without harm, so a connection that turns out to be dead is not the client's problem
-    as long as another one answers in time.
+    A read can be repeated safely, so a dead connection is not reported to the client as long as another one responds in
+    time.
     """
     try:
         async with asyncio.timeout(READ_SECONDS_MAX):
@@ -54,14 +54,14 @@ async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Record]:
 
 
 async def fetch_one(pool: Pool, statement: str, *arguments: object) -> Record | None:
-    """The first row, or None where there is none. Raises ReadFailed."""
+    """Returns the first row, or None if there is none. Raises ReadFailed."""
     rows = await fetch(pool, statement, *arguments)
     return rows[0] if rows else None
 
 
 @dataclass(frozen=True, slots=True)
 class OldestWaiting:
-    """The oldest batch that waits for a step on the events' way out; a `key` of None means that none waits."""
+    """The oldest batch that waits for a step of publication; a `key` of None means that none waits."""
 
     key: int | None
     seconds: float
@@ -70,14 +70,14 @@ class OldestWaiting:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How far the events' way out is behind the log."""
+    """How far sealing and publishing are behind the log."""
 
     unsealed: OldestWaiting
     unpublished: OldestWaiting
 
 
 async def durability_faults(connection: AnyConnection) -> list[str]:
-    """The settings under which an acknowledged commit could be lost; none is the only good answer."""
+    """Returns the settings under which an acknowledged commit could be lost; the list should be empty."""
     row = await connection.fetchrow(_SQL.durability)
     assert row is not None
     faults = [f"{name} is {row[name]}" for name in ("fsync", "full_page_writes") if row[name] != "on"]
@@ -89,7 +89,7 @@ async def durability_faults(connection: AnyConnection) -> list[str]:
 
 
 async def backlog_of(connection: AnyConnection) -> Backlog:
-    """How far the relay is behind."""
+    """Returns how far sealing and publishing are behind."""
     row = await connection.fetchrow(_SQL.backlog)
     assert row is not None
     return Backlog(

@@ -1,5 +1,5 @@
 """The reads of one wallet: its balance, its events (newest first, in the wallet's own order), and its totals and
-suspicion as far as the worker has counted.
+suspicious state as far as the worker has counted.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SQL: Final = load_statements("wallet.queries", "queries.sql")
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
-    """An event as the log holds it; the payload is JSON text."""
+    """An event as stored in the log; the payload is JSON text."""
 
     version: int
     event_id: UUID
@@ -39,9 +39,9 @@ async def history_of(
     below_version: int | None = None,
     before: datetime | None = None,
 ) -> list[HistoryEvent]:
-    """At most `limit` events: those below a version, or those before a time, or the newest. Raises ReadFailed.
+    """Returns at most `limit` events: those below a version, or those before a time, or the newest. Raises ReadFailed.
 
-    Paging by version neither skips nor repeats, however many events are added meanwhile.
+    Paging by version neither skips nor repeats events, however many are added in the meantime.
     """
     assert below_version is None or before is None
     bucket = bucket_of(wallet_id)
@@ -53,7 +53,7 @@ async def history_of(
 
 
 async def balance_of(pool: Pool, wallet_id: WalletId) -> Decimal | None:
-    """The balance now, or None where no event has made the wallet real. Raises ReadFailed."""
+    """Returns the current balance, or None if the wallet has no event. Raises ReadFailed."""
     row = await fetch_one(pool, _SQL.balance, bucket_of(wallet_id), wallet_id)
     return None if row is None else row["balance"]
 
@@ -62,7 +62,7 @@ async def balance_of(pool: Pool, wallet_id: WalletId) -> Decimal | None:
 class WalletStats:
     """Totals of one wallet; all zero if the worker has counted none of its events.
 
-    Every change that was committed before `as_of` is counted. A time that is not known is None.
+    Every change that was committed before `as_of` is counted. An unknown time is None.
     """
 
     total_deposited: Decimal = ZERO
@@ -78,7 +78,7 @@ class WalletStats:
 
 
 async def stats_of(pool: Pool, wallet_id: WalletId) -> WalletStats:
-    """The wallet's totals. Raises ReadFailed."""
+    """Returns the wallet's totals. Raises ReadFailed."""
     row = await fetch_one(pool, _SQL.stats, bucket_of(wallet_id), wallet_id)
     assert row is not None, "the only row of stats_progress is missing"
     if not row["is_known"]:

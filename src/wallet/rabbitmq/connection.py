@@ -1,11 +1,11 @@
-"""A connection to RabbitMQ in async/await, over pika's callbacks.
+"""A connection to RabbitMQ in async/await, on top of pika's callbacks.
 
-What pika asks of its callers, and where it is kept:
+What pika requires of its callers, and how this module does it:
 - A lost connection never calls the callbacks that wait for a reply. So every wait here also ends when the channel
   closes, and has a time-out.
-- An exception in a callback tears the connection down. So callbacks here only set events.
-- A broker that is blocked, or gone silent, never answers a close. So `close` waits a moment, then aborts.
-- It reports one failure many times over, with stack traces. So its own log is off; callers log the typed error.
+- An exception in a callback closes the connection. So callbacks here only set events.
+- A broker that is blocked or unresponsive never replies to a close. So `close` waits a moment, then aborts.
+- pika logs one failure many times, with stack traces. So its log is disabled; callers log the typed error.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class InvalidBrokerAddress(ValueError):
 
 
 class BrokerConnection:
-    """An open connection. Made by `connect`; ends with `close` or when it is lost, and is not used again."""
+    """An open connection, created by `connect`. It ends with `close` or when it is lost, and can't be used again."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -62,7 +62,7 @@ class BrokerConnection:
         self._connection: _Connection
 
     async def open_channel(self) -> "BrokerChannel":
-        """Open a channel; raises BrokerUnavailable."""
+        """Open a channel. Raises BrokerUnavailable."""
         opened = asyncio.Event()
         try:
             channel = self._connection.channel(on_open_callback=lambda _channel: opened.set())
@@ -73,13 +73,15 @@ class BrokerConnection:
         return opening
 
     async def wait_until_unblocked(self) -> None:
-        """Wait while the broker refuses messages for want of memory or disk; raises BrokerUnavailable if lost."""
+        """Wait while the broker refuses messages because it lacks memory or disk. Raises BrokerUnavailable if the
+        connection is lost.
+        """
         await self._unblocked_or_ended.wait()
         if self._ended.is_set():
             raise BrokerUnavailable(f"RabbitMQ at {self.address}: {self._reason}")
 
     async def close(self) -> None:
-        """Close in order if the broker answers soon, by force otherwise; harmless when it has ended."""
+        """Close cleanly if the broker responds soon, otherwise abort. Safe to call on a connection that has ended."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if self._connection.is_open:
@@ -90,7 +92,7 @@ class BrokerConnection:
             await self._abort()
 
     async def start(self, parameters: URLParameters) -> None:
-        """Connect; only for `connect`."""
+        """Connect; called only by `connect`."""
         self._connection = _Connection(
             parameters,
             on_open_callback=lambda _connection: self._opened_or_failed.set(),
@@ -137,7 +139,7 @@ class BrokerConnection:
 
 
 class BrokerChannel:
-    """An open channel; when it closes, every wait on it ends with BrokerUnavailable, or ChannelRefused."""
+    """An open channel. When it closes, every wait on it ends with BrokerUnavailable or ChannelRefused."""
 
     def __init__(self, channel: Channel, address: str) -> None:
         self.pika = channel
@@ -147,7 +149,7 @@ class BrokerChannel:
         channel.add_on_close_callback(lambda _channel, error: self._on_closed(error))
 
     def watch(self, event: asyncio.Event) -> None:
-        """Set the event when the channel closes, whatever else sets it."""
+        """Set the event when the channel closes; other code may set it for other reasons."""
         self._watchers.append(event)
         if self._closed is not None:
             event.set()
@@ -161,13 +163,15 @@ class BrokerChannel:
             raise BrokerUnavailable(f"RabbitMQ at {self._address}: {_reason(self._closed)}")
 
     async def call(self, method: Callable[..., object], **arguments: Any) -> None:
-        """Call a method of the channel and wait for the broker's reply; raises BrokerUnavailable."""
+        """Call a method of the channel and wait for the broker's reply. Raises BrokerUnavailable."""
         replied = asyncio.Event()
         self.send(method, callback=lambda _frame: replied.set(), **arguments)
         await self.reply(replied)
 
     async def reply(self, replied: asyncio.Event) -> None:
-        """Wait until the event is set by a callback; raises BrokerUnavailable if the channel closes or time is up."""
+        """Wait until a callback sets the event. Raises BrokerUnavailable if the channel closes or the time limit
+        passes.
+        """
         self.watch(replied)
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -179,7 +183,7 @@ class BrokerChannel:
         self.raise_if_closed()
 
     def send(self, method: Callable[..., object], **arguments: Any) -> None:
-        """Call a method of the channel that has no reply; raises BrokerUnavailable."""
+        """Call a method of the channel that has no reply. Raises BrokerUnavailable."""
         self.raise_if_closed()
         try:
             method(**arguments)
@@ -193,7 +197,7 @@ class BrokerChannel:
 
 
 UNREADABLE: Final = "x-wallet-unreadable"
-"""The header that stands for properties which can't be read, or for headers that are too large to keep."""
+"""The header that replaces properties which can't be read, or headers that are too large to keep."""
 _FRAME_HEADER: Final = struct.Struct(">BHL")
 _CONTENT_HEADER: Final = struct.Struct(">HHQ")
 _UNREADABLE_ERRORS: Final = (
@@ -208,10 +212,10 @@ _UNREADABLE_ERRORS: Final = (
 
 
 class _Connection(AsyncioConnection):
-    """pika's connection, with a way to end it that asks nothing of the broker.
+    """pika's connection, with a way to end it that does not need the broker.
 
     Properties that pika can't read (a time beyond year 9999, tables nested hundreds deep) would end the connection each
-    time the message comes. Here the message arrives without them.
+    time the message is delivered. This class delivers the message without them.
     """
 
     def _read_frame(self) -> tuple[int, Any]:
@@ -228,16 +232,16 @@ class _Connection(AsyncioConnection):
             return FRAME_HEADER_SIZE + size + FRAME_END_SIZE, Header(channel, body_size, properties)
 
     def abort(self) -> None:
-        """End the connection at once; the callback for its end is called soon after."""
+        """End the connection at once; the callback for its end is called soon afterwards."""
         self._terminate_stream(ConnectionError("no answer"))  # type: ignore[attr-defined]
 
 
 async def connect(url: str, *, name: str) -> BrokerConnection:
-    """Open a connection, shown by that name in RabbitMQ's tools.
+    """Open a connection, which RabbitMQ's tools show under that name.
 
-    Raises BrokerUnavailable; InvalidBrokerAddress if the URL can't be read, which no retry cures.
+    Raises BrokerUnavailable, or InvalidBrokerAddress if the URL can't be read, which no retry fixes.
     """
-    # Its levels are ours to choose: each failure is a typed error here, and pika would print it ten times more.
+    # pika's log is disabled: each failure is a typed error here, and pika would log it ten more times.
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
     parameters = _parameters(url)
     parameters.client_properties = {"connection_name": name}
@@ -247,7 +251,7 @@ async def connect(url: str, *, name: str) -> BrokerConnection:
 
 
 def address_of(url: str) -> str:
-    """The host, port and virtual host of a URL, without credentials; raises InvalidBrokerAddress."""
+    """Returns the host, port and virtual host of a URL, without credentials. Raises InvalidBrokerAddress."""
     parameters = _parameters(url)
     virtual_host = parameters.virtual_host if parameters.virtual_host != "/" else ""
     return f"{parameters.host}:{parameters.port}/{virtual_host}"
@@ -257,7 +261,7 @@ def _parameters(url: str) -> URLParameters:
     try:
         parameters = URLParameters(url)
     except (ValueError, TypeError, UnicodeError):
-        # pika's message may quote a part of the URL, and so of the password.
+        # pika's message may quote a part of the URL, and so a part of the password.
         raise InvalidBrokerAddress(InvalidBrokerAddress.__doc__) from None
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.connection_attempts = 1
@@ -268,7 +272,9 @@ def _parameters(url: str) -> URLParameters:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: pika wraps it several times. Its errors name hosts and codes, never credentials."""
+    """Returns the innermost cause, because pika wraps it several times. Its errors name hosts and codes, never
+    credentials.
+    """
     while True:
         if inner := getattr(error, "exceptions", None):
             error = inner[-1]

@@ -7,21 +7,21 @@ How the worker uses it:
             try:
                 group = await consumer.next_group()      # waits for the first message, then a few ms for more
             except BrokerUnavailable:
-                continue                                 # the next call waits its back-off and connects again
+                continue                                 # the next call waits for its back-off and reconnects
             … one database transaction …
             await consumer.ack(group)                    # after COMMIT, never before
 
-- `open` connects to nothing yet: a worker may start before its broker. Each `next_group` makes at most one attempt
+- `open` does not connect yet: a worker may start before its broker. Each `next_group` makes at most one attempt
   to connect (after a back-off that grows while attempts fail), declares the topology again and consumes.
-- A lost connection raises BrokerUnavailable once, from `next_group`. Messages not acknowledged go back to the queue and
-  come again, `redelivered`, with new tags. Acknowledging a delivery of a lost connection does nothing: it is dropped.
-- `ack` sends one multiple ack where that covers only what was asked for, single ones otherwise: it never acknowledges a
+- A lost connection raises BrokerUnavailable once, from `next_group`. Unacknowledged messages return to the queue and
+  are delivered again, `redelivered`, with new tags. `ack` ignores a delivery of a lost connection.
+- `ack` sends one multiple ack if that covers only the given messages, single ones otherwise: it never acknowledges a
   message that the caller did not name. So the order of `reject` and `ack` cannot lose a message.
-- Memory is bounded. Of large headers only their number is kept. A body is kept up to BODY_STORED_BYTES_MAX, with
+- Memory is bounded. For large headers only their number is kept. A body is kept up to BODY_STORED_BYTES_MAX, with
   its length and digest. When the bodies of unacknowledged messages reach UNACKNOWLEDGED_BYTES_MAX, the consumer
-  cancels itself, keeps nothing of what still arrives, and connects again when the messages in hand are
-  acknowledged: the others are delivered again then. As the broker's prefetch counts messages, not bytes, the next
-  connection asks for fewer at a time.
+  cancels itself, discards messages that still arrive, and reconnects when the messages it has kept are
+  acknowledged; then the others are delivered again. As the broker's prefetch counts messages, not bytes, the next
+  connection uses a smaller prefetch.
 """
 
 import asyncio
@@ -46,14 +46,14 @@ from wallet.wire.envelope import BODY_STORED_BYTES_MAX, WholeBody
 GROUP_SIZE_MAX: Final = 200
 GATHER_SECONDS: Final = 0.005
 HEADER_VALUES_MAX: Final = 1_000
-"""Of one message; a long text counts as several. A broker that moves a message adds some ten."""
+"""The limit for one message; a long text counts as several. A broker that moves a message adds about ten."""
 _CHARACTERS_OF_A_VALUE: Final = 64
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A group's bodies may all have to be stored as dead letters, within the time limit of a transaction."""
+"""All bodies of a group may have to be stored as dead letters within the time limit of a transaction."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 32 * 1024 * 1024
 FULL_PREFETCH_AFTER: Final = 10_000
-"""After this many messages of a connection with a smaller prefetch, the full one is tried again."""
-# The group in hand and the next one: while one is committed the other arrives.
+"""After this many messages on a connection with a smaller prefetch, the full prefetch is tried again."""
+# The current group and the next one: while one is committed the other arrives.
 _PREFETCH_GROUPS: Final = 2
 _CONSUMER_TAG: Final = "wallet"
 _RECONNECT_SECONDS_MIN: Final = 0.1
@@ -64,10 +64,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message as it was delivered. `session` counts the connections, as tags start again with each.
+    """One message as it was delivered. `session` is the number of the connection, because tags start again with each
+    one.
 
-    Header values are text, numbers, booleans, None, bytes, datetime, Decimal, and lists and dicts of them.
-    `whole` describes the body where `body` is only its beginning.
+    Header values are text, numbers, booleans, None, bytes, datetime, Decimal, and lists and dicts of them. If `body` is
+    only the beginning of the body, `whole` describes the whole.
     """
 
     body: bytes
@@ -81,7 +82,7 @@ class Delivery:
 
 
 class Consumer:
-    """One consumer of the worker's queue; used by one task. Made by `open`."""
+    """One consumer of the worker's queue; used by one task. Created by `open`."""
 
     def __init__(self, url: str, topology: Topology, *, group_size_max: int) -> None:
         self._url = url
@@ -102,7 +103,9 @@ class Consumer:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, topology: Topology, *, group_size_max: int = GROUP_SIZE_MAX) -> AsyncIterator[Self]:
-        """Connects at the first `next_group`. Unacknowledged messages return to the queue at the end."""
+        """Yields a consumer, which connects at the first `next_group`. Unacknowledged messages return to the queue at
+        the end.
+        """
         consumer = cls(url, topology, group_size_max=group_size_max)
         try:
             yield consumer
@@ -110,10 +113,10 @@ class Consumer:
             await consumer._end_session()
 
     async def next_group(self, size_max: int | None = None) -> list[Delivery]:
-        """The next 1 to `size_max` messages, in the order they came. Waits for the first; may be cancelled.
+        """Returns the next 1 to `size_max` messages, in the order of arrival. Waits for the first; may be cancelled.
 
-        Acknowledge the group before the next call. Raises BrokerUnavailable (call again: it connects again) or
-        TopologyMismatch (needs an operator; calling again tries again). While paused it waits for `resume`.
+        Acknowledge the group before the next call. Raises BrokerUnavailable (the next call reconnects) or
+        TopologyMismatch (an operator has to fix it; the next call tries again). While paused it waits for `resume`.
         """
         size_max = min(size_max or self._group_size_max, self._group_size_max)
         await self._resumed.wait()
@@ -130,22 +133,24 @@ class Consumer:
         return session.take(size_max)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge messages whose effects are committed. Never raises for a lost connection: they come again."""
+        """Acknowledge messages whose effects are committed. Never raises for a lost connection: they will be delivered
+        again.
+        """
         if self._session is not None:
             self._session.ack({delivery.tag for delivery in deliveries if delivery.session == self._session.number})
 
     async def reject(self, delivery: Delivery) -> None:
-        """Give one message to the dead-letter queue. Never raises for a lost connection: it will come again."""
+        """Reject one message to the dead-letter queue. Never raises for a lost connection: it is delivered again."""
         if self._session is not None and delivery.session == self._session.number:
             self._session.reject(delivery.tag)
 
     async def pause(self) -> None:
-        """Stop consuming: every unacknowledged message goes back to the queue at once. Harmless when paused."""
+        """Stop consuming: every unacknowledged message returns to the queue at once. Safe to call when paused."""
         self._resumed.clear()
         await self._end_session()
 
     async def resume(self) -> None:
-        """Consume again from the next `next_group` on."""
+        """Resume consuming with the next `next_group`."""
         self._resumed.set()
 
     async def _begin_session(self) -> "_Session":
@@ -200,7 +205,7 @@ class Consumer:
 
 
 class _Session:
-    """One connection's consumer: what has arrived, and what is not acknowledged yet."""
+    """The consumer of one connection: the messages that have arrived, and those that are not acknowledged yet."""
 
     def __init__(
         self,
@@ -230,16 +235,16 @@ class _Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can still arrive and be acknowledged."""
+        """Returns whether messages can still arrive and be acknowledged."""
         return self.channel.pika.is_open and not self._is_cancelled
 
     @property
     def is_spent(self) -> bool:
-        """Whether the next connection should have another prefetch."""
+        """Returns whether the next connection should use a different prefetch."""
         return self.is_full or (self._is_prefetch_reduced and self._message_count >= FULL_PREFETCH_AFTER)
 
     async def consume(self) -> None:
-        """Ask for messages; they arrive by callback."""
+        """Start consuming; messages arrive by callback."""
         self.channel.watch(self.arrived)
         self.channel.watch(self._has_group)
         raw = self.channel.pika
@@ -260,7 +265,9 @@ class _Session:
                 await self._has_group.wait()
 
     def take(self, count_max: int) -> list[Delivery]:
-        """Take what has arrived: at most `count_max` messages, and GROUP_BYTES_MAX of bodies unless one has more."""
+        """Take messages that have arrived: at most `count_max`, and at most GROUP_BYTES_MAX of bodies unless one body
+        is longer.
+        """
         group: list[Delivery] = []
         group_bytes = 0
         while self.waiting and len(group) < count_max:
@@ -273,7 +280,7 @@ class _Session:
         return group
 
     def ack(self, tags: set[int]) -> None:
-        """Acknowledge these tags only: by one multiple ack where every older one is acknowledged or among them."""
+        """Acknowledge only these tags: by one multiple ack if every older tag is acknowledged or among them."""
         asked = sorted(tags & self._bytes_by_tag.keys())
         if not asked:
             return
@@ -325,7 +332,9 @@ class _Session:
             self._has_group.set()
 
     def _stop_consuming(self) -> None:
-        """Keep nothing more: what is not kept stays unacknowledged, and goes back to the queue with this connection."""
+        """Stop keeping messages: a message that is not kept stays unacknowledged, and returns to the queue with this
+        connection.
+        """
         if not self.is_full:
             self.is_full = True
             self._has_group.set()
@@ -339,7 +348,7 @@ class _Session:
 
 
 def _kept(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The headers as plain values. Where they would need too much memory, only how many there were."""
+    """Returns the headers as plain values. If they would need too much memory, only their number."""
     values_left = HEADER_VALUES_MAX
     waiting: list[Any] = [headers]
     while waiting:
@@ -359,7 +368,7 @@ def _kept(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A header's value without pika's own integer type, which other encoders don't know."""
+    """Returns a header's value without pika's own integer type, which other encoders don't know."""
     match value:
         case dict():
             return {name: _plain(part) for name, part in value.items()}

@@ -1,17 +1,19 @@
-"""Takes the messages of closed letters out of the dead-letter queue, and leaves the others where they are.
+"""Removes the messages of closed dead letters from the dead-letter queue, and leaves the others in their order.
 
-AMQP can't delete one message of a queue. So a pass gets the messages one by one without acknowledging them, asks
-whose letters are closed, acknowledges those, and closes its connection: that gives back all others at once, and a
-classic queue puts them where they were, however often it is done. (A nack would give back those that were got one by
-one, each by a walk through the queue: seven seconds for 5,000, where closing takes a hundredth of one.)
+AMQP can't delete one message of a queue. So a pass gets the messages one by one without acknowledging them, queries
+which dead letters are closed, acknowledges their messages, and closes its connection. Closing returns all other
+messages at once, and a classic queue restores their order, however often this is done. (A nack would return the
+messages one by one, each by a walk through the queue: seven seconds for 5,000 messages, where closing takes a hundredth
+of a second.)
 
-Of an open letter one message stays: a letter is a body, so a second message with the same one says nothing new. A
-message without a letter is not ours to judge, and stays.
+For an open dead letter one message stays. A dead letter belongs to one body, so a second message with the same body
+adds nothing. A message without a dead letter is not judged here, and stays.
 
-- Bounded: a pass ends with the last message that was there when it began. Of each message it keeps a digest.
-- A crash gives back whatever was not acknowledged: the next pass finds it.
-- Nobody else sees a message while a pass holds it. So it asks once more about those it gave back, and passes again
-  if one was closed meanwhile: two operators at once leave no message behind that each believes the other took.
+- Bounded: a pass ends with the last message that was in the queue when it began. For each message it keeps a digest.
+- After a crash every unacknowledged message returns to the queue, and the next pass finds it.
+- While a pass has a message unacknowledged, nobody else can see it. So the pass queries once more the messages that it
+  returned, and another pass follows if a dead letter was closed in the meantime. This way two operators at once leave
+  no message behind because each expects the other to remove it.
 """
 
 import asyncio
@@ -26,16 +28,19 @@ from wallet.rabbitmq.connection import BrokerChannel, ChannelRefused, connect
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 AreOpen = Callable[[Collection[bytes]], Awaitable[Mapping[bytes, bool]]]
-"""Given sha256 digests of bodies: whether the letter of each is open. One that is left out has no letter."""
+"""A function that maps sha256 digests of bodies to whether the dead letter of each is open. A missing digest has no
+dead letter.
+"""
 
 PASSES_MAX: Final = 5
-"""Each further pass needs another operator who closed a letter just then."""
+"""Each further pass is needed only if another operator closed a dead letter at that moment."""
 _ASKED_AT_ONCE: Final = 200
 _NOT_FOUND: Final = 404
 
 
 async def take_out_closed(url: str, are_open: AreOpen, *, name: str) -> int:
-    """Take out what no open letter needs; returns how many messages of closed letters that were.
+    """Remove the messages that no open dead letter needs. Returns how many messages of closed dead letters were
+    removed.
 
     Raises BrokerUnavailable or InvalidBrokerAddress.
     """
@@ -49,7 +54,7 @@ async def take_out_closed(url: str, are_open: AreOpen, *, name: str) -> int:
 
 
 async def _pass(url: str, are_open: AreOpen, name: str) -> tuple[int, set[bytes]]:
-    """How many messages were taken out, and the digests of those given back."""
+    """Returns how many messages of closed dead letters were removed, and the digests of those returned to the queue."""
     taken, given_back = 0, set[bytes]()
     connection = await connect(url, name=name)
     try:
@@ -81,7 +86,7 @@ class _Getter:
         channel.pika.add_callback(lambda _frame: self._replied.set(), [Basic.GetEmpty], one_shot=False)
 
     async def groups(self) -> AsyncIterator[list[tuple[int, bytes]]]:
-        """The messages that are in the queue now, in groups; those that come meanwhile are left."""
+        """Yields the messages that are in the queue now, in groups; messages that arrive later are not read."""
         first = await self._get()
         if first is None:
             return
@@ -97,7 +102,7 @@ class _Getter:
             yield group
 
     def acknowledge(self, tag: int) -> None:
-        """Let a message go for good."""
+        """Remove a message from the queue."""
         self._channel.send(self._channel.pika.basic_ack, delivery_tag=tag)
 
     async def _get(self) -> tuple[int, bytes] | None:

@@ -1,11 +1,12 @@
-"""Publishes messages in windows, each of which is confirmed by the broker or not published.
+"""Publishes messages in windows. Each message is either confirmed by the broker or counts as not published.
 
-A window is several hundred messages sent without waiting, then one wait for all their confirms, which a callback
-counts (a future for each message would cost more than the message).
+A window is several hundred messages sent without waiting, then one wait for all their confirms, which a callback counts
+(a future for each message would cost more than the message).
 
-What counts as published: confirmed (the queue has it on disk) and not returned. A return (no queue took it), a nack,
-a time-out, a lost connection: not published. The last two leave the publisher unusable and say nothing about
-any message of the window, so all of it is sent again by another publisher: duplicates, which consumers know by id.
+A message counts as published if it is confirmed (the queue has it on disk) and not returned. After a return (no queue
+took it), a nack, a time-out or a lost connection it counts as not published. The last two leave the publisher unusable,
+and the state of every message of the window is then unknown. So another publisher sends the whole window again;
+consumers recognise the duplicates by their id.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from wallet.rabbitmq.connection import BrokerChannel, BrokerConnection, BrokerUn
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
 
 CONFIRM_SECONDS: Final = 10.0
-# So many messages are handed over before other tasks get a turn, and the socket its bytes.
+# After this many messages other tasks may run, and the socket can send its bytes.
 _TURN_SIZE: Final = 100
 _PERSISTENT: Final = 2
 
@@ -40,11 +41,11 @@ class OutgoingMessage:
     type: str | None
     headers: Mapping[str, Any] = field(default_factory=dict)
     whole: None = None
-    """As in a delivery: the body is the whole body."""
+    """As in a delivery: the body is complete."""
 
 
 class Window:
-    """Messages sent together. `reason` tells why the last one that was not published was not."""
+    """Messages sent together. `reason` is why the last unpublished message was not published."""
 
     def __init__(self, messages: Sequence[OutgoingMessage], first_tag: int) -> None:
         self.reason = ""
@@ -60,11 +61,11 @@ class Window:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the broker gave its answer for every message."""
+        """Returns whether the broker has confirmed or refused every message."""
         return self._pending_count == 0
 
     def confirm(self, tag: int, *, multiple: bool, is_ack: bool) -> None:
-        """Take a confirm: of one message, or of all up to it."""
+        """Process a confirm: of one message, or of all up to it."""
         last = tag - self._first_tag
         for index in range(self._confirmed_below, last + 1) if multiple else (last,):
             if self._is_pending[index]:
@@ -79,7 +80,7 @@ class Window:
             self.confirmed.set()
 
     def give_back(self, message_id: str | None, reason: str) -> None:
-        """Take a return, which comes before the same message's confirm and overrules it."""
+        """Process a return, which arrives before the same message's confirm and overrides it."""
         self.reason = reason
         self.unpublished.update(i for i, message in enumerate(self._messages) if message.message_id == message_id)
 
@@ -97,7 +98,7 @@ class Publisher:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, topology: Topology, *, name: str) -> AsyncIterator[Self]:
-        """Connect and declare the topology; raises BrokerUnavailable or TopologyMismatch."""
+        """Connect and declare the topology. Raises BrokerUnavailable or TopologyMismatch."""
         connection = await connect(url, name=name)
         try:
             channel = await connection.open_channel()
@@ -114,24 +115,26 @@ class Publisher:
         self._channel.raise_if_closed()
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> frozenset[int]:
-        """Publish to the exchange; the indexes of the messages that were not published. Raises BrokerUnavailable."""
+        """Publish to the exchange. Returns the indexes of the messages that were not published. Raises
+        BrokerUnavailable.
+        """
         return await self.wait_until_confirmed(await self.send(messages))
 
     async def publish_to_worker_queue(self, message: OutgoingMessage) -> None:
-        """Publish to the worker's queue alone, past the exchange; raises NotPublished or BrokerUnavailable."""
+        """Publish to the worker's queue only, not to the exchange. Raises NotPublished or BrokerUnavailable."""
         window = await self._send((message,), exchange="", routing_key=WORKER_QUEUE)
         if await self.wait_until_confirmed(window):
             raise NotPublished(f"The message was not published to {WORKER_QUEUE}: {window.reason}.")
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> Window:
-        """Hand over a window without waiting for its confirms; wait while the broker is blocked.
+        """Send a window without waiting for its confirms. Waits while the broker is blocked.
 
         Raises BrokerUnavailable.
         """
         return await self._send(messages, exchange=self._exchange, routing_key=None)
 
     async def wait_until_confirmed(self, window: Window) -> frozenset[int]:
-        """Wait for the confirms of a window; the indexes of the messages that were not published."""
+        """Wait for the confirms of a window. Returns the indexes of the messages that were not published."""
         self._channel.watch(window.confirmed)
         while not window.is_complete:
             await self._connection.wait_until_unblocked()

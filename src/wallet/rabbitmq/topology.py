@@ -9,8 +9,9 @@ from wallet.rabbitmq.connection import BrokerChannel, ChannelRefused
 WORKER_QUEUE: Final = "wallet.events.worker"
 DEAD_LETTER_QUEUE: Final = "wallet.events.worker.dlq"
 
-# High, so that a message goes to the dead letters by the worker's decision only: RabbitMQ 4 would take it away after
-# 20 deliveries, which an outage of the database reaches in a minute. A negative limit drops messages on 3.10.
+# The limit is high, so that only the worker decides which message becomes a dead letter: by default RabbitMQ 4 would
+# remove a message after 20 deliveries, which an outage of the database reaches in a minute. A negative limit drops
+# messages on 3.10.
 _DELIVERY_LIMIT: Final = 1_000_000
 _PRECONDITION_FAILED: Final = 406
 
@@ -41,13 +42,13 @@ class _Row:
 
 
 def _rows(topology: Topology) -> tuple[_Row, ...]:
-    """The table, in the order of declaration: where messages go comes before what sends them there.
+    """Returns the table in the order of declaration: destinations come before the exchanges that route to them.
 
     Both exchanges are durable fanouts, so no routing key decides whether a message arrives.
     """
     return (
         _Row("exchange", topology.dead_letter_exchange, setting="RABBITMQ_DLX"),
-        # Classic: a quorum queue with a delivery limit is emptied by looking at it.
+        # A classic queue: a quorum queue with a delivery limit would be emptied by reading it.
         _Row(
             "queue",
             DEAD_LETTER_QUEUE,
@@ -71,7 +72,7 @@ def _rows(topology: Topology) -> tuple[_Row, ...]:
 
 
 async def declare(channel: BrokerChannel, topology: Topology) -> None:
-    """Make what is missing; raises TopologyMismatch if something is there but differs, and BrokerUnavailable."""
+    """Declare what is missing. Raises TopologyMismatch if something exists but differs, or BrokerUnavailable."""
     for row in _rows(topology):
         try:
             await _declare_row(channel, row)

@@ -1,4 +1,4 @@
-"""A relay's term: the time for which it leads, from taking the lease to losing or releasing it."""
+"""The leadership of a relay: what it does from taking the lease until it loses or releases the lease."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Backoff, is_set_within, woken_at
 from wallet.runtime.settings import Settings
 
-# How long a window in flight may take to be confirmed and marked at stop; after that it is published again.
+# How long the stop waits for a window in flight to be confirmed and marked. After that, it will be published again.
 STOP_SECONDS: Final = 5.0
 _RETRY_SECONDS_MIN: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 5.0
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Leadership:
-    """Seals, publishes and exports heads under one lease; used once."""
+    """Seals, publishes and exports heads under one lease. An object is used for one lease only."""
 
     def __init__(self, settings: Settings, stop: asyncio.Event, lease: Lease) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class Leadership:
         self._is_lost = False
 
     async def lead(self) -> None:
-        """Lead until stop, or until another relay has the lease; then leave nothing open."""
+        """Lead until the stop, or until another relay has the lease; then close all connections."""
         log.info("lease_taken", holder=self._lease.holder, token=self._lease.token)
         try:
             async with (
@@ -107,7 +107,7 @@ class Leadership:
         return Work.NONE
 
     def _log_broker_failure(self, error: Exception) -> None:
-        # The state is logged when it changes, not at each attempt of an outage that may last for hours.
+        # Log a change of the state, not each attempt, because an outage may last for hours.
         if str(error) != self._broker_failure:
             self._broker_failure = str(error)
             log.warning("broker_unavailable", kind=type(error).__name__, error=str(error))
@@ -156,5 +156,5 @@ class Leadership:
             await self._lease.release(await self._sealing.connection())
             log.info("lease_released", token=self._lease.token)
         except (*DATABASE_ERRORS, NotMigrated) as error:
-            # It ends by itself, a few seconds from now.
+            # The lease ends by itself in a few seconds.
             log.warning("lease_not_released", token=self._lease.token, error=repr(error))

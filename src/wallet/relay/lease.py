@@ -1,4 +1,4 @@
-"""The lease of the relay, which may seal and mark, and the head of the journal, which it guards."""
+"""The lease of the relay, whose holder may seal and mark batches, and the head of the journal, which it protects."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from wallet.relay.polling_loop import PollingLoop, Work
 from wallet.runtime.loop import woken_at
 from wallet.runtime.started import Standby, Started, report_started
 
-# Long enough for a slow commit or a pause of the process, short enough that a killed leader is not missed.
+# Long enough for a slow commit or a pause of the process, short enough to replace a killed leader soon.
 JOURNAL: Final = LeaseTable("journal_head", timedelta(seconds=4))
 RENEW_SECONDS: Final = 1.0
 
@@ -33,7 +33,7 @@ class Head:
 
 
 async def lock_head(connection: Connection, lease: Lease) -> Head:
-    """Lock the head until the transaction ends, before anything else in it; raises LeaseLost."""
+    """Lock the head until the transaction ends. Call it first in a transaction. Raises LeaseLost."""
     row = await connection.fetchrow(_SQL.lock_head)
     assert row is not None, "journal_head has lost its row"
     if row["token"] != lease.token:
@@ -42,7 +42,7 @@ async def lock_head(connection: Connection, lease: Lease) -> Head:
 
 
 async def wait_for_lease(dsn: str, stop: asyncio.Event) -> Lease | None:
-    """Stand by until this process has the lease, and return it; None at stop."""
+    """Wait until this process gets the lease. Returns the lease, or None at a stop."""
     holder = new_holder()
     lease: Lease | None = None
     standby = Standby(log, "relay_stands_by")
@@ -55,7 +55,7 @@ async def wait_for_lease(dsn: str, stop: asyncio.Event) -> Lease | None:
         if lease is not None:
             rounds.finish()
         elif time.monotonic() - began_at_seconds > JOURNAL.length.total_seconds():
-            # A killed relay's lease would have ended by now: a living one renews it.
+            # The lease of a killed relay would have ended by now, so a running relay renews it.
             report_started(Started.STANDS_BY)
         return Work.NONE
 

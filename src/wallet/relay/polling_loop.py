@@ -1,4 +1,4 @@
-"""The rounds of a loop on its own connection, which is opened again after the database was away."""
+"""A loop that runs rounds of work on its own connection, and reconnects after an outage of the database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,18 +23,18 @@ log = structlog.get_logger()
 
 @unique
 class Work(Enum):
-    """What a round found to do, and so when the next one begins."""
+    """How much work a round found. It decides when the next round begins."""
 
     NONE = auto()
-    """Wait twice as long as the last time."""
+    """There was none: wait twice as long as the last time."""
     SOME = auto()
-    """Wait the shortest time: what comes in meanwhile costs the same as one batch."""
+    """There was some: wait the shortest time, so that new work is handled together in one round."""
     MORE = auto()
-    """Go on at once: the round was full."""
+    """The round was full: begin the next one at once."""
 
 
 class PollingLoop:
-    """Runs rounds of work until stopped. An outage of the database is waited for, however long it takes."""
+    """Runs rounds of work until stopped. It retries during an outage of the database, however long that lasts."""
 
     def __init__(self, dsn: str, *, name: str, stop: asyncio.Event) -> None:
         self._name = name
@@ -46,7 +46,7 @@ class PollingLoop:
         self._retry = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
 
     async def run(self, work_round: Callable[[Connection], Awaitable[Work]]) -> None:
-        """Run rounds until stop or `finish`. What is not the database's fault is raised."""
+        """Run rounds until the stop or `finish`. Raises every error that is not a database error."""
         self._is_finished = False
         while not (self._stop.is_set() or self._is_finished):
             try:
@@ -66,11 +66,11 @@ class PollingLoop:
         self._is_finished = True
 
     async def connection(self) -> Connection:
-        """The connection, opened if need be. Raises NotMigrated, or one of DATABASE_ERRORS."""
+        """Returns the connection, and opens it if needed. Raises NotMigrated, or one of DATABASE_ERRORS."""
         return await self._session.connection()
 
     def wake(self) -> None:
-        """There may be work, or a stop: end the wait."""
+        """End the wait, because there may be work or a stop."""
         self._poll.wake()
         if self._stop.is_set():
             self._retry.wake()

@@ -1,13 +1,13 @@
 """Publishing: the events of sealed batches go to RabbitMQ in the journal's order, then the batches are marked.
 
-A round: read the next batches (1 query) and their events (1 query) → send and confirm window by window → mark
-the batches whose every event is confirmed (1 transaction, fenced by the lease's token).
+One round: read the next batches (1 query) and their events (1 query) → send and confirm them window by window → mark
+the batches whose events are all confirmed (1 transaction, fenced by the lease's token).
 
-- A crash, a lost connection or a lost lease before the mark: the batches are published again. Consumers know
-  an event they have had by its id.
-- A batch of which other than `event_count` events are visible waits, and the rest goes on: on a distributed
-  engine a transaction may become visible node by node.
-- Memory is bounded by EVENTS_MAX, or by one batch where that is larger.
+- After a crash, a lost connection or a lost lease before the mark, the batches are published again. Consumers detect
+  repeated events by their ids.
+- If the number of visible events of a batch is not `event_count`, the batch waits, and the other batches are published:
+  on a distributed engine a transaction may become visible node by node.
+- Memory is bounded by EVENTS_MAX events, or by one batch if that is larger.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class _Batch:
 
 
 class BatchPublisher:
-    """Publishes and marks batches for one lease over one connection to the broker."""
+    """Publishes and marks batches under one lease, over one connection to the broker."""
 
     def __init__(self, publisher: Publisher, lease: Lease) -> None:
         self._publisher = publisher
@@ -60,12 +60,12 @@ class BatchPublisher:
     async def publish_round(self, connection: Connection) -> Work:
         """Publish and mark the next batches.
 
-        Raises LeaseLost, BrokerUnavailable, or NotPublished when the broker would not take a message.
+        Raises LeaseLost, BrokerUnavailable, or NotPublished if the broker did not accept a message.
         """
         self._publisher.raise_if_lost()
         batches = await self._read_batches(connection)
         if not batches:
-            # Nothing else to do: the batches that wait are tried again in the next round.
+            # There are no other batches, so try the incomplete ones again in the next round.
             self._waiting.clear()
             return Work.NONE
         complete = [batch for batch in batches if batch.is_complete]
@@ -94,7 +94,7 @@ class BatchPublisher:
         return list(batches.values())
 
     async def _publish(self, messages: Sequence[OutgoingMessage]) -> tuple[set[str | None], str]:
-        """Publish in order; the ids of what the broker did not take, and why. After a refusal nothing follows."""
+        """Publish in order until one is refused. Returns the ids of the unpublished messages, and the reason."""
         for start in range(0, len(messages), WINDOW_SIZE):
             sent = messages[start : start + WINDOW_SIZE]
             window = await self._publisher.send(sent)
@@ -118,7 +118,7 @@ class BatchPublisher:
 
 
 async def mark_published(connection: Connection, lease: Lease, batch_ids: Sequence[UUID]) -> None:
-    """Set published_at of batches whose events are all confirmed; raises LeaseLost."""
+    """Set published_at of batches whose events are all confirmed. Raises LeaseLost."""
     if not batch_ids:
         return
     async with connection.transaction():
@@ -128,7 +128,10 @@ async def mark_published(connection: Connection, lease: Lease, batch_ids: Sequen
 
 
 async def mark_without_broker(connection: Connection, lease: Lease) -> bool:
-    """Set published_at of some batches sealed for a broker that is no longer used; False when none is left."""
+    """Set published_at of some batches that were sealed for a broker that is no longer used.
+
+    Returns False if there are none. Raises LeaseLost.
+    """
     rows = await connection.fetch(_SQL.select_unpublished, [], BATCHES_MAX)
     if not rows:
         return False

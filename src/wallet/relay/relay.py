@@ -1,13 +1,14 @@
 """The relay: gives committed batches their place in the journal and publishes their events.
 
-Phases: stand by until the lease is free → lead (see leadership.py): seal, publish and export heads as separate tasks →
-at stop seal what is committed, export the head and release the lease, so that another relay takes over at once.
+Phases: wait until the lease is free → lead (see leadership.py): seal, publish and export heads in separate tasks → at a
+stop, seal the committed batches, export the head and release the lease, so that another relay takes over at once.
 
-- Sealing goes on while RabbitMQ is away; publishing catches up when it is back.
-- Without a RabbitMQ URL a batch is published by being sealed: workers read the journal itself.
-- Bounds: 1,000 batches a sealing round, 2,000 events (or one batch) in memory, three database connections.
-- A crash leaves nothing to repair: sealing and marking are one transaction each, and what was published but not
-  marked is published again. A relay that slept past its lease finds its token gone and stands by.
+- Sealing continues while RabbitMQ is unavailable; publishing catches up afterwards.
+- Without a RabbitMQ URL, a batch counts as published when it is sealed, because workers read the journal itself.
+- Bounds: 1,000 batches in a sealing round, 2,000 events (or one batch) in memory, three database connections.
+- A crash leaves nothing to repair: sealing and marking are one transaction each, and events that were published but not
+  marked are published again. A relay that was suspended until another one took the lease detects that its token is no
+  longer valid, and waits for the lease again.
 """
 
 import asyncio
@@ -29,9 +30,9 @@ log = structlog.get_logger()
 
 
 async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
-    """Run until stop is set. No outage ends it, neither the database's nor RabbitMQ's, not even at start.
+    """Run until `stop` is set. It survives outages of the database and of RabbitMQ, also at start.
 
-    Raises InvalidBrokerAddress at start if RABBITMQ_URL can't be read, which no wait would cure.
+    Raises InvalidBrokerAddress at start if RABBITMQ_URL can't be parsed, because retrying would not help.
     """
     if settings.amqp_url is not None:
         address_of(settings.amqp_url)
@@ -45,6 +46,6 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
                     report_started(Started.LEADS)
                     await Leadership(settings, stop, lease).lead()
             except Exception:
-                # The process's own loop: a bug is logged and tried again, as an outage would be.
+                # This is the outermost loop of the process: after a bug it logs and tries again, as after an outage.
                 log.exception("relay_failed")
                 await pace.wait()

@@ -1,7 +1,7 @@
--- Every statement that changes something takes its times as parameters: PostgreSQL's clock is read first, in a
--- statement of its own, and what is decided by it is bound.
--- How a batch was published is told by its times, for programs of every version: without a broker published_at is
--- sealed_at, with a broker that confirmed every event it is later. A worker follows the journal for the former.
+-- Every statement that writes times takes them as parameters: PostgreSQL's clock is read first, by another statement.
+-- The times of a batch show how it was published, to programs of every version. Without a broker, published_at equals
+-- sealed_at; with a broker that confirmed every event, published_at is later. A worker that follows the journal handles
+-- the batches of the first kind.
 
 -- name: read_head
 select position, chain, clock_timestamp() as now
@@ -50,7 +50,7 @@ order by ordinal
 select clock_timestamp()
 
 -- name: mark_published
--- Later than sealed_at even where the clock was put back in between.
+-- published_at is later than sealed_at even if the clock was set back in between.
 update journal
 set published_at = greatest($1, sealed_at + interval '1 microsecond')
 where batch_id = any ($2::uuid[]) and published_at is null

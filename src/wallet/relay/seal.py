@@ -1,14 +1,16 @@
-"""Sealing: committed batches get the next positions in the journal, without gaps, each chained to the one before.
+"""Sealing: committed batches get the next positions in the journal, without gaps, each chained to the previous one.
 
-Why no batch is skipped: a batch that commits late is still unsealed when it becomes visible, and gets its position
-then; nothing remembers a last seq. Why the order is safe: a batch that saw another's effect, or was sent after
-its answer, drew the higher seq and finds the other one visible.
+No batch is skipped: a batch that commits late is still unsealed when it becomes visible, and gets its position then.
+Sealing reads all unsealed batches and does not continue from a last seq. The order is safe: if a batch read the effect
+of another batch, or was sent after the answer of the other, it drew the higher seq, and the other batch is visible
+whenever this one is.
 
-One transaction a round: lock the head (and compare the token) → read → write the rows → move the head. A crash
-leaves all of it or nothing.
+Each round is one transaction: lock the head (and compare the token) → read → write the rows → move the head. After a
+crash, either all of it is stored or nothing.
 
-The head of the journal is also exported: position, chain and time, a line each, to a file outside the database. Whoever
-rewrites the journal, or cuts off its tail, must also change these lines, wherever they have been copied.
+The head of the journal is also exported to a file outside the database: each line has a position, its chain and the
+time. To rewrite the journal or cut off its tail without being detected, an attacker must also change these lines in
+every copy of the file.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from wallet.postgres.statements import load_statements
 from wallet.relay.lease import Head, lock_head
 from wallet.wire.digest import chain_of
 
-# Bounds how long a round holds the head's lock, for which marking waits.
+# Bounds how long a round keeps the lock of the head, because marking waits for that lock.
 BATCHES_MAX: Final = 1_000
 
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
@@ -32,11 +34,11 @@ FILENAME: Final = "journal-heads.log"
 
 
 async def seal_batches(connection: Connection, lease: Lease, *, is_published: bool) -> int:
-    """Seal what is visible, at most BATCHES_MAX, and return how many; raises LeaseLost.
+    """Seal the visible batches, at most BATCHES_MAX. Returns how many were sealed. Raises LeaseLost.
 
-    `is_published`: there is no broker, so that a sealed batch is a published one.
+    `is_published` means that there is no broker, so a batch counts as published when it is sealed.
     """
-    # An idle relay asks without taking a lock: a lock is a write, and so would be each idle round.
+    # Check without a lock first. A row lock is a write, so otherwise each round of an idle relay would write.
     if not await connection.fetchval(_SQL.has_unsealed):
         return 0
     async with connection.transaction():
@@ -59,7 +61,7 @@ async def seal_batches(connection: Connection, lease: Lease, *, is_published: bo
 
 
 async def export_head(connection: Connection, log_dir: Path) -> Head:
-    """Append the current head as `position chain time` and have it on disk; raises OSError if it can't be."""
+    """Append the current head as `position chain time`, and sync the file to disk. Raises OSError if this fails."""
     row = await connection.fetchrow(_SQL.read_head)
     assert row is not None, "journal_head has lost its row"
     head = Head(row["position"], row["chain"])
@@ -82,5 +84,5 @@ def _append(log_dir: Path, line: str) -> None:
 
 
 def _readable_by_group(path: str, flags: int) -> int:
-    """As the log files beside it."""
+    """Open the file with the same mode as the log files in the same directory."""
     return os.open(path, flags, 0o640)

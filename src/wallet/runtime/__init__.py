@@ -1,1 +1,1 @@
-"""What every process needs: settings, logs, waits between rounds, failpoints."""
+"""Code that every process uses: settings, logs, metrics, waits between rounds, and failpoints."""

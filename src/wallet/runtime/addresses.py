@@ -1,4 +1,4 @@
-"""Addresses of clients: how they are read, and which of them count as one client."""
+"""Addresses of clients: parses them, and decides which of them count as one client."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -7,18 +7,18 @@ Address = IPv4Address | IPv6Address
 
 
 def read_address(text: str) -> Address | None:
-    """Returns the address in a text, None if there is none; an IPv4 address that is written as IPv6 as the former."""
+    """Returns the address in a text, or None if it has none. An IPv4 address in IPv6 notation is returned as IPv4."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A dual-stack socket shows an IPv4 client as ::ffff:a.b.c.d, and networks are written as plain IPv4.
+    # A dual-stack socket reports an IPv4 client as ::ffff:a.b.c.d, but networks are configured as plain IPv4.
     return getattr(address, "ipv4_mapped", None) or address
 
 
 @lru_cache(maxsize=4096)
 def client_of(text: str) -> str:
-    """Returns who is counted in limits: an IPv4 address, or the /64 of an IPv6 address, which one client has alone."""
+    """Returns the client that limits count: an IPv4 address, or the /64 of an IPv6 address (one client owns it)."""
     address = read_address(text)
     if address is None or address.version == 4:
         return text if address is None else str(address)

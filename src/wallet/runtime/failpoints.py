@@ -1,6 +1,6 @@
-"""Named places where a test may kill, stop, fail or delay the process; off unless WALLET_FAILPOINTS names them.
+"""Failpoints: named places where a test may kill, stop, fail or delay the process. WALLET_FAILPOINTS activates them.
 
-A place calls `failpoint("ledger.after_lock")`, which is one look-up in an empty dict when nothing is switched on.
+The code calls, for example, `failpoint("ledger.after_lock")`. If none is active, this only checks an empty dict.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ _active: dict[str, _Failpoint] = {}
 
 
 def configure_failpoints(spec: str) -> None:
-    """Switch on the failpoints of `name=mode[@N],…`; an empty text switches all off."""
+    """Activate the failpoints of `name=mode[@N],…`, and deactivate all others. Raises InvalidFailpoints."""
     _active.clear()
     for part in filter(None, (piece.strip() for piece in spec.split(","))):
         match = _SPEC.fullmatch(part)

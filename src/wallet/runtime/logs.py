@@ -1,7 +1,7 @@
-"""Logs: structured events, as JSON lines in LOG_DIR and readable on a terminal.
+"""Logs: structured events, written as JSON lines in LOG_DIR and as readable text on a terminal.
 
-The process that logs only puts the event on a queue; a thread renders and writes it, so that a slow disk never holds
-up a request. Several processes may share one file: its rotation is guarded by a lock.
+Code that logs only puts the event on a queue. A thread encodes and writes it, so that a slow disk never delays a
+request. Several processes may share one file, because a lock protects its rotation.
 """
 
 import logging
@@ -23,12 +23,12 @@ from wallet.runtime.settings import Settings
 FILE_BYTES_MAX: Final = 20 * 1024 * 1024
 FILES_KEPT: Final = 5
 EVENTS_WAITING_MAX: Final = 20_000
-"""Events that may wait for the disk; beyond that an event is dropped and counted, rather than a request held up."""
+"""How many events may wait for the disk. Further events are dropped and counted, so that no request is delayed."""
 LINES_PER_WRITE_MAX: Final = 500
 GATHER_SECONDS: Final = 0.05
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 FILE_MODE: Final = 0o640
-"""Logs name wallets and clients: the owner writes them, its group reads them, and nobody else does."""
+"""Logs contain wallet ids and client addresses: only the owner may write them, and only its group may read them."""
 
 Event = MutableMapping[str, Any]
 
@@ -39,8 +39,7 @@ _current: "_Current | None" = None
 def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: object) -> Iterator[None]:
     """Log as `service` (api, worker, relay) to LOG_DIR/service.log, and to stderr if `on_terminal`.
 
-    `bound` are fields of every event.
-    Raises OSError where LOG_DIR can't be written.
+    `bound` has fields that are added to every event. Raises OSError if LOG_DIR can't be written.
     """
     settings.log_dir.mkdir(parents=True, exist_ok=True)
     writer = _Writer(settings.log_dir / f"{service}.log", on_terminal=on_terminal)
@@ -48,7 +47,7 @@ def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: 
     handler = _StandardLibraryHandler(writer)
     root.addHandler(handler)
     root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[settings.log_level.upper()]))
-    # pika logs every step of every connection attempt, and its errors reach us as exceptions.
+    # pika logs every step of every connection attempt. Its errors are raised as exceptions anyway.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     _configure_structlog(service, settings.log_level, writer)
     global _current  # noqa: PLW0603 - as structlog's own configuration, it is the process's.
@@ -65,9 +64,9 @@ def logging_to(settings: Settings, service: str, *, on_terminal: bool, **bound: 
 
 
 def log_struct(level: Literal["info", "warning"], event: str, fields: msgspec.Struct) -> None:
-    """Log one event whose fields are a struct: for lines of every request, where each microsecond counts.
+    """Log one event whose fields are a struct. Use it for events of every request, where each microsecond counts.
 
-    It is encoded here. The thread that writes would take the interpreter from the requests to do it.
+    The event is encoded by the caller: the writing thread would hold the interpreter lock while requests wait.
     """
     if _current is not None and _LEVELS[level] >= _current.level:
         head = _current.head(level, event)
@@ -78,7 +77,7 @@ _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class _Current:
-    """The arguments of `logging_to`, and the beginnings of lines that follow from them."""
+    """The arguments of `logging_to`, and the line beginnings that are derived from them."""
 
     def __init__(self, writer: "_Writer", service: str, level: int, bound: Mapping[str, object]) -> None:
         self.writer = writer
@@ -88,7 +87,7 @@ class _Current:
         self._heads: dict[tuple[str, str], bytes] = {}
 
     def head(self, level: str, event: str) -> bytes:
-        """What stands between the time and the event's own fields."""
+        """Returns the JSON text between the time and the event's own fields."""
         head = self._heads.get((level, event))
         if head is None:
             fields = {"level": level, "service": self._service, "event": event, **self._bound}
@@ -97,11 +96,11 @@ class _Current:
 
 
 class _File(ConcurrentRotatingFileHandler):
-    """Raises what keeps it from writing, where its base prints a traceback for every event."""
+    """A log file that raises write errors; the base class prints a traceback for every event instead."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name for it.
         if self.stream is not None:
-            # Its buffer holds what could not be written; flushed later, that would stand beside what is written then.
+            # The buffer still has the text that could not be written. A later flush would mix it with other lines.
             with suppress(OSError):
                 self.stream.close()
             self.stream = None
@@ -109,7 +108,7 @@ class _File(ConcurrentRotatingFileHandler):
 
 
 class _Writer:
-    """The queue of events and the thread that writes them; looks like a logger to structlog."""
+    """The queue of events and the thread that writes them. It has the interface of a logger, for structlog."""
 
     def __init__(self, path: Path, *, on_terminal: bool) -> None:
         self._queue: SimpleQueue[Event | bytes | None] = SimpleQueue()
@@ -126,7 +125,7 @@ class _Writer:
         self._thread.start()
 
     def put(self, event: Event | bytes) -> None:
-        """Queue an event, or the line of one, without waiting."""
+        """Queue an event, or the encoded line of an event, without waiting."""
         if self._queue.qsize() < EVENTS_WAITING_MAX:
             self._queue.put(event)
         else:
@@ -135,7 +134,7 @@ class _Writer:
     debug = info = warning = error = critical = put
 
     def close(self) -> None:
-        """Write what waits, then stop."""
+        """Write the waiting events, then stop."""
         self._closing.set()
         self._queue.put(None)
         self._thread.join()
@@ -154,7 +153,7 @@ class _Writer:
             try:
                 self._write(written)
             except (OSError, TypeError, ValueError) as error:
-                # A full disk, or text that no encoding takes: the thread must live, or stopping would hang.
+                # The disk may be full, or a text may not be encodable. The thread must survive, or `close` would hang.
                 self._dropped += len(written) - bool(dropped)
                 if not self._is_failing:
                     file = self._file.baseFilename
@@ -166,7 +165,7 @@ class _Writer:
 
     def _next_events(self) -> list[Event | bytes | None]:
         events = [self._queue.get()]
-        # Woken for each event, this thread would take the interpreter from the requests a hundred times a second.
+        # If each event woke this thread, it would interrupt the requests a hundred times a second.
         if self._queue.qsize() < LINES_PER_WRITE_MAX:
             self._closing.wait(GATHER_SECONDS)
         while len(events) < LINES_PER_WRITE_MAX and events[-1] is not None:
@@ -187,7 +186,7 @@ class _Writer:
                 self._show(events, lines)
 
     def _show(self, events: Sequence[Event | bytes], lines: str | None = None) -> None:
-        # The terminal may be gone, or closed.
+        # The terminal may be closed.
         with suppress(OSError, ValueError):
             if self._readable is not None:
                 shown = [msgspec.json.decode(each) if isinstance(each, bytes) else each for each in events]
@@ -203,16 +202,16 @@ def _lines_of(events: Sequence[Event | bytes]) -> str:
 
 
 def _restrict_earlier_files(path: Path) -> None:
-    """Give files that an earlier version wrote the mode of those that are written now."""
+    """Set FILE_MODE on files that an earlier version wrote."""
     for earlier in (path, *path.parent.glob(f"{path.name}.*"), path.parent / f".__{path.stem}.lock"):
-        # Another user's file stays as it is, and so does what is no file, such as a device behind a link.
+        # A file of another user is not changed; nor is anything that is not a regular file, such as a link to a device.
         with suppress(OSError):
             if earlier.is_file() and not earlier.is_symlink():
                 earlier.chmod(FILE_MODE)
 
 
 class _StandardLibraryHandler(logging.Handler):
-    """Takes what libraries log into our own stream."""
+    """Adds the log records of libraries to our own log."""
 
     def __init__(self, writer: _Writer) -> None:
         super().__init__()

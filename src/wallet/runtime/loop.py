@@ -1,5 +1,5 @@
-"""What the loops of all processes share: waits that grow, waits that end when the process is asked to stop, and results
-that are computed at most once in a while.
+"""Helpers for the loops of all processes: growing waits, waits that end when the process is asked to stop, and shared
+results that are computed at most once per interval.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from typing import Final, Generic, Protocol, TypeVar
 Result = TypeVar("Result")
 
 TIMER_SLACK_SECONDS: Final = 0.005
-"""The event loop counts in milliseconds, so that a timer may come a little before its time."""
+"""Added to timers, because the event loop counts in milliseconds and may call a timer slightly too early."""
 
 _JITTER: Final = 0.2
 
 
 class Backoff:
-    """One loop's waits: they double up to a limit.
+    """The waits of one loop. Each wait is twice as long as the previous one, up to a limit.
 
-    Each is jittered by up to a fifth, so that several processes fall out of step.
-    `wake` ends the wait in progress, or the next one: a loop looks at its stop right after it.
+    Each is jittered by up to a fifth, so that several processes do not run in step. `wake` ends the current wait, or
+    else the next one. A loop must check its stop event right after a wait.
     """
 
     def __init__(self, *, seconds_min: float, seconds_max: float) -> None:
@@ -30,7 +30,7 @@ class Backoff:
         self._woken = asyncio.Event()
 
     def reset(self) -> None:
-        """There was work, or success: the next wait is the shortest again."""
+        """Make the next wait the shortest again. Call it after work was found, or after a success."""
         self._seconds = self._seconds_min
 
     def wake(self) -> None:
@@ -54,7 +54,7 @@ class Sleeper(Protocol):
 
 @asynccontextmanager
 async def woken_at(stop: asyncio.Event, *sleepers: Sleeper) -> AsyncIterator[None]:
-    """While inside, a stop wakes the sleepers."""
+    """Inside this context, a stop wakes the sleepers."""
 
     async def wake_all() -> None:
         await stop.wait()
@@ -70,7 +70,7 @@ async def woken_at(stop: asyncio.Event, *sleepers: Sleeper) -> AsyncIterator[Non
 
 
 async def unless_stopped(awaitable: Awaitable[Result], stop: asyncio.Event) -> Result | None:
-    """Returns the result, or None if asked to stop before it is there; then the wait for it is cancelled."""
+    """Returns the result, or None if `stop` is set first; then the awaitable is cancelled."""
     waiting = asyncio.ensure_future(awaitable)
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -90,9 +90,10 @@ async def retried(
     passes: Callable[[Exception], bool] = lambda error: True,
     pause_seconds_max: float = 0.0,
 ) -> Result:
-    """Returns what `run` returns. Runs it again, after a random pause, if it raised one of `errors` that passes.
+    """Call `run` and return its result. After a temporary error, wait for a random time and call it again.
 
-    Raises the error of the last attempt, or one that does not pass.
+    An error is temporary if it is one of `errors` and `passes` returns True for it. Raises any other error at once, and
+    the error of the last attempt.
     """
     attempts_left = attempts_max
     while True:
@@ -106,7 +107,7 @@ async def retried(
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event, at most this many seconds. Returns whether it was set."""
+    """Wait for an event for at most this many seconds. Returns whether it was set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -116,7 +117,7 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Shared(Generic[Result]):
-    """Computes a result when it is asked for and the last one is too old; who asks meanwhile shares the computation."""
+    """Computes a result on demand if the last one is too old. Concurrent callers share one computation."""
 
     def __init__(self, compute: Callable[[], Awaitable[Result]], *, seconds: float) -> None:
         self._compute = compute
@@ -125,12 +126,12 @@ class Shared(Generic[Result]):
         self._computed_at = float("-inf")
 
     async def get(self) -> Result:
-        """The result, at most `seconds` old. Raises what the computation raises."""
+        """Returns the result, which is at most `seconds` old. Raises the errors of the computation."""
         computing = self._computing
         now = asyncio.get_running_loop().time()
         if computing is None or (computing.done() and now - self._computed_at >= self._seconds):
             computing = self._computing = asyncio.create_task(self._run())
-        # One who stops waiting does not cancel it for the others.
+        # A caller that is cancelled must not cancel the computation for the others.
         return await asyncio.shield(computing)
 
     async def _run(self) -> Result:

@@ -1,11 +1,11 @@
-"""Metrics: each is declared once, in the file that counts it, and belongs to one sort of process.
+"""Metrics: each is declared once, in the file that counts it, and belongs to one kind of process.
 
     SEALED: Final = Counter("wallet_relay_batches_sealed", "Batches that were given a position.", process="relay")
     metrics.add(SEALED, 3)
 
-Where several processes share a port, each writes its numbers to a file that the others read, and any of them answers a
-scrape for all: counts are sums over every process that has run, gauges over those that run. What the library knows
-only of one process (`process_…`, `python_gc_…`) is left out there.
+If several processes share a port, each writes its values to a file that the others read, and any of them answers a
+scrape for all. Counters are then sums over all processes that have ever run, and gauges are sums over those that run
+now. The library's metrics of a single process (`process_…`, `python_gc_…`) are left out in this case.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ ProcessKind = Literal["api", "relay", "worker"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where processes that share a port keep the files; the library's own name for it."""
+"""The library's environment variable for the directory with the files of processes that share a port."""
 CURRENT_SECONDS: Final = 1.0
-"""How old a gauge of another process may be at a scrape."""
+"""How old the value of a gauge of another process may be at a scrape."""
 TEXT_SECONDS: Final = 1.0
-"""A scrape may be this old: rendering takes milliseconds of the event loop, and anyone may ask for it."""
+"""How old a scrape may be. Rendering blocks the event loop for milliseconds, and anyone may request it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Counter:
-    """Something that is counted; Prometheus adds `_total` to its name."""
+    """A count that only grows. Prometheus adds `_total` to its name."""
 
     name: str
     documentation: str
@@ -66,7 +66,7 @@ class Gauge:
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """A distribution, counted in buckets up to these values."""
+    """A distribution of values, counted in buckets with these upper bounds."""
 
     name: str
     documentation: str
@@ -89,8 +89,8 @@ class Metrics:
     """The values of the metrics of one process."""
 
     def __init__(self, process: ProcessKind, *, process_number: int | None = None) -> None:
-        """With a number it is one of several processes that share a port."""
-        # A second series for each metric, with the time when it began, doubles a scrape and helps nobody.
+        """Create the metrics of a process. `process_number` is set if several processes share the port."""
+        # Without this, the library adds a series with the creation time of each metric, which doubles a scrape.
         library.disable_created_metrics()  # type: ignore[no-untyped-call] # the library types most, not this
         self._registry = library.CollectorRegistry()
         self._is_shared = process_number is not None
@@ -101,7 +101,7 @@ class Metrics:
             GCCollector(registry=own)
         else:
             _share_values(process_number)
-            # What is scraped comes from the files of all processes; what is counted goes to our own file.
+            # A scrape reads the files of all processes. This process counts into a registry and a file of its own.
             own = library.CollectorRegistry()
             PlatformCollector(registry=self._registry)
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
@@ -119,21 +119,21 @@ class Metrics:
             self.set(_PROCESSES, 1)
 
     def add(self, counter: Counter, amount: float = 1, *labels: str) -> None:
-        """Count something."""
+        """Add to a counter."""
         made = self._counters[counter]
         (made.labels(*labels) if labels else made).inc(amount)
 
     def set(self, gauge: Gauge, value: float) -> None:
-        """Change a value."""
+        """Set a gauge."""
         self._gauges[gauge].set(value)
 
     def ask(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Ask for a value at each scrape, or every second in one of several processes."""
+        """Read the gauge from `value` at each scrape or, if several processes share the port, every second."""
         self._asked[gauge] = value
 
     def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
-        """Count a value of a distribution."""
-        # Finding a child by its labels costs more than the observation itself; there are few, so they are kept.
+        """Count a value in a histogram."""
+        # Finding a child by its labels costs more than the observation itself. There are few children, so cache them.
         child = self._observers.get((histogram, labels))
         if child is None:
             made = self._histograms[histogram]
@@ -141,16 +141,16 @@ class Metrics:
         child.observe(value)
 
     def register(self, collector: Collector, refresh: Callable[[], Awaitable[None]]) -> None:
-        """Add series that are read elsewhere, the same for every process of a port: `refresh` reads before a scrape."""
+        """Add series from elsewhere, equal for all processes of a port. `refresh` reads them before a scrape."""
         self._registry.register(collector)
         self._refreshers.append(refresh)
 
     async def text(self) -> bytes:
-        """Everything in Prometheus' text format, at most TEXT_SECONDS old, however many ask."""
+        """Returns the metrics in Prometheus' text format, at most TEXT_SECONDS old, however many callers there are."""
         return await self._text.get()
 
     def render(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Returns all current metrics in Prometheus' text format."""
         self._ask_all()
         return library.generate_latest(self._registry)
 
@@ -160,7 +160,7 @@ class Metrics:
         return self.render()
 
     async def keep_current(self) -> None:
-        """Write down for the other processes, if there are any, what only this one can be asked; until cancelled."""
+        """Publish, until cancelled, the gauges that only this process can read to the other processes of the port."""
         while self._is_shared:
             self._ask_all()
             await asyncio.sleep(CURRENT_SECONDS)
@@ -186,11 +186,11 @@ class Metrics:
 
 
 def forget_process(directory: Path, process_number: int) -> None:
-    """Take out what was true of a process that ended; what it counted stays."""
+    """Remove the gauges of a process that ended. Its counters stay."""
     mark_process_dead(process_number, directory)  # type: ignore[no-untyped-call]
 
 
 def _share_values(process_number: int) -> None:
-    # By our number rather than the process id, so that a process that is started again continues where its predecessor
-    # was: the files stay as many as the processes. The library reads the name of their directory from the environment.
+    # Files are named by our number, not by the process id. So a process that is started again continues the file of its
+    # predecessor, and the number of files does not grow. The library reads their directory from the environment.
     library.values.ValueClass = MultiProcessValue(lambda: process_number)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""The settings: read once at start from the environment or `.env`, then passed on.
+"""The settings: they are read once at start, from the environment or `.env`, and then passed on.
 
-`.env.example` and a table of the README are written from their declarations.
+`.env.example` and a table of the README are generated from their declarations.
 """
 
 from collections.abc import Iterator
@@ -23,25 +23,27 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from wallet.domain.money import AMOUNT_MAX
 
 RESEMBLES: Final = 0.75
-"""Of difflib; two letters in the wrong order in a name of four are just that much."""
-"""How alike two names must be, from 0 to 1, for one to be taken for a misspelt other."""
+"""How similar two names must be, by difflib's ratio from 0 to 1, for one to count as a misspelling of the other.
+
+Two swapped letters in a name of four letters have exactly this ratio.
+"""
 BEGIN: Final = "<!-- The table is written by `./wallet contracts` from src/wallet/runtime/settings.py. -->\n"
 END: Final = "<!-- The end of the table. -->\n"
 LINE_LENGTH: Final = 118
 
 
 class InvalidSettings(Exception):
-    """A setting is wrong: the message names it and what is wrong."""
+    """A setting is invalid. The message names the setting and the problem."""
 
 
 def _setting(group: str, description: str, *, example: str | None = None, **limits: Any) -> Any:
-    """The declaration of a setting: `.env.example` and the table of the README are written from it."""
+    """Declare a setting. `.env.example` and the table of the README are generated from it."""
     examples = None if example is None else [example]
     return Field(description=description, examples=examples, json_schema_extra={"group": group}, **limits)
 
 
 class Settings(BaseSettings):
-    """Every setting with its default; names in the environment are the upper-case ones of `.env.example`."""
+    """Every setting with its default. In the environment the names are in upper case, as in `.env.example`."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
@@ -192,12 +194,12 @@ class Settings(BaseSettings):
 
     @property
     def has_database(self) -> bool:
-        """Whether a database is named; without one, `wallet up` brings its own."""
+        """Whether a database is configured. Without one, `wallet up` starts its own."""
         return self.database_url is not None or self.db_host is not None
 
     @property
     def dsn(self) -> str:
-        """The PostgreSQL address with its password: never log it."""
+        """The PostgreSQL address. Never log it, because it contains the password."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         if self.db_host is None:
@@ -207,7 +209,7 @@ class Settings(BaseSettings):
 
     @property
     def amqp_url(self) -> str | None:
-        """The RabbitMQ address with its password: never log it. None means the embedded transport."""
+        """The RabbitMQ address, or None if workers read the journal. Never log it, because it contains the password."""
         if self.rabbitmq_url is None:
             return None
         address = urlsplit(self.rabbitmq_url.get_secret_value())
@@ -219,7 +221,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings, or raise InvalidSettings naming each wrong one by its environment name."""
+    """Read the settings. Raises InvalidSettings, which names each invalid setting as in the environment."""
     try:
         return Settings()
     except ValidationError as error:
@@ -228,7 +230,7 @@ def load_settings() -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSetting:
-    """A name in the file of settings that no setting has, and the setting that was probably meant."""
+    """A name in the settings file that is not a setting, and the setting that was probably meant."""
 
     file: str
     line: int
@@ -237,7 +239,7 @@ class UnknownSetting:
 
 
 def unknown_settings() -> list[UnknownSetting]:
-    """Names in `.env` that nothing reads, though they begin like a setting or resemble one. Values are not returned."""
+    """Returns unknown names in `.env` that begin like a setting or resemble one. Values are not returned."""
     file = str(Settings.model_config["env_file"])
     known = [name.upper() for name in Settings.model_fields]
     beginnings = tuple({f"{name.partition('_')[0]}_" for name in known})
@@ -254,7 +256,7 @@ def unknown_settings() -> list[UnknownSetting]:
         begun = [each for each in known if "_" in each and name.startswith(each)]
         nearest = begun or get_close_matches(name, known, n=1, cutoff=RESEMBLES)
         if nearest or name.startswith(beginnings):
-            # A binding begins with the blank lines and comments before it.
+            # The text of a binding includes the blank lines and comments before it.
             before = binding.original.string[: binding.original.string.index(binding.key or "")]
             line = binding.original.line + before.count("\n")
             found.append(UnknownSetting(file, line, binding.key or "", nearest[0] if nearest else None))
@@ -262,7 +264,7 @@ def unknown_settings() -> list[UnknownSetting]:
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    """One wrong setting. The value is left out: it may be an address with a password in it."""
+    """Returns the text about one invalid setting, without its value, which may contain a password."""
     message = problem["msg"].removeprefix("Value error, ")
     return f"{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
 
@@ -275,17 +277,17 @@ def _expect_address(name: str, url: SecretStr | None, schemes: tuple[str, ...]) 
     if not text.startswith(schemes):
         raise ValueError(f"{name} must be an address like {shape}")
     try:
-        # PostgreSQL's address may name several hosts: after a failover another of them takes the writes.
+        # PostgreSQL's address may name several hosts, because after a failover another one takes writes.
         hosts = urlsplit(text).netloc.rpartition("@")[2]
         for host in hosts.split(",") if name == "DATABASE_URL" else [hosts]:
             _ = urlsplit(f"//{host}").port
     except ValueError:
-        # Not chained: the parser quotes what it can't read, which may be a piece of the password.
+        # Not chained, because the parser's message quotes the invalid text, which may be part of the password.
         raise ValueError(f"{name} can't be read; it must be an address like {shape}") from None
 
 
 def env_example() -> str:
-    """Returns the text of `.env.example`: each setting, switched off, with its default or an example."""
+    """Returns the text of `.env.example`: each setting, commented out, with its default or an example."""
     lines = [
         "# Every setting with its default, or with an example where it has none. Copy to .env and change what you need."
     ]
@@ -298,7 +300,7 @@ def env_example() -> str:
 
 
 def with_settings_table(document: str) -> str:
-    """Returns the document with the table of the settings between its two marks. Raises ValueError without them."""
+    """Returns the document with the settings table between its markers. Raises ValueError if one is missing."""
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -324,7 +326,7 @@ def _group_of(field: FieldInfo) -> str:
 
 
 def _default_of(field: FieldInfo) -> str:
-    """The default as it is written in the environment; empty where there is none."""
+    """Returns the default as it is written in the environment, or an empty text if there is none."""
     default: Any = field.default
     match default:
         case None | ():

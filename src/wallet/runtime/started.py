@@ -1,9 +1,9 @@
-"""Reports how far a process has started to the program that runs it, if that program listens.
+"""Reports the start-up state of a process to the program that started it, if that program listens.
 
-`wallet up` prints `ready` only after its processes have reported that they do their work. A process that nobody
-listens to reports nothing, at no cost.
+`wallet up` prints `ready` only after its processes have reported that they do their work. Without a listener, nothing
+is reported.
 
-Also logs why a process stands by: once for each holder of the lease that it waits for, not at every attempt.
+This module also logs why a process waits for a lease: once for each holder of the lease, not at every attempt.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 @unique
 class Started(Enum):
-    """What a process has reached. Each is reported at most once."""
+    """The states that a process reaches. Each is reported at most once."""
 
     LEADS = auto()
     """The relay has the lease."""
@@ -34,7 +34,7 @@ _reported: set[Started] = set()
 
 
 def report_starts_to(listener: Callable[[str], None] | None) -> None:
-    """Call `listener` with the name of each state that is reached from now on; None ends that."""
+    """Call `listener` with the name of each state that is reached from now on. None removes the listener."""
     global _listener  # noqa: PLW0603 - one process, one parent
     _listener = listener
     _reported.clear()
@@ -49,7 +49,7 @@ def report_started(state: Started) -> None:
 
 
 class Standby:
-    """What one process has logged about the lease that it waits for."""
+    """Logs the holder of a lease that one process waits for, once for each holder."""
 
     def __init__(self, log: FilteringBoundLogger, event: str) -> None:
         self._log = log
@@ -63,5 +63,5 @@ class Standby:
             self._holder = holder
 
     def reset(self) -> None:
-        """This process has the lease: log the next holder, even if it is the same as before."""
+        """Log the next holder even if it is the same as before. Call it when this process has the lease."""
         self._holder = None

@@ -1,1 +1,1 @@
-"""`wallet monkey`: tests any wallet service from outside, and shares no code with the other packages."""
+"""`wallet monkey`: tests any wallet service through its HTTP routes, and shares no code with the other packages."""

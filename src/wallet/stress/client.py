@@ -1,7 +1,8 @@
-"""A client that sends with the same key until the outcome is known.
+"""A client that retries a request with the same key until the outcome is known.
 
-What leaves an outcome open is asked again, with back-off: no answer, 408, 429, 503, other server errors. Every try, the
-retries of one request, and the reads have their limits; a request that reaches its limit stays unknown.
+A try leaves the outcome open if there is no answer, or if the answer is 408, 429, 503 or another server error; it is
+then retried with back-off. Every try, the retries of one request, and the reads have time limits. The outcome of a
+request that reaches its limit stays unknown.
 """
 
 import asyncio
@@ -22,9 +23,9 @@ from wallet.stress.operations import PlannedRequest
 
 CONNECT_SECONDS_MAX: Final = 5.0
 TRY_SECONDS_MAX: Final = 15.0
-"""Above the deadline that a service may set itself, so that its 503 arrives."""
+"""Longer than the deadline that a service may set itself, so that its 503 arrives."""
 SERVER_ERROR_TRIES_MAX: Final = 3
-"""A 500 again and again is an answer of its kind; waiting for another would only take time."""
+"""After this many server errors the last one counts as the answer; more retries would only take time."""
 RETRY_SECONDS_FIRST: Final = 0.05
 RETRY_SECONDS_MAX: Final = 1.0
 HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -41,16 +42,16 @@ class UnreadableWallet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """What a GET showed: the JSON, None for 404, and where the next page is."""
+    """The result of a GET: the JSON, None for 404, and the URL of the next page."""
 
     value: Any
     next_url: str | None
 
 
 class Client:
-    """Sends and reads; `patience_seconds` is how long it goes on asking for one thing.
+    """Sends and reads; `patience_seconds` is how long it retries one request.
 
-    Of several addresses of one service each request, and each try of one, takes the next.
+    If a service has several addresses, each request and each of its tries uses the next one.
     """
 
     def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], *, patience_seconds: float) -> None:
@@ -59,20 +60,20 @@ class Client:
         self._patience_seconds = patience_seconds
 
     async def expect_reachable(self) -> None:
-        """Any answer is one. Raises Unreachable."""
+        """Send one request; any answer counts. Raises Unreachable."""
         attempt = await self._try("GET", "/wallet/monkey")
         if isinstance(attempt, NoAnswer):
             raise Unreachable(attempt.reason)
 
     async def send(self, request: PlannedRequest) -> TriedRequest:
-        """Send until the outcome is known or patience ends."""
+        """Send until the outcome is known or `patience_seconds` have passed."""
         operation = request.operation
         sent_at_seconds = time.monotonic()
         tries = await self.ask("POST", operation.path, operation.body())
         return TriedRequest(request, tuple(tries), sent_at_seconds, time.monotonic())
 
     async def get(self, path_or_url: str) -> HistoryPage:
-        """Read until there is an answer or patience ends. Raises Unreadable."""
+        """Read until there is an answer or `patience_seconds` have passed. Raises UnreadableWallet."""
         tries = await self.ask("GET", path_or_url)
         match tries[-1]:
             case NoAnswer(reason=reason):
@@ -88,7 +89,7 @@ class Client:
                     raise UnreadableWallet(f"GET {path_or_url} was answered with what is not JSON: {error}") from error
 
     async def ask(self, method: str, path_or_url: str, body: bytes | None = None) -> list[ServiceAnswer | NoAnswer]:
-        """Ask until the outcome is known: all tries, of which the last is definite unless a limit was reached."""
+        """Retry until the outcome is known. Returns all tries; the last one is definite unless a limit was reached."""
         deadline_seconds = time.monotonic() + self._patience_seconds
         tries: list[ServiceAnswer | NoAnswer] = []
         for pause_seconds in _pauses():
@@ -121,7 +122,7 @@ class Client:
 
 @asynccontextmanager
 async def open_client(*urls: str, concurrency: int, patience_seconds: float) -> AsyncIterator[Client]:
-    """A client of one service, with a kept connection for each request that may be under way."""
+    """Yields a client of one service, with a kept connection for each concurrent request."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -132,12 +133,12 @@ async def open_client(*urls: str, concurrency: int, patience_seconds: float) -> 
 
 
 def decode_json(body: bytes) -> Any:
-    """The JSON's value, its numbers with a point or an exponent as Decimal. Raises ValueError."""
+    """Returns the JSON's value, its numbers with a point or an exponent as Decimal. Raises ValueError."""
     return _decode(body)
 
 
 def _pauses() -> Iterator[float]:
-    """Longer and longer, each drawn from half to all of its length, so that many clients do not come at once."""
+    """Yields growing pauses, each drawn from half to all of its length, so that many clients do not retry at once."""
     seconds = RETRY_SECONDS_FIRST
     while True:
         yield seconds * random.uniform(0.5, 1)
@@ -151,7 +152,7 @@ def _is_enough(tries: list[ServiceAnswer | NoAnswer]) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why there was no answer, as a person would say it."""
+    """Returns why there was no answer, in words for a person."""
     match error:
         case TimeoutError():
             return "no answer in time"

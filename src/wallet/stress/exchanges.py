@@ -1,4 +1,4 @@
-"""What was invoked, answered or left unknown: the run's history, from which the checks are made."""
+"""The history of a run: which requests were sent, answered or left unknown. The checks read it."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +14,7 @@ SUCCESSES: Final = range(200, 300)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a try was sent, and when: from its first byte to the last one of its answer."""
+    """The address of a try and its time, from the first byte sent to the last byte of its answer."""
 
     url: str
     sent_at_seconds: float
@@ -23,34 +23,36 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAnswer:
-    """A status, the bytes that came with it, and where its Link header says that the next page is."""
+    """A status, the body, and the URL of the next page from the Link header."""
 
     status: int
     body: bytes
     next_url: str | None = None
     is_replayed: bool = False
-    """Whether the service says that an earlier request with the key had this answer."""
+    """Whether the service reports that this answer was given to an earlier request with the same key."""
     timing: Timing | None = field(default=None, compare=False)
 
     @property
     def is_definite(self) -> bool:
-        """Whether it tells the request's outcome. A server error leaves it open; 408, 429 and 503 ask to come again."""
+        """Returns whether the outcome is known. A server error leaves it open; 408, 429 and 503 ask for a retry."""
         return self.status < SERVER_ERROR_FIRST and self.status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
 
     @property
     def is_server_error(self) -> bool:
-        """Whether the service failed in a way that it should not: a 503 says honestly that it cannot now."""
+        """Returns whether the service failed in a way that it should not. A 503 is allowed: it reports a temporary
+        problem.
+        """
         return self.status >= SERVER_ERROR_FIRST and self.status != UNAVAILABLE
 
     @property
     def is_success(self) -> bool:
-        """Whether the service says that it did what was asked."""
+        """Returns whether the service reports success."""
         return self.status in SUCCESSES
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """The connection failed or the time was up: it may have taken effect or not."""
+    """The connection failed or the time limit passed: the request may have taken effect or not."""
 
     reason: str
     timing: Timing | None = field(default=None, compare=False)
@@ -58,7 +60,7 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class TriedRequest:
-    """One request with all its tries, from the first byte sent to the last one read."""
+    """One request with all its tries, from the first byte sent to the last byte read."""
 
     request: PlannedRequest
     tries: tuple[ServiceAnswer | NoAnswer, ...]
@@ -67,11 +69,11 @@ class TriedRequest:
 
     @property
     def answer(self) -> ServiceAnswer | None:
-        """The definite answer; None where the outcome stayed unknown."""
+        """Returns the definite answer, or None if the outcome stayed unknown."""
         last = self.tries[-1]
         return last if isinstance(last, ServiceAnswer) and last.is_definite else None
 
     @property
     def took_seconds(self) -> float:
-        """What a user waited for the outcome, retries included."""
+        """Returns how long a user waited for the outcome, retries included."""
         return self.ended_at_seconds - self.sent_at_seconds

@@ -1,7 +1,7 @@
-"""The checks of a run: from the evidence (what was answered, and what the service shows) to a verdict. Pure.
+"""The checks of a run: turn the evidence (the answers, and what the service shows) into a verdict. Pure functions.
 
-Every outcome is known in the end, so every balance and total follows from the answers alone, without a guess about
-the order in which the service did things. A key whose answer never came counts as the histories show it.
+Every outcome is known in the end, so every balance and total follows from the answers alone, without assumptions about
+the order in which the service executed them. For a key whose answer was lost, the histories decide.
 """
 
 from collections import Counter
@@ -38,7 +38,9 @@ COUNTED: Final = "the worker's totals agree"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is known of a run, filled while it is read. Why a wallet can't be read stands in `unreadable`."""
+    """Everything that is known about a run, filled in while it is read. `unreadable` contains why a wallet can't be
+    read.
+    """
 
     wallet_ids: Sequence[WalletId]
     exchanges: Sequence[TriedRequest]
@@ -49,7 +51,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class RunCheck:
-    """One promise: what was looked at, and the faults found, the first one first."""
+    """One promise: what was checked, and the faults in the order in which they were found."""
 
     promise: str
     seen: str
@@ -58,22 +60,22 @@ class RunCheck:
 
 
 def check_of(promise: str, seen: str, faults: Iterable[str | None]) -> RunCheck:
-    """A check; None among the faults is a thing that was looked at and found right."""
+    """Returns a check; a None among the faults is an item that was checked and found right."""
     return RunCheck(promise, seen, tuple(fault for fault in faults if fault is not None))
 
 
 def not_checked(promise: str) -> RunCheck:
-    """A promise of which nothing can be said."""
+    """Returns the check of a promise that could not be checked."""
     return RunCheck(promise, "not checked: not every wallet can be read", is_checked=False)
 
 
 def count_of(number: int, one: str, many: str = "") -> str:
-    """A number and what it counts: `1 key`, `1,204 keys`."""
+    """Returns a number and what it counts: `1 key`, `1,204 keys`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def check_run(evidence: Evidence) -> list[RunCheck]:
-    """All checks, each with its faults. What the service shows is checked only where it shows every wallet."""
+    """Returns all checks, each with its faults. The service's data is checked only if every wallet can be read."""
     outcomes = outcomes_of(evidence.exchanges)
     of_answers = [
         check_outcomes(evidence.exchanges, outcomes),
@@ -111,13 +113,15 @@ def _check_readable(evidence: Evidence) -> RunCheck:
 
 
 def _wrong_effects(outcomes: Mapping[Key, Outcome], found: Found) -> Iterator[str]:
-    """A key that succeeded has its effect once, on each wallet it names; one that was refused has none."""
+    """Yields the faults of keys: a success must have its effect once, on each wallet it names; a refusal must have
+    none.
+    """
     for key, outcome in outcomes.items():
         verdict, right = _right_effects(outcome)
         actual = found.of(key)
         if actual not in right:
             yield (
-                f"{key} ({outcome.operation}) {verdict}: the histories hold {_words(actual)}; "
+                f"{key} ({outcome.operation}) {verdict}: the histories contain {_words(actual)}; "
                 f"right is {_words(right[0])}"
             )
     yield from found.strays
@@ -152,7 +156,7 @@ def _wrong_balances(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId,
 
 
 def _check_conservation(shown: Mapping[WalletId, Shown], expected: Mapping[WalletId, ExpectedTotals]) -> RunCheck:
-    """Σ balances = Σ deposits − Σ withdrawals."""
+    """Check that Σ balances = Σ deposits − Σ withdrawals."""
     deposited = sum((totals.total_deposited for totals in expected.values()), Decimal())
     withdrawn = sum((totals.total_withdrawn for totals in expected.values()), Decimal())
     balances = sum((wallet.balance for wallet in shown.values()), Decimal())
@@ -180,7 +184,7 @@ def _words(effects: Counter[ExpectedEffect]) -> str:
 
 
 def check_outcomes(exchanges: Sequence[TriedRequest], outcomes: Mapping[Key, Outcome]) -> RunCheck:
-    """Every request came to a definite answer, and to one that it can have."""
+    """Check that every request got a definite answer, and one that is possible for it."""
     verdicts = [outcome.verdict for outcome in outcomes.values()]
     done, refused = verdicts.count(Verdict.SUCCEEDED), verdicts.count(Verdict.REFUSED)
     return check_of(
@@ -189,23 +193,23 @@ def check_outcomes(exchanges: Sequence[TriedRequest], outcomes: Mapping[Key, Out
 
 
 def check_server_errors(exchanges: Sequence[TriedRequest]) -> RunCheck:
-    """No 5xx; a 503 is allowed, if the same key then came to its outcome."""
+    """Check that there was no 5xx. A 503 is allowed if the same key then got its outcome."""
     retried = sum(len(exchange.tries) - 1 for exchange in exchanges)
     return check_of("no server errors", count_of(retried, "retry", "retries"), _errors(exchanges))
 
 
 def check_replays(outcomes: Mapping[Key, Outcome]) -> RunCheck:
-    """A key that is sent again gets the same status and body.
+    """Check that a key that is sent again gets the same status and body.
 
-    Bodies that differ in their bytes are the same if they are equal as JSON. Of a refusal the status alone counts:
-    a service may tell the time in its errors.
+    Bodies with different bytes are the same if they are equal as JSON. For a refusal only the status is compared,
+    because a service may put the time in its errors.
     """
     replays = [(key, outcome.answers[0], again) for key, outcome in outcomes.items() for again in outcome.answers[1:]]
     same_bytes = sum(first.body == again.body for _, first, again in replays)
     seen = count_of(len(replays), "replay")
     if replays:
         others = len(replays) - same_bytes
-        seen += ", byte for byte" if not others else f", {others:,} of them with other bytes that say the same"
+        seen += ", byte for byte" if not others else f", {others:,} of them with different bytes but equal JSON"
     return check_of("replays are identical", seen, (_difference(*replay) for replay in replays))
 
 

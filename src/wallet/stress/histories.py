@@ -1,4 +1,4 @@
-"""What the histories hold: the effects of each key, and whether each balance follows from the one before it."""
+"""Reads the histories: finds the effects of each key, and checks that each balance follows from the one before it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,15 +25,15 @@ SIGNS: Final = {
     "TransferDebited": -1,
     "TransferCredited": 1,
     "TransferCompensated": 1,
-    # Zero where the first deposit is an event of its own; the deposit itself where it is not.
+    # The amount is zero if the first deposit is an event of its own; otherwise it is that deposit.
     "WalletCreated": 1,
 }
-"""Event type → the sign of its amount on the balance; other events move nothing."""
+"""Event type → the sign with which its amount changes the balance; other events change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a history; `moved` is signed, `new_balance` None where the service does not tell."""
+    """One event of a history; `moved` is signed, and `new_balance` is None if the service does not show it."""
 
     event_id: str
     type: str
@@ -53,7 +53,7 @@ class Shown:
 
 
 async def read_wallet(client: Client, wallet_id: WalletId) -> Shown:
-    """The balance and the whole history. Raises Unreadable."""
+    """Returns the balance and the whole history. Raises UnreadableWallet."""
     path = f"/wallet/{wallet_id}"
     page = await client.get(path)
     balance = ZERO if page.value is None else _money(path, page.value, "balance")
@@ -61,7 +61,7 @@ async def read_wallet(client: Client, wallet_id: WalletId) -> Shown:
 
 
 async def read_totals(client: Client, wallet_id: WalletId) -> ExpectedTotals:
-    """The worker's totals. Raises Unreadable."""
+    """Returns the worker's totals. Raises UnreadableWallet."""
     path = f"/wallet/{wallet_id}/stats"
     stats = (await client.get(path)).value
     if stats is None:
@@ -78,7 +78,7 @@ async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...
         if url is None:
             return tuple(reversed(newest_first))
         page = await client.get(url)
-        # An event that is listed twice on one page is the service's fault and stays; on two pages it is our overlap.
+        # An event that is listed twice on one page is the service's fault and is kept; on two pages it is our overlap.
         events = [event for event in _events(path, page) if event.event_id not in known]
         newest_first += events
         known.update(event.event_id for event in events)
@@ -87,7 +87,7 @@ async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...
 
 
 def _url_before(path: str, events: list[Event]) -> str | None:
-    """The page that overlaps the end of these events; None where there were no new ones."""
+    """Returns the URL of the page that overlaps the end of these events, or None if there were no new ones."""
     if not events:
         return None
     try:
@@ -127,10 +127,10 @@ def _text(value: object) -> str | None:
 
 
 def _money(path: str, fields: Any, name: str) -> Decimal:
-    """An amount, as a decimal string or as a JSON number.
+    """Returns an amount, given as a decimal string or as a JSON number.
 
-    A number is taken at four places: a service that shows 0.30000000000000004 for the 0.3000 it stores spells money
-    badly, and has lost none.
+    A number is rounded to four decimals: a service that shows 0.30000000000000004 for a stored 0.3000 formats money
+    badly, but has lost none.
     """
     value = fields.get(name) if isinstance(fields, dict) else None
     if isinstance(value, str | int | Decimal) and not isinstance(value, bool):
@@ -148,20 +148,20 @@ COMPENSATED = "TransferCompensated"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The effects in the histories by the key they belong to, and those that belong to none."""
+    """The effects in the histories by the key they belong to, and those that belong to no key."""
 
     by_key: Mapping[Key, Counter[ExpectedEffect]]
     strays: Sequence[str]
 
     def of(self, key: Key) -> Counter[ExpectedEffect]:
-        """The key's effects; none where the histories do not know it."""
+        """Returns the key's effects, or none if the histories do not contain it."""
         return self.by_key.get(key, Counter())
 
 
 def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown]) -> Found:
-    """Every event that moved money, given to its key.
+    """Returns every event that moved money, assigned to its key.
 
-    An event tells its key itself, or its transfer, whose key another event or the transfer's answer tells.
+    An event contains its key or its transfer's id. The transfer's key is in another event or in the transfer's answer.
     """
     key_of_transfer = _keys_of_transfers(outcomes, shown)
     by_key: defaultdict[Key, Counter[ExpectedEffect]] = defaultdict(Counter)
@@ -174,7 +174,7 @@ def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown
             if key is None or key not in outcomes:
                 strays.append(f"{wallet_id}: {_describe(event)} belongs to no key of this run")
             elif event.type == COMPENSATED:
-                # Money that came back undoes its debit: the two together are no effect.
+                # A returned amount cancels its debit: the two together have no effect.
                 by_key[key][ExpectedEffect(wallet_id, -event.moved)] -= 1
             else:
                 by_key[key][ExpectedEffect(wallet_id, event.moved)] += 1
@@ -182,9 +182,9 @@ def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown
 
 
 def first_jump(wallet_id: WalletId, wallet: Shown) -> str | None:
-    """The first event whose balance does not follow from the one before it; None if there is none.
+    """Returns a description of the first balance that does not follow from the one before it, or None if there is none.
 
-    Events of the same time have no order that a service must show: there it is enough that each balance follows from
+    Events with the same time have no order that a service must show: among them each balance only has to follow from
     one of the others.
     """
     balance = ZERO
@@ -213,14 +213,15 @@ def _with_balances(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def _ends(balance: Decimal, events: Sequence[Event]) -> Decimal | None:
-    """Where these events lead from this balance, whatever their order; None if they do not."""
+    """Returns the balance after these events, in any order, or None if no order fits."""
     if len(events) == 1 or any(event.new_balance is None for event in events):
         for event in events:
             if event.new_balance not in (None, balance + event.moved):
                 return None
             balance += event.moved
         return balance
-    # As a walk: every balance is left as often as it is reached, but for the first and the last.
+    # Treat the balances as the nodes of a walk: every balance is left as often as it is reached, except the first and
+    # the last.
     visits = Counter([balance])
     for event in events:
         assert event.new_balance is not None

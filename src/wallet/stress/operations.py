@@ -1,4 +1,4 @@
-"""What the monkey asks for: each request is a pure function of the seed and its number."""
+"""The requests of a run: each is a pure function of the seed and its number."""
 
 import random
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ WalletId = NewType("WalletId", str)
 Key = NewType("Key", str)
 
 REPEAT_ONE_IN: Final = 10
-"""So many requests hold one that sends an earlier key again."""
+"""One request in this many sends an earlier key again."""
 NEAR_DISTANCE_MAX: Final = 3
-"""Half of the repeats follow this close behind the first: at any concurrency most of those meet it under way."""
+"""Half of the repeats follow their first request within this distance: at any concurrency most of them arrive while it
+is still running.
+"""
 AMOUNT_MAX: Final = 1000
 DECIMAL_PLACES: Final = (0, 2, 2, 4)
-"""What amounts are drawn with; four places are what a sum of floats gets wrong first."""
+"""The numbers of decimals that amounts are drawn with; with four decimals a sum of floats is wrong soonest."""
 
 
 @unique
@@ -41,18 +43,18 @@ class Operation:
 
     @property
     def path(self) -> str:
-        """The route it is sent to."""
+        """Returns the path of the route."""
         return f"/wallet/{self.wallet_id}/{self.kind}"
 
     def body(self) -> bytes:
-        """The JSON it is sent with. The amount is a number, the one form that every such service takes."""
+        """Returns the JSON body. The amount is a number, the one form that every such service accepts."""
         fields: dict[str, object] = {"amount": self.amount, "requestId": self.key}
         if self.to_wallet_id is not None:
             fields["toWalletId"] = self.to_wallet_id
         return _encode(fields)
 
     def __str__(self) -> str:
-        """The intention in words, without its key."""
+        """Returns the intention in words, without its key."""
         match self.kind:
             case OperationKind.DEPOSIT:
                 return f"deposit of {self.amount} to {self.wallet_id}"
@@ -64,7 +66,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
-    """The request with this number: an operation, or one that was sent before, with its key."""
+    """The request with this number: a new operation, or one that was sent before, with its key."""
 
     number: int
     operation: Operation
@@ -72,7 +74,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All requests of a run. The run's id is in every wallet id and key, so that no two runs meet."""
+    """All requests of a run. The run's id is in every wallet id and key, so that two runs never share one."""
 
     seed: int
     run_id: str
@@ -80,7 +82,7 @@ class Plan:
 
     @property
     def wallet_ids(self) -> list[WalletId]:
-        """The run's own wallets."""
+        """Returns the run's own wallets."""
         return [self._wallet_id(index) for index in range(self.wallet_count)]
 
     def request(self, number: int) -> PlannedRequest:
@@ -91,7 +93,7 @@ class Plan:
         draw = random.Random(f"{self.seed}/operation/{number}")
         kind = draw.choice(tuple(OperationKind))
         places = draw.choice(DECIMAL_PLACES)
-        # Built from its digits, so that it is written as plainly as a person would: 12.50, never 1.25E+1.
+        # The amount is built from its digits, so that it is written in plain notation: 12.50, never 1.25E+1.
         amount = Decimal(draw.randint(1, AMOUNT_MAX * 10**places)).scaleb(-places)
         one, other = draw.sample(range(self.wallet_count), 2)
         return Operation(
@@ -107,7 +109,7 @@ class Plan:
 
 
 def origin_of(seed: int, number: int) -> int:
-    """The number of the request whose operation this one sends: mostly its own, at times an earlier one's."""
+    """Returns the number of the request whose operation this one sends: usually its own, sometimes an earlier one's."""
     while number > 0:
         draw = random.Random(f"{seed}/repeat/{number}")
         if draw.randrange(REPEAT_ONE_IN):

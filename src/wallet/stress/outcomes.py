@@ -1,4 +1,4 @@
-"""What the answers promise: the outcome of each key, and the effects, totals and balances that follow from them."""
+"""Derives from the answers the outcome of each key, and the effects, totals and balances that must follow."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -13,12 +13,12 @@ from wallet.stress.operations import Key, Operation, OperationKind, WalletId
 
 ZERO: Final = Decimal("0.0000")
 FAILED: Final = "failed"
-"""The status in the answer of a transfer that was accepted, then taken back."""
+"""The status in the answer of a transfer that was accepted and then reversed."""
 
 
 @unique
 class Verdict(Enum):
-    """How a key ended, by what the client was told."""
+    """The outcome of a key, as the client received it."""
 
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
@@ -27,7 +27,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One key: its operation, and every definite answer it got, the first one first."""
+    """One key: its operation, and every definite answer it got, in order."""
 
     operation: Operation
     answers: tuple[ServiceAnswer, ...]
@@ -37,13 +37,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedEffect:
-    """An amount that a wallet's balance rose (positive) or fell (negative) by."""
+    """The amount by which a wallet's balance rose (positive) or fell (negative)."""
 
     wallet_id: WalletId
     amount: Decimal
 
     def __str__(self) -> str:
-        """The effect as it is told to a person."""
+        """Returns the effect in words."""
         return f"{self.amount:+.4f} on {self.wallet_id}"
 
 
@@ -58,7 +58,7 @@ class ExpectedTotals:
 
     @property
     def balance(self) -> Decimal:
-        """What is left of them."""
+        """Returns the balance that follows from them."""
         return self.total_deposited - self.total_withdrawn - self.total_transferred_out + self.total_transferred_in
 
 
@@ -68,11 +68,11 @@ TOTAL_NAMES: Final = {
     "totalTransferredOut": "total_transferred_out",
     "totalTransferredIn": "total_transferred_in",
 }
-"""The stats route's name of each total → ours."""
+"""The field name of each total in the stats route → our attribute."""
 
 
 def outcomes_of(exchanges: Iterable[TriedRequest]) -> dict[Key, Outcome]:
-    """The outcome of every key that was sent, in the order in which the first of each was drawn."""
+    """Returns the outcome of every key that was sent, in the order in which each was first drawn."""
     by_key: defaultdict[Key, list[TriedRequest]] = defaultdict(list)
     for exchange in sorted(exchanges, key=lambda exchange: exchange.request.number):
         by_key[exchange.request.operation.key].append(exchange)
@@ -80,7 +80,7 @@ def outcomes_of(exchanges: Iterable[TriedRequest]) -> dict[Key, Outcome]:
 
 
 def effects_of(operation: Operation) -> Counter[ExpectedEffect]:
-    """What the operation does to balances, once, if it succeeds."""
+    """Returns the effects that the operation has on balances, once, if it succeeds."""
     amount = operation.amount
     match operation.kind:
         case OperationKind.DEPOSIT:
@@ -95,7 +95,7 @@ def effects_of(operation: Operation) -> Counter[ExpectedEffect]:
 
 
 def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> dict[WalletId, ExpectedTotals]:
-    """Each wallet's totals: what succeeded, and the keys of `also`, whose answers were lost."""
+    """Returns each wallet's totals: the operations that succeeded, and the keys in `also`, whose answers were lost."""
     sums: defaultdict[WalletId, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     for key, outcome in outcomes.items():
         if outcome.verdict is not Verdict.SUCCEEDED and key not in also:

@@ -1,4 +1,4 @@
-"""A run's findings as lines for a person: what was done, how fast, what was promised and kept, and the verdict."""
+"""Formats a run's findings for a person: what was done, how fast, which promises were kept, the verdict."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ PERCENTILES: Final = (50, 90, 99)
 
 
 def heading(options: Options) -> str:
-    """What is about to happen."""
+    """Returns a line that describes the run before it starts."""
     return (
         f"monkey → {without_password(options.url)}: {count_of(options.request_count, 'request')}, "
         f"{options.concurrency:,} at once, {count_of(options.wallet_count, 'wallet')}, "
@@ -27,7 +27,7 @@ def heading(options: Options) -> str:
 
 
 def report_lines(options: Options, findings: Findings) -> Iterator[str]:
-    """The whole report, the verdict last."""
+    """Yields the whole report, the verdict last."""
     exchanges = findings.exchanges
     if len(exchanges) < options.request_count:
         yield f"Ended early: {len(exchanges):,} of {count_of(options.request_count, 'request')} were sent."
@@ -48,7 +48,7 @@ def report_lines(options: Options, findings: Findings) -> Iterator[str]:
 
 
 def report_object(options: Options, findings: Findings) -> dict[str, Any]:
-    """The whole report for scripts."""
+    """Returns the whole report as an object for scripts."""
     exchanges = findings.exchanges
     seconds = sorted(exchange.took_seconds for exchange in exchanges)
     return {
@@ -73,7 +73,7 @@ def report_object(options: Options, findings: Findings) -> dict[str, Any]:
 
 
 def repeat_line(options: Options) -> str:
-    """The command that sends the same operations again, from new wallets."""
+    """Returns the command that sends the same operations again, from new wallets."""
     return (
         f"./wallet monkey --url {without_password(options.url)} --requests {options.request_count} "
         f"--concurrency {options.concurrency} --wallets {options.wallet_count} --seed {options.seed}"
@@ -81,18 +81,18 @@ def repeat_line(options: Options) -> str:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown."""
+    """Returns the address without its password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def percentile_seconds(sorted_seconds: Sequence[float], percent: int) -> float:
-    """The percentile by nearest rank: the smallest value that this percentage of the values does not exceed."""
+    """Returns the percentile by nearest rank: the smallest value that this percentage of the values does not exceed."""
     return sorted_seconds[max(0, math.ceil(len(sorted_seconds) * percent / 100) - 1)]
 
 
 def _latencies(exchanges: Sequence[TriedRequest]) -> str:
-    """From the first byte sent to the outcome, retries included."""
+    """Returns the times from the first byte sent to the outcome, retries included."""
     seconds = sorted(exchange.took_seconds for exchange in exchanges)
     if not seconds:
         return "none"
@@ -101,7 +101,7 @@ def _latencies(exchanges: Sequence[TriedRequest]) -> str:
 
 
 def _statuses(exchanges: Sequence[TriedRequest]) -> str:
-    """How often each status was seen, retried tries included."""
+    """Returns how often each status was seen, retried tries included."""
     counts = Counter(
         str(attempt.status) if isinstance(attempt, ServiceAnswer) else f"none ({attempt.reason})"
         for exchange in exchanges
@@ -122,7 +122,7 @@ def _repeats(exchanges: Sequence[TriedRequest]) -> str:
 
 
 def _lines_of(check: RunCheck) -> Iterator[str]:
-    """One line for a promise that was kept; below one that was not, its first faults."""
+    """Yields one line for a promise that was kept; below one that was not, its first faults."""
     if not check.faults:
         yield f"  {KEPT if check.is_checked else UNCHECKED} {check.promise:<26}  {check.seen}"
         return

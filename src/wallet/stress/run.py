@@ -1,7 +1,7 @@
 """One run: send everything, wait for the worker's totals, read every wallet, check.
 
-Sending ends early when the caller asks for it or the service is gone; what was sent until then is checked all the
-same. Bounds: as many requests under way as `concurrency`, for reads too; no wait lasts longer than `patience_seconds`
+Sending ends early if the caller asks for it or the service no longer responds; what was sent until then is still
+checked. Bounds: at most `concurrency` requests at once, for reads too; no wait lasts longer than `patience_seconds`
 without progress.
 """
 
@@ -37,13 +37,13 @@ class Options:
 
 
 class Watcher(Protocol):
-    """Told how far a run is."""
+    """Receives the progress of a run."""
 
     def reached(self) -> None:
-        """The service answers; sending begins."""
+        """The service responds; sending begins."""
 
     def sent(self, count: int) -> None:
-        """So many requests came to their end."""
+        """This many more requests are finished."""
 
     def agreed(self, count: int) -> None:
         """This many wallets have the right totals."""
@@ -61,7 +61,7 @@ class Findings:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """Returns whether every promise was kept."""
         return not any(check.faults for check in self.checks)
 
 
@@ -99,7 +99,8 @@ async def _send_all(
         if exchange.answer is not None:
             answered_at_seconds = exchange.ended_at_seconds
         elif exchange.ended_at_seconds - answered_at_seconds >= options.patience_seconds:
-            # No request at all was answered meanwhile; a thousand more would take hours to say the same.
+            # No request was answered in the meantime; sending a thousand more would take hours and give the same
+            # result.
             is_gone.set()
         watcher.sent(len(exchanges))
 
@@ -108,7 +109,9 @@ async def _send_all(
 
 
 async def _wait_for_totals(client: Client, evidence: Evidence, options: Options, watcher: Watcher) -> bool:
-    """Read the totals until all are what the answers add up to, or none has changed for as long as patience lasts."""
+    """Read the totals until all match the answers, or none has changed for `patience_seconds`. Returns whether all
+    match.
+    """
     expected = totals_of(outcomes_of(evidence.exchanges))
     changed_at_seconds = time.monotonic()
 

@@ -1,14 +1,14 @@
-"""Writes the audit trail rows of POSTs that no ledger transaction carries: refused at the edge, or answered 5xx.
+"""Writes audit trail rows of POSTs that no ledger transaction writes: those refused at the edge or answered 5xx.
 
-Bounds: at most BUFFER_ROWS_MAX rows wait; one more is counted as lost. A batch is BATCH_ROWS_MAX rows, one round
-trip. While the database is away the rows wait, with growing pauses. A row that the database refuses is found by
-writing its batch one by one, and counted as lost. At stop what waits is written within FLUSH_SECONDS_MAX; a
-crash loses what waits, which no answer ever promised.
+Bounds: at most BUFFER_ROWS_MAX rows wait; further rows are counted as lost. A batch has at most BATCH_ROWS_MAX rows and
+takes one round trip. While the database is unavailable the rows wait, with growing pauses between attempts. If the
+database refuses a batch, its rows are written one by one, and a refused row is counted as lost. At a stop, the waiting
+rows are written within FLUSH_SECONDS_MAX. A crash loses the waiting rows; no answer promises that they are stored.
 
-Rows of refused POSTs have a budget of their own, as anyone can send such requests at any rate. See RefusedRows.
+Rows of refused POSTs have their own budget, because anyone can send such requests at any rate. See RefusedRows.
 
-Ordering: where the outcome is unknown the ledger's transaction may still commit, with a row of the same id and
-the true status. Such a row is deferred until that can no longer happen; the row that came first stays.
+Ordering: if the outcome is unknown, the ledger's transaction may still commit a row with the same id and the true
+status. So the row of this buffer is deferred until that can no longer happen. The row that is stored first stays.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from wallet.trail.records import TrailRow, insert_trail_rows
 BUFFER_ROWS_MAX: Final = 1000
 REFUSED_ROWS_MAX: Final = 1000
 REFUSED_BURST_MAX: Final = 2000
-"""Rows of refused requests that a client may have stored at once."""
+"""How many rows of refused requests of one client may be stored at once."""
 REFUSED_A_SECOND_MAX: Final = 50.0
-"""Rows of refused requests that a client may have stored in the long run: at most 0.2 MB of table a second."""
+"""The long-run rate of stored rows of refused requests, for one client: at most 0.2 MB of the table per second."""
 CLIENTS_REMEMBERED_MAX: Final = 1000
 BATCH_ROWS_MAX: Final = 200
 WRITE_SECONDS_MAX: Final = 10.0
@@ -40,7 +40,7 @@ FLUSH_SECONDS_MAX: Final = 3.0
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 5.0
 DEFERRED_SECONDS: Final = 60.0
-"""How long a row of an unknown outcome is deferred; no batch is tried for that long."""
+"""How long the row of an unknown outcome is deferred. It is longer than any batch is retried."""
 LOST_ROWS: Final = Counter(
     "wallet_trail_rows_lost",
     "Rows of the audit trail that could not be written, of POSTs that moved nothing.",
@@ -52,7 +52,7 @@ _log = structlog.get_logger("wallet.api.edge.trail_records")
 
 @dataclass(slots=True)
 class _Allowance:
-    """How many more rows a client may have stored; it grows with time."""
+    """How many more rows of a client may be stored. The number grows with time."""
 
     rows: float
     at_seconds: float
@@ -69,10 +69,10 @@ class _Allowance:
 
 
 class RefusedRows:
-    """Rows of refused requests that wait to be written, so that no client takes the room of another.
+    """Rows of refused requests that wait to be written. No client can take the places of another.
 
-    A client has an allowance of rows over time. When REFUSED_ROWS_MAX rows wait, the client that has most of them loses
-    its newest one. Rows are taken from the clients in turn.
+    Each client has an allowance of rows that grows with time. When more than REFUSED_ROWS_MAX rows wait, the client
+    with the most rows loses its newest one. Rows are taken from the clients in turn.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class RefusedRows:
         return self._count
 
     def add(self, row: TrailRow, now_seconds: float) -> int:
-        """Keep a row if its client may have it. Returns how many rows were lost: none, or one."""
+        """Add a row if the allowance of its client permits it. Returns how many rows were lost: 0 or 1."""
         client = client_of(row.record.client_ip)
         if not self._allowance_of(client, now_seconds).use_one(now_seconds):
             return 1
@@ -98,7 +98,7 @@ class RefusedRows:
         return 1
 
     def take(self, count_max: int) -> list[TrailRow]:
-        """Take rows out, one of each client in turn."""
+        """Remove and return rows, one of each client in turn."""
         taken: list[TrailRow] = []
         while self._by_client and len(taken) < count_max:
             client = next(iter(self._by_client))
@@ -123,7 +123,7 @@ class RefusedRows:
 
 
 class TrailBuffer:
-    """Takes rows at once and writes them in the background; it never makes a request wait or fail."""
+    """Accepts rows without waiting and writes them in the background. It never makes a request wait or fail."""
 
     def __init__(self, pool: Pool, metrics: Metrics, *, deferred_seconds: float = DEFERRED_SECONDS) -> None:
         self._pool = pool
@@ -136,20 +136,20 @@ class TrailBuffer:
         self._has_rows = asyncio.Event()
 
     def add(self, row: TrailRow) -> None:
-        """Keep a row to be written soon; counted as lost where too many wait already."""
+        """Add a row that is written soon. The row is counted as lost if too many already wait."""
         if self._has_room():
             self._waiting.append(row)
             self._has_rows.set()
 
     def add_refused(self, row: TrailRow) -> None:
-        """Keep a row of a refused request to be written soon, within the budget of such rows."""
+        """Add a row of a refused request, which is written soon if the budget of such rows permits it."""
         lost = self._refused.add(row, asyncio.get_running_loop().time())
         if lost:
             self._metrics.add(LOST_ROWS, lost)
         self._has_rows.set()
 
     def add_deferred(self, row: TrailRow) -> None:
-        """Keep a row to be written when no transaction can carry one of the same id any more."""
+        """Add a row that is written only when no ledger transaction can still write a row with the same id."""
         if self._has_room():
             self._deferred.append(row)
             asyncio.get_running_loop().call_later(self._deferred_seconds, self._release_oldest)
@@ -165,7 +165,7 @@ class TrailBuffer:
                 await pace.wait()
 
     async def flush(self) -> None:
-        """Write what still waits, within its limit; the rest is counted as lost."""
+        """Write the waiting rows within FLUSH_SECONDS_MAX. The remaining ones are counted as lost."""
         self._waiting.extend(self._deferred)
         self._deferred.clear()
         try:
@@ -196,7 +196,7 @@ class TrailBuffer:
             self._has_rows.set()
 
     async def _write_batch(self) -> bool:
-        """Write the oldest rows; False where the database is out of reach and they still wait."""
+        """Write the oldest rows. Returns False if the database is unavailable, so that rows still wait."""
         self._take_in_hand()
         rows = list(self._in_hand)
         failure = await self._write(rows)
@@ -215,7 +215,7 @@ class TrailBuffer:
         return True
 
     def _take_in_hand(self) -> None:
-        """Fill the batch in hand: half of it from each sort of rows, more where the other has fewer."""
+        """Fill the current batch: half from each kind of rows, or more from one kind if the other has fewer."""
         room = BATCH_ROWS_MAX - len(self._in_hand)
         from_waiting = min(len(self._waiting), max(room // 2, room - len(self._refused)))
         self._in_hand.extend(self._waiting.popleft() for _ in range(from_waiting))
@@ -225,7 +225,7 @@ class TrailBuffer:
         try:
             async with asyncio.timeout(WRITE_SECONDS_MAX), self._pool.acquire() as connection:
                 await insert_trail_rows(connection, rows, None)
-        except Exception as error:  # noqa: BLE001 - a loop of the process: it logs, and goes on with the next row
+        except Exception as error:  # noqa: BLE001 - a loop of the process: it logs, and continues with the next row
             failure = failure_of(error)
             if failure is Failure.CULPRIT:
                 _log.error("trail_rows_refused", count=len(rows), error=repr(error))
@@ -233,8 +233,8 @@ class TrailBuffer:
         return None
 
     def _forget(self, count: int) -> None:
-        # Rows leave only after their write, so that a cancelled write leaves them for the flush. One that was
-        # written all the same is not written twice: its id is there already.
+        # Rows are removed only after their write, so that after a cancelled write the flush still has them. If a
+        # cancelled write did store a row, the second write skips it, because its id already exists.
         for _ in range(count):
             self._in_hand.popleft()
         if not self._row_count:
@@ -247,7 +247,7 @@ class TrailBuffer:
 
 @asynccontextmanager
 async def open_trail_buffer(pool: Pool, metrics: Metrics) -> AsyncIterator[TrailBuffer]:
-    """An audit buffer that writes in the background, and is flushed at the end."""
+    """Open a trail buffer that writes in the background and is flushed at the end."""
     buffer = TrailBuffer(pool, metrics)
     writer = asyncio.create_task(buffer.run(), name="audit buffer")
     try:

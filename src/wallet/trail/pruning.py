@@ -1,8 +1,8 @@
-"""Pruning of the audit trail: old rows are deleted in slices, beside a running system, and each slice leaves a record.
+"""Pruning of the audit trail: deletes old rows in slices, while the system is in use, and records each slice.
 
-The record and its deletion are one statement: the database's triggers delete what the record names, and refuse any
-other deletion (migration 0008). Audit ids are UUIDv7, so the oldest rows are found by primary key. After a crash, or
-Ctrl-C, whole slices are gone with their records and the rest is there; the next run continues.
+The record and the deletion are one statement: the database's triggers delete the rows that the record names, and refuse
+any other deletion (migration 0008). Audit ids are UUIDv7, so the oldest rows are found by primary key. After a crash or
+Ctrl-C, some slices are deleted and recorded, and all other rows still exist; the next run continues with them.
 """
 
 from datetime import datetime, timedelta
@@ -18,17 +18,17 @@ from wallet.runtime.loop import retried
 from wallet.trail.records import SQL
 
 SLICE_ROWS_MAX: Final = 5_000
-"""Bounds a slice's locks and its share of the write-ahead log."""
+"""Bounds the locks of a slice, and the amount of write-ahead log that it writes."""
 SLICE_ATTEMPTS_MAX: Final = 5
-"""A row that is written into the range of a slice at the same moment rolls the slice back; it is tried again."""
+"""A slice is rolled back if a row is inserted into its range at the same time. It is then tried again."""
 CLOCK_DIFFERENCE_MAX: Final = timedelta(days=1)
-"""How far an api's clock, which the id is made by, may be from PostgreSQL's, which the row's time is."""
+"""How much the api's clock, which sets the time in the id, may differ from PostgreSQL's, which sets the row's time."""
 
 _log = structlog.get_logger()
 
 
 async def prune_trail_rows(connection: Connection, before: datetime, *, actor: str, reason: str) -> int:
-    """Delete the rows of the audit trail older than `before`, and record it. Returns how many were deleted.
+    """Delete the rows of the audit trail that are older than `before`, with records. Returns how many were deleted.
 
     Raises asyncpg.PostgresError.
     """
@@ -55,6 +55,6 @@ async def _prune_slice(connection: Connection, arguments: tuple[object, ...]) ->
 
 
 def _lowest_id_at(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of a millisecond: its first 48 bits are the time."""
+    """Returns the smallest UUIDv7 of a millisecond. The first 48 bits of a UUIDv7 are its time."""
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return UUID(int=milliseconds << 80)

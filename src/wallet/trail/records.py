@@ -1,4 +1,7 @@
-"""Audit rows: one for each POST, in the transaction that decided it, or in the background for the others."""
+"""The rows of the audit trail: one for each POST.
+
+A row is written by the transaction that decided the request, or else in the background.
+"""
 
 import time
 from collections.abc import Sequence
@@ -13,16 +16,16 @@ from wallet.postgres.statements import Columns, array_of, array_of_texts, load_s
 from wallet.postgres.writing import Writing
 
 CLOCK_DIFFERENCE_MS_MAX: Final = 300_000
-"""Between the clocks of two api processes, each of which may differ from PostgreSQL's."""
+"""How much the clocks of two api processes may differ, as each may differ from PostgreSQL's clock."""
 
 SQL: Final = load_statements("wallet.trail", "trail.sql")
 
 
 class TrailRecord(Value, frozen=True, kw_only=True):
-    """What is known of a POST before it is decided; secrets are redacted already.
+    """The audit data of a POST before it is decided. Secrets are already redacted.
 
-    `body` is its first 4 KiB as text (undecodable bytes and NUL replaced), `body_sha256` covers all that was
-    read, `headers_json` is a JSON object of strings.
+    `body` is the first 4 KiB of the body as text (with undecodable bytes and NUL replaced). `body_sha256` covers all
+    bytes that were read. `headers_json` is a JSON object of strings.
     """
 
     api_audit_id: ApiAuditId
@@ -41,14 +44,14 @@ _RECORDS: Final = Columns(TrailRecord, headers_json=list)
 
 
 class TrailRow(Value, frozen=True):
-    """An audit record with the status of its answer; None while the transfer it asked for has not ended."""
+    """An audit record with the status of its answer, which is None until the requested transfer has ended."""
 
     record: TrailRecord
     status: int | None
 
     @property
     def bucket(self) -> int:
-        """The bucket of the wallet of the path; 0 where there is none."""
+        """The bucket of the wallet in the path, or 0 if the path has none."""
         wallet_id = self.record.wallet_id
         return NO_WALLET_BUCKET if wallet_id is None else bucket_of(wallet_id)
 
@@ -56,9 +59,10 @@ class TrailRow(Value, frozen=True):
 async def insert_trail_rows(
     connection: AnyConnection | Writing, rows: Sequence[TrailRow], timestamp: datetime | None
 ) -> None:
-    """Insert the rows in key order; one that is there already stays as it is. One round trip.
+    """Insert the rows in key order, in one round trip. A row that already exists is not changed.
 
-    `timestamp` is the batch's time. None: rows that waited to be written get the database's time less their age.
+    `timestamp` is the batch's time. If it is None, the rows have waited to be written, and each row gets the database's
+    time minus its age.
     """
     ordered = sorted(((row.bucket, row) for row in rows), key=lambda pair: (pair[0], pair[1].record.api_audit_id))
     records = [row.record for _, row in ordered]
@@ -73,14 +77,14 @@ async def insert_trail_rows(
 
 
 def _age(api_audit_id: ApiAuditId) -> str:
-    """How long ago this process made the id: a UUIDv7 begins with its time in milliseconds."""
+    """Returns the time since this process created the id. A UUIDv7 begins with its time in milliseconds."""
     return f"{max(0, int(time.time() * 1000) - (api_audit_id.int >> 80))} milliseconds"
 
 
 async def complete_trail_rows(
     connection: AnyConnection | Writing, ended: Sequence[tuple[WalletId, ApiAuditId, int]]
 ) -> None:
-    """Give rows that may have been inserted without a status theirs, once. One round trip."""
+    """Set the status of rows that may have been inserted without one, if it is not set. One round trip."""
     ordered = sorted((bucket_of(wallet_id), audit_id, status) for wallet_id, audit_id, status in set(ended))
     await connection.execute(
         SQL.complete_trail_rows,
@@ -91,7 +95,7 @@ async def complete_trail_rows(
 
 
 class EndedTransfer(Value, frozen=True):
-    """A stepwise transfer that ended: its key, the row of the request that began it, and the status of its answer."""
+    """A stepwise transfer that ended: its key, the audit id of the request that began it, and its answer's status."""
 
     key: OperationKey
     first_api_audit_id: ApiAuditId
@@ -99,10 +103,10 @@ class EndedTransfer(Value, frozen=True):
 
 
 async def complete_rows_of_transfers(writing: Writing, ended: Sequence[EndedTransfer]) -> None:
-    """Give each row with the key of a transfer that ended its status, once. One round trip.
+    """Set the status of all rows with the key of a transfer that ended, if it is not set. One round trip.
 
-    These are the rows of the first request and of every retry that found the transfer pending, whatever became of the
-    process that received it. Rows are searched by their ids, which begin with their time, from the first request on.
+    These are the rows of the first request and of every retry that found the transfer pending, even if the process that
+    received it has ended. Rows are searched by their ids, which begin with their time, from the first request on.
     """
     ordered = sorted((bucket_of(each.key.wallet_id), each.key, each) for each in set(ended))
     await writing.execute(
@@ -116,5 +120,5 @@ async def complete_rows_of_transfers(writing: Writing, ended: Sequence[EndedTran
 
 
 def _earliest(first: ApiAuditId) -> UUID:
-    """The lowest id that a retry can have, though another process with another clock made it."""
+    """Returns the lowest id that a retry can have, even if another process with another clock created it."""
     return UUID(int=max(0, (first.int >> 80) - CLOCK_DIFFERENCE_MS_MAX) << 80)

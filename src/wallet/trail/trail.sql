@@ -24,7 +24,7 @@ from unnest($1::text::smallint[], $2::uuid[], $3::text::smallint[]) as k (bucket
 where a.bucket = k.bucket and a.api_audit_id = k.api_audit_id and a.status is null
 
 -- name: complete_rows_of_transfers
--- The rows of a transfer are few and younger than the lowest id, so the primary key finds them.
+-- A transfer has few rows. Their ids are not below lowest_id, so the primary key is used to find them.
 update api_audit a
 set status = k.status
 from unnest($1::text::smallint[], $2::text::text[], $3::text::text[], $4::uuid[], $5::text::smallint[])
@@ -33,7 +33,7 @@ where a.bucket = k.bucket and a.api_audit_id >= k.lowest_id and a.wallet_id = k.
     and a.request_id = k.request_id and a.status is null
 
 -- name: prune_trail_slice
--- The record of the oldest rows of a bucket; its triggers delete them (migration 0008).
+-- Inserts the record of the oldest rows of a bucket. The triggers of the table delete these rows (migration 0008).
 insert into trail_prunings (bucket, actor, reason, before, first_id, last_id)
 select $1::smallint, $2::text, $3::text, $4::timestamptz, old.ids[1], old.ids[cardinality(old.ids)]
 from (

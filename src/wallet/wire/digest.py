@@ -1,7 +1,7 @@
-"""The digest of a batch: what the journal's chain is made of, so that no stored event or outcome can change unseen.
+"""The digest of a batch. The journal's chain covers the digests, so changes of stored events or outcomes are detected.
 
-sha256 over records of length-prefixed fields: first the events in ordinal order, then the operations in key
-order. Every field is reduced to bytes in one way only, whether it comes from memory or back from PostgreSQL.
+A digest is the sha256 of records with length-prefixed fields: first the events in ordinal order, then the operations in
+key order. A field has the same bytes whether its value comes from memory or is read from PostgreSQL.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ GENESIS: Final = bytes(32)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-# Made once, as lengths are small and a batch has thousands of fields.
+# Computed once, because lengths are small and a batch has thousands of fields.
 _LENGTHS: Final = [length.to_bytes(4, "big") for length in range(1024)]
 
 
@@ -42,7 +42,7 @@ _BUCKETS: Final = [_field(b"%d" % bucket) for bucket in range(BUCKET_COUNT)]
 _TYPES: Final = {event_type: _field(event_type.encode()) for event_type in EVENT_TYPES}
 
 encode_payload: Final = msgspec.json.Encoder(order="sorted").encode
-"""A payload as sorted compact JSON: the bytes that the digest covers, and that are stored."""
+"""Returns a payload as compact JSON with sorted keys: the bytes that are stored and that the digest covers."""
 
 
 class DigestedEvent(Value, frozen=True):
@@ -55,12 +55,12 @@ class DigestedEvent(Value, frozen=True):
     type: str
     occurred_at: datetime
     amount: str
-    """Money, as `format_money` gives it."""
+    """Money in the format of `format_money`."""
     balance_after: str
     transfer_id: UUID | None
     api_audit_id: UUID
     payload: bytes
-    """As `encode_payload` gives it."""
+    """The JSON text from `encode_payload`."""
 
 
 class DigestedOperation(Value, frozen=True):
@@ -79,13 +79,16 @@ class DigestedOperation(Value, frozen=True):
 
 
 def digest_of(events: Iterable[bytes], operations: Iterable[DigestedOperation]) -> bytes:
-    """The 32 bytes of a batch: its events as `spell_event` gives them, in ordinal order; its operations in any."""
+    """Returns the 32-byte digest of a batch.
+
+    `events` are in the format of `spell_event` and in ordinal order. `operations` may be in any order.
+    """
     ordered = sorted(operations, key=lambda row: (row.bucket, row.wallet_id, row.request_id))
     return sha256(b"".join((*events, *map(_spell_operation, ordered)))).digest()
 
 
 def spell_event(event: DigestedEvent) -> bytes:
-    """An event as the digest covers it: its fields, each after its length in four bytes, big-endian."""
+    """Returns an event as the digest covers it: each field follows its length in four bytes, big-endian."""
     wallet_id, payload = event.wallet_id.encode(), event.payload
     version, amount, balance = b"%d" % event.version, event.amount.encode(), event.balance_after.encode()
     return b"".join(
@@ -114,13 +117,13 @@ def spell_event(event: DigestedEvent) -> bytes:
 
 
 def chain_of(previous: bytes, position: int, digest: bytes) -> bytes:
-    """The chain value of a position: sha256(previous chain, position as 8 bytes big-endian, digest)."""
+    """Returns the chain value of a position: sha256(previous chain, position as 8 bytes big-endian, digest)."""
     return sha256(previous + position.to_bytes(8, "big") + digest).digest()
 
 
 @lru_cache(maxsize=64)
 def _microseconds(time: datetime) -> bytes:
-    """The field of a time: microseconds since 1970. The events of a batch have one time, or a few."""
+    """Returns the field of a time, as microseconds since 1970. It is cached: the events of a batch have few times."""
     return _field(b"%d" % ((time - _EPOCH) // _MICROSECOND))
 
 

@@ -1,7 +1,7 @@
-"""The wire message: one event in its envelope, encoded by the relay and decoded, strictly, by the worker.
+"""The wire message: one event in its envelope. The relay encodes it, and the worker decodes it strictly.
 
-Encoding trusts the log. Decoding trusts nothing: a body that is not exactly an event of a known type and
-schema version raises one of three typed errors whose message states what is wrong, and never a partial result.
+Encoding does not check an event from the log. Decoding checks everything: a body that is not an event of a known type
+and schema version raises one of three typed errors whose message states the problem. It never returns a partial result.
 """
 
 import re
@@ -18,12 +18,13 @@ from wallet.domain.identifiers import EventId, WalletId, is_id
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
 
 BODY_BYTES_MAX: Final = 256 * 1024
+"""More than a hundred times the largest event that we write. A longer body is refused before it is parsed."""
 BODY_STORED_BYTES_MAX: Final = 1024 * 1024
-"""More than a hundred times the largest event we write; a longer body is refused before it is parsed."""
+"""How many bytes of a body are kept. Of a longer body, only the first ones are."""
 
 _ID_FIELDS: Final = frozenset({"walletId", "requestId", "fromWalletId", "toWalletId"})
 
-# The amount rule of domain.money, with 0 allowed and one more digit, which a balance may have.
+# The amount rule of domain.money, but 0 is allowed, and one more digit, because a balance may have it.
 _MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _BIGINT_MAX: Final = 2**63 - 1
@@ -42,7 +43,7 @@ class UnknownEventType(UndecodableMessage):
 
 
 class StoredEvent(NamedTuple):
-    """An event as the log holds it; `payload_json` is the text of its jsonb payload."""
+    """An event as it is stored in the log. `payload_json` is the text of its jsonb payload."""
 
     event_id: UUID
     type: str
@@ -69,14 +70,14 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class WholeBody:
-    """Length and digest of a body of which only the first BODY_STORED_BYTES_MAX bytes were kept."""
+    """The length and the digest of a body of which only the first BODY_STORED_BYTES_MAX bytes were kept."""
 
     length: int
     sha256: bytes
 
 
 class _Message(msgspec.Struct, rename="camel"):
-    """The JSON object on the wire; its fields in this order."""
+    """The JSON object on the wire, with its fields in this order."""
 
     id: str
     type: str
@@ -89,7 +90,7 @@ class _Message(msgspec.Struct, rename="camel"):
 
 
 class _Header(msgspec.Struct, rename="camel"):
-    """What is read first: it decides whether the rest can be understood at all."""
+    """The fields that are read first. They decide whether this program can decode the rest."""
 
     type: str
     schema_version: int
@@ -102,7 +103,7 @@ _payload_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode_envelope(event: StoredEvent, position: int) -> bytes:
-    """The message body of a stored event; `position` is that of its batch in the journal."""
+    """Returns the message body of a stored event. `position` is the position of its batch in the journal."""
     return _encoder.encode(
         _Message(
             str(event.event_id),
@@ -124,7 +125,7 @@ def check_length(body_bytes: int) -> None:
 
 
 def decode_envelope(body: bytes) -> Envelope:
-    """Read a message body, or raise UndecodableMessage, UnknownSchemaVersion or UnknownEventType."""
+    """Decode a message body. Raises UndecodableMessage, UnknownSchemaVersion or UnknownEventType."""
     check_length(len(body))
     try:
         header = _header_decoder.decode(body)
@@ -162,7 +163,7 @@ def expect_known(event_type: str, schema_version: int) -> None:
 
 
 def _payload(event_type: str, wallet_id: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload with its fields checked and typed; fields that a newer program added stay as they are."""
+    """Returns the payload with its fields checked and converted. Fields that a newer program added are not changed."""
     names = (*COMMON_FIELDS, *EVENT_TYPES[event_type].fields)
     for name in names:
         if not isinstance(payload.get(name), str):

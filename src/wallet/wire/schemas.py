@@ -1,7 +1,8 @@
-"""The JSON Schema of each event's wire message: what another team may rely on when it reads the exchange.
+"""The JSON Schema of each event's wire message: the contract for other teams that consume the exchange.
 
-Derived from the declarations of the events, which decoding reads too. A field may be added to a schema version, so
-readers must ignore those they do not know; a field that is removed or changes its meaning takes a new schema version.
+The schemas are derived from the declarations of the events, which the decoder uses too. A field may be added without a
+new schema version, so readers must ignore unknown fields. Removing a field, or changing its meaning, needs a new schema
+version.
 """
 
 from typing import Any, Final
@@ -12,7 +13,7 @@ from wallet.domain.identifiers import ID_PATTERN
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 MEANINGS: Final = {name: str(kind.__doc__) for name, kind in EVENT_TYPES.items()}
-"""Event type → the sentence that says what happened."""
+"""The sentence that describes each event type."""
 
 _BIGINT_MAX: Final = 2**63 - 1
 _ID: Final = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
@@ -61,7 +62,7 @@ _PAYLOAD: Final[dict[str, dict[str, Any]]] = {
 
 
 def event_schemas() -> dict[str, dict[str, Any]]:
-    """Event type → the JSON Schema of its message at today's schema version."""
+    """Returns the JSON Schema of the message of each event type, at the current schema version."""
     return {event_type: _message(event_type, MEANINGS[event_type]) for event_type in EVENT_TYPES}
 
 

@@ -1,10 +1,10 @@
-"""Keeps messages that had no effect: the message and its error in dead_letters, its event as failed in the inbox.
+"""Stores messages that had no effect: the message and its error in dead_letters, its event as failed in the inbox.
 
-The rows are committed before the transport lets the message go, so a message is never only on its way. A crash in
-between brings it again: its row is found by the sha256 of the body and only counts the attempts; if it was closed
-meanwhile, it is open again.
-A message of a newer program is parked: nothing is at fault, so the inbox has no row for its event.
-A failed inbox row is no obstacle: a replay, or the true event after a forged one, takes effect as if it were new.
+The rows are committed before the transport releases the message, so the message is always stored somewhere. After a
+crash in between, the message is delivered again: its row is found by the sha256 of the body, and only the attempts are
+counted. If the dead letter was closed in the meantime, it is opened again. A message of a newer program is parked:
+nothing is at fault, so the inbox gets no row for its event. A failed inbox row does not block its event: a replay, or
+the true event after a forged one, takes effect as if it were new.
 """
 
 import json
@@ -97,7 +97,7 @@ async def _insert_dead_letter(connection: Connection, digest: bytes, letter: Ref
 
 
 async def _mark_failed(connection: Connection, letters: Sequence[tuple[_Named, RefusedMessage[Any]]]) -> None:
-    """Enter as failed the events that a message names well enough to find their place in the inbox."""
+    """Mark as failed in the inbox the events whose messages contain a valid wallet id and event id."""
     failed = {
         (bucket_of(name.wallet_id), name.event_id): letter
         for name, letter in letters
@@ -152,13 +152,15 @@ def _event_id(text: object) -> EventId | None:
 
 
 def _properties_json(message: ReceivedMessage) -> str:
-    """What came beside the body, as JSON; what JSON does not know is stored as its text."""
+    """Returns the message's properties and headers as JSON; values that JSON can't represent are stored as text."""
     properties = {"messageId": message.message_id, "type": message.type, "headers": dict(message.headers)}
     return json.dumps(_storable(properties), default=str)
 
 
 def _storable(value: Any) -> Any:
-    """The same without what PostgreSQL refuses in text and jsonb: NUL, lone surrogates, NaN; long texts are cut."""
+    """Returns the value without what PostgreSQL refuses in text and jsonb (NUL, lone surrogates, NaN); long texts are
+    cut.
+    """
     match value:
         case str():
             text = value[:ERROR_CHARACTERS_MAX].encode(errors="replace").decode()

@@ -1,19 +1,21 @@
-"""The effects of events: one transaction for a group, in which each new event counts once.
+"""Applies the effects of events: one database transaction for a group, in which each new event counts once.
 
-1. Inbox: insert into processed_events; the new ones come back. A duplicate stops here; an event that failed
-   earlier gets its effect now.
+1. Inbox: insert into processed_events, which returns the new rows. A duplicate is not processed further; an event that
+   failed earlier gets its effect now.
 2. Totals: one sorted upsert of wallet_stats. It locks the row of every wallet that an alert below may concern.
-3. Rules: each new withdrawal's Nth latest one, read from the log. From here on only if something is watched.
-4. Alerts: insert into fraud_alerts; the new ones come back.
-5. Suspicious: the reason of each such wallet's earliest alert, read in a later statement than the one that waited
-   for the lock: so it sees the alerts of the session that had locked the wallet before.
-6. Checkpoint: the embedded transport's position; fenced, so a worker that lost its lease commits nothing.
+3. Rules: for each new withdrawal, read the Nth latest withdrawal from the log. This step and the next two run only if
+   the rules look at an event.
+4. Alerts: insert into fraud_alerts, which returns the new rows.
+5. Suspicious: for each such wallet, store the reason of its earliest alert. The alerts are read in a later statement
+   than the one that waited for the lock, so it sees the alerts of the session that had locked the wallet before.
+6. Checkpoint: store the embedded transport's position. The update is fenced, so a worker that lost its lease commits
+   nothing.
 
-Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ where nothing was withdrawn.
+Then COMMIT. With BEGIN that is at most eight round trips, and four on RabbitMQ if nothing was withdrawn.
 
-Each new fraud alert is notified of by one log line, after COMMIT. The row in fraud_alerts is the record; the line is a
-notification of it. A crash between COMMIT and the line loses the line, never the row, so a program that must not miss
-an alert reads the table.
+For each new fraud alert, one log line is written after COMMIT. The row in fraud_alerts is the record; the line only
+notifies. A crash between COMMIT and the line loses the line, never the row, so a program that must not miss an alert
+reads the table.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -47,10 +49,10 @@ async def commit_effects(
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> list[Alert]:
-    """Give the events their effects, each once however often it comes; returns the alerts that are new.
+    """Apply the effects of the events, each once however often it is delivered. Returns the new alerts.
 
-    All or nothing: whatever is raised, nothing took effect, or a COMMIT's outcome is unknown; then the same
-    events may be given again.
+    All or nothing: if an error is raised, nothing took effect, or the outcome of a COMMIT is unknown; in both cases the
+    same events may be passed again.
     """
     if not events and move_checkpoint is None:
         return []
@@ -70,7 +72,7 @@ async def in_transaction(
     work: Callable[[], Awaitable[Result]],
     isolation: Literal["repeatable_read"] | None = None,
 ) -> Result:
-    """Run the work in a transaction, again after a deadlock, a serialization failure or a lock time-out."""
+    """Run the work in a transaction, and retry it after a deadlock, a serialization failure or a lock time-out."""
 
     async def run() -> Result:
         async with connection.transaction(isolation=isolation):
@@ -108,7 +110,7 @@ async def _enter_inbox(connection: Connection, events: Iterable[LoggedEvent]) ->
 
 
 async def add_totals(connection: Connection, added_by_wallet: Mapping[WalletId, WalletTotals]) -> None:
-    """Add to each wallet's row, which is made if need be and locked from then on."""
+    """Add to each wallet's row, which is created if it is missing, and is locked from then on."""
     totals = sorted(
         ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in added_by_wallet.items()),
         key=lambda item: item[:2],
@@ -126,7 +128,7 @@ async def add_totals(connection: Connection, added_by_wallet: Mapping[WalletId, 
 
 
 async def _judge(connection: Connection, withdrawals: Sequence[LoggedEvent], rules: FraudRules) -> list[Alert]:
-    """The alerts that the withdrawals raise, in key order; the log already holds each of them."""
+    """Returns the alerts that the withdrawals raise, in key order. Each withdrawal must already be in the log."""
     if not withdrawals:
         return []
     rows = await connection.fetch(
@@ -143,12 +145,12 @@ async def _judge(connection: Connection, withdrawals: Sequence[LoggedEvent], rul
 
 
 def alert_key(alert: Alert) -> tuple[int, str, str, UUID]:
-    """The primary key of an alert's row."""
+    """Returns the primary key of an alert's row."""
     return bucket_of(alert.wallet_id), alert.wallet_id, alert.rule, alert.event_id
 
 
 async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
-    """Store the alerts, given in key order, and make their wallets suspicious; returns those that are new."""
+    """Store the alerts, given in key order, and mark their wallets as suspicious. Returns the new alerts."""
     rows = await connection.fetch(
         _SQL.insert_alerts,
         [bucket_of(alert.wallet_id) for alert in alerts],
@@ -167,7 +169,7 @@ async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list
 
 
 def notify(alerts: Iterable[Alert]) -> None:
-    """Tell of each new alert."""
+    """Log each new alert."""
     for alert in alerts:
         _log.warning(
             "fraud_alert",

@@ -1,10 +1,11 @@
-"""The transport over RabbitMQ: groups from the worker's queue, acknowledged after their effects are committed.
+"""The transport over RabbitMQ: takes groups from the worker's queue and acknowledges them after their effects are
+committed.
 
-- Ack comes after COMMIT, reject after the commit of the dead letter. A crash before them brings the messages again,
-  and the inbox knows them.
-- While the database is away nothing is taken: the consumer is paused, so that its unacknowledged messages return to
-  the queue for a worker that can handle them. No message is rejected for it.
-- Asked to stop, it finishes and acknowledges the group in hand; what was only prefetched goes back.
+- Ack is sent after COMMIT, reject after the commit of the dead letter. After a crash before them the messages are
+  delivered again, and the inbox recognises them.
+- While the database is unavailable no message is taken: the consumer is paused, so that its unacknowledged messages
+  return to the queue for a worker that can handle them. No message is rejected for this reason.
+- At stop it finishes and acknowledges the current group; messages that were only prefetched return to the queue.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ _log = structlog.get_logger()
 
 
 class FromQueue:
-    """Turns of one consumer and one database connection."""
+    """Runs the turns of one consumer with one database connection."""
 
     def __init__(self, consumer: Consumer, session: Session, rules: FraudRules, stop: asyncio.Event) -> None:
         self._consumer = consumer
@@ -38,13 +39,13 @@ class FromQueue:
 
     async def take_turn(self) -> None:
         """Handle and acknowledge one group."""
-        # The database comes first: while it is away no message is taken.
+        # The database is checked first: while it is unavailable no message is taken.
         await self._session.connection()
         await self._consumer.resume()
         try:
             group = await unless_stopped(self._consumer.next_group(self._group_size.current), self._stop)
         except (BrokerUnavailable, TopologyMismatch) as error:
-            # No pause for this: the consumer waits its own back-off before it tries again.
+            # No pause is needed here: the consumer waits for its own back-off before it tries again.
             _log.warning("broker_unavailable", reason=str(error))
             report_started(Started.BROKER_IS_AWAY)
             return
@@ -57,12 +58,12 @@ class FromQueue:
             self._group_size.note_success()
 
     async def stand_down(self) -> None:
-        """Let the unacknowledged messages go back to the queue."""
+        """Return the unacknowledged messages to the queue."""
         await self._consumer.pause()
 
     async def _handle(self, group: list[Delivery]) -> None:
         started = time.monotonic()
-        # Asked for again, as the connection may have been lost while the queue was empty.
+        # The connection is requested again, because it may have been lost while the queue was empty.
         handled = await handle_group(await self._session.connection(), group, self._rules, check=check_messages)
         await failpoint("worker.before_ack")
         for letter in handled.refused:

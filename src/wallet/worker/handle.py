@@ -1,24 +1,25 @@
 """Applies a group of messages and isolates the ones that fail.
 
-1. Check: decode, and compare each message with the log. One that has no event there becomes a dead letter.
-2. Effects: one transaction for all others: see effects.
-3. If that fails by the messages' own fault, each is run alone, up to three times with a back-off in place between
-   the rounds; one that still fails becomes a dead letter, the others have taken effect. The rounds share their
-   back-off, so a group in which everything fails is slow, not stuck.
+1. Check: decode each message and compare it with the log. A message whose event is not in the log becomes a dead
+   letter.
+2. Effects: apply all others in one database transaction (see effects.py).
+3. If that transaction fails because of the messages, each message is run alone, up to three times, with a back-off
+   between the rounds. A message that still fails becomes a dead letter; the others have taken effect. All messages
+   share the back-off of a round, so a group in which every message fails is slow, not stuck.
 
-A dependency's fault (database away, overloaded, not migrated; lease lost) is raised as it came: no dead letter comes
-of it, and the caller stops taking messages until the dependency is back. A COMMIT whose outcome is unknown is no
-special case: the same messages come again, and the inbox knows.
+A failure of a dependency (database unavailable, overloaded or not migrated; lease lost) is raised unchanged. It creates
+no dead letter, and the caller stops taking messages until the dependency is available. A COMMIT whose outcome is
+unknown needs no special case: the same messages are delivered again, and the inbox recognises those that took effect.
 
-A dead letter is committed before this returns, and before the checkpoint moves past it.
+A dead letter is committed before this function returns, and before the checkpoint moves past its message.
 
-The size of groups adapts: a group that fails as a whole, for example at a time limit of the database, comes again. With
-the same size it could fail again each time, so the size is halved after a failure, down to one message. It is doubled
-after a number of groups that succeeded, so that a database that was away for a moment costs little.
+The size of groups adapts. A group that fails as a whole, for example at a time limit of the database, is delivered
+again and could fail again each time with the same size. So the size is halved after a failure, down to one message. It
+is doubled after a number of groups that succeeded, so that a short database outage has little cost.
 
-The loop around a transport ends a turn at a failure, and never the process. It waits for a dependency that is away,
-with pauses that grow. It also waits at a bug of ours that is no message's fault: nothing is lost by waiting, while a
-message that became a dead letter for it would be.
+A failure ends a turn of the loop around a transport, but never the process. The loop waits for an unavailable
+dependency with growing pauses. It also waits after a bug of ours that no message causes: waiting loses nothing, while
+turning the message into a dead letter would lose its effect.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ _DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
 
 @dataclass(frozen=True, slots=True)
 class Handled(Generic[AnyMessage]):
-    """What became of a group: messages whose effects are in, and messages that are dead letters now."""
+    """The result of a group: the messages whose effects are committed, and the messages that became dead letters."""
 
     done: list[AnyMessage]
     refused: list[RefusedMessage[AnyMessage]]
@@ -71,7 +72,7 @@ async def handle_group(
     check: Check[AnyMessage],
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> Handled[AnyMessage]:
-    """Apply the effects of the messages, or keep them as dead letters. When it returns all of that is committed."""
+    """Apply the effects of the messages, or store them as dead letters. All of that is committed when this returns."""
     checked, refused = await check(connection, messages)
     await keep(connection, refused)
     error = await _commit(connection, [item.event for item in checked], rules, move_checkpoint)
@@ -86,11 +87,14 @@ async def handle_group(
 
 
 def is_messages_fault(error: Exception) -> bool:
-    """Whether the error is one that other messages would not have had; only then may one become a dead letter."""
+    """Returns whether the messages caused the error, so that other messages would not fail; only then may one become a
+    dead letter.
+    """
     if isinstance(error, LeaseLost):
         return False
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(("28", "3D", "3F", "42")):
-        # No such table, no permission: the deployment's fault, as our statements are the same for every message.
+        # For example a missing table or permission: the deployment is at fault, as every message runs the same
+        # statements.
         return False
     return failure_of(error) is Failure.CULPRIT
 
@@ -101,7 +105,7 @@ async def _commit(
     rules: FraudRules,
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> Exception | None:
-    """Commit the effects and notify of the alerts; returns the error if it is the messages' own."""
+    """Commit the effects and log the alerts. Returns the error if the messages caused it."""
     try:
         notify(await commit_effects(connection, events, rules, move_checkpoint))
     except Exception as error:
@@ -142,7 +146,7 @@ class GroupSize:
         self.current = size_max
 
     def note_success(self) -> None:
-        """A group was handled."""
+        """Count a group that was handled."""
         if self.current == self._size_max:
             return
         self._succeeded_count += 1
@@ -151,25 +155,25 @@ class GroupSize:
             self.current = min(self._size_max, self.current * 2)
 
     def note_failure(self) -> None:
-        """A group failed as a whole."""
+        """Count a group that failed as a whole."""
         self._succeeded_count = 0
         self.current = max(1, self.current // 2)
 
 
 class Transport(Protocol):
-    """What brings messages to the handlers."""
+    """Delivers messages to the handlers."""
 
     async def take_turn(self) -> None:
         """Wait for messages and handle them."""
 
     async def stand_down(self) -> None:
-        """A turn failed: hold no message until the next one."""
+        """Release all messages after a failed turn, until the next turn."""
 
 
 async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) -> None:
     """Take turns until asked to stop.
 
-    Raises nothing but InvalidBrokerAddress, which no waiting cures.
+    Raises only InvalidBrokerAddress, which waiting does not fix.
     """
     pace = Backoff(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
     while not stop.is_set():
@@ -178,11 +182,11 @@ async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) 
             pace.reset()
         except InvalidBrokerAddress:
             raise
-        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs, and goes on with the next turn.
+        except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
             reason = f"{type(error).__name__}: {error}"
             _log.warning("worker_paused", reason=reason, exc_info=not isinstance(error, _DEPENDENCY_ERRORS))
             session.drop()
-            # A broker that does not even answer the goodbye is no reason to end.
+            # A broker that does not respond to a clean close must not end the process.
             with suppress(TimeoutError):
                 await transport.stand_down()
             await unless_stopped(pace.wait(), stop)

@@ -1,28 +1,30 @@
-"""Follows the journal in PostgreSQL, in pieces of bounded size: one worker at a time by a lease, the others stand by.
+"""Follows the journal in PostgreSQL, in pieces of bounded size. A lease allows one worker at a time; the others stand
+by.
 
-A piece holds at most PIECE_SIZE_MAX events, of one batch or of several. `position` is where the checkpoint may
-move once the piece has its effects: the last batch that is whole by then. Pieces of a batch that were handled before
-a crash come again, and the inbox knows them; so the checkpoint needs no place inside a batch.
+A piece has at most PIECE_SIZE_MAX events, of one batch or of several. `position` is where the checkpoint may move once
+the piece has its effects: the last batch that is complete by then. After a crash, pieces of a batch that were already
+handled are read again, and the inbox recognises their events; so the checkpoint needs no position inside a batch.
 
-A batch whose events are not all visible yet ends the reading, as does a gap in the positions: both wait.
+Reading stops at a batch whose events are not all visible yet, and at a gap in the positions, until they are visible.
 
 Every worker follows the journal, with a broker or without, so that no event depends on which transport other processes
-have:
+use:
 
-- Without a broker (`FromJournal`, the embedded transport) it handles every published batch beyond `position`. What
-  the queue brought before, or still holds, is known by the inbox when it comes again.
-- With a broker (`BesideQueue`) it handles the batches that a relay without a broker published, and passes over those
-  that a broker confirmed. It moves `followed_position` over both, and `position` only where nothing was passed over;
-  so a worker without a broker that takes over later handles what was left in the queue.
+- Without a broker (`FromJournal`, the embedded transport) it handles every published batch after `position`. The inbox
+  recognises events that the queue delivered before, or will still deliver.
+- With a broker (`BesideQueue`) it handles the batches that a relay without a broker published, and skips those that a
+  broker confirmed. It moves `followed_position` over both, and `position` only if nothing was skipped. So a worker
+  without a broker that takes over later handles what was left in the queue.
 
 - The lease is a row with a holder, a token and an end by PostgreSQL's clock. Taking it raises the token; every
-  transaction that moves the checkpoint compares the token and prolongs the lease. A worker that was stopped beyond
-  its lease and goes on finds another token: its transaction is rolled back.
-- The checkpoint moves in the transaction of the effects. After a crash the journal is read from there again.
-- A message at fault gets its dead letter first, then the checkpoint moves past it.
-- A lease is as old as its connection: with a new one it is taken again, and the checkpoint read again.
-- A batch that is not published yet is waited for: how it will be published is decided then.
-- While nothing comes, the journal is looked at every 5 to 200 ms, beside a queue every second.
+  transaction that moves the checkpoint compares the token and renews the lease. If a worker is suspended for longer
+  than its lease and then resumes, it finds another token, and its transaction is rolled back.
+- The checkpoint moves in the transaction of the effects. After a crash the journal is read again from there.
+- For a message at fault, the dead letter is committed first; then the checkpoint moves past the message.
+- A lease lasts only as long as its connection: on a new connection the lease is taken again, and the checkpoint is read
+  again.
+- The worker waits for a batch that is not published yet, because how it will be published is decided only then.
+- Without new events, the journal is polled every 5 to 200 ms; by a worker with a broker, every second.
 """
 
 import asyncio
@@ -57,7 +59,7 @@ BATCHES_READ_MAX: Final = 500
 EVENTS_READ_MAX: Final = 2_000
 """How many events are read at once, unless a single batch has more."""
 PASSED_MAX: Final = 5_000
-"""How many batches are passed over at once: a few milliseconds of an index scan."""
+"""How many batches are skipped at once: this takes an index scan of a few milliseconds."""
 
 _SQL: Final = load_statements("wallet.worker", "worker.sql")
 CHECKPOINT: Final = LeaseTable("worker_checkpoint", timedelta(seconds=4))
@@ -67,13 +69,13 @@ STANDBY_SECONDS: Final = 1.0
 POLL_SECONDS_MIN: Final = 0.005
 POLL_SECONDS_MAX: Final = 0.2
 BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 1.0
-"""Beside a queue there is nothing to handle, unless relays and workers differ in their transport."""
+"""A worker with a broker has nothing to handle here, unless relays and workers differ in their transport."""
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class JournalMessage:
-    """A row of the log as a message, so that both transports share the handlers; its body exists only if asked for."""
+    """A row of the log as a message, so that both transports share the handlers. Its body is built only on request."""
 
     row: "asyncpg.Record"
     headers: dict[str, Any] = field(default_factory=dict)
@@ -81,17 +83,17 @@ class JournalMessage:
 
     @property
     def message_id(self) -> str:
-        """The event id."""
+        """Returns the event id."""
         return str(self.row["event_id"])
 
     @property
     def type(self) -> str:
-        """The event type."""
+        """Returns the event type."""
         return str(self.row["type"])
 
     @property
     def body(self) -> bytes:
-        """The message that RabbitMQ would bring; a dead letter keeps it."""
+        """Returns the message that RabbitMQ would deliver; a dead letter stores it."""
         row = self.row
         stored = StoredEvent(
             row["event_id"],
@@ -107,7 +109,7 @@ class JournalMessage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Messages to handle together, and where the checkpoint moves with their effects."""
+    """Messages to handle together, and the position to which the checkpoint moves with their effects."""
 
     messages: list[JournalMessage]
     position: int
@@ -115,23 +117,25 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A position up to which batches that a broker confirmed were passed over, and whether one follows that was not."""
+    """A position up to which all batches were confirmed by a broker and skipped, and whether an unconfirmed batch
+    follows.
+    """
 
     position: int
     has_unconfirmed: bool
 
 
 async def pass_by_broker(connection: Connection, position: int) -> Passed:
-    """Pass over the batches after a position that a broker confirmed: the queue brings them. One round trip."""
+    """Skip the batches after a position that a broker confirmed: the queue delivers them. One round trip."""
     row = await connection.fetchrow(_SQL.pass_by_broker, position, PASSED_MAX)
     assert row is not None
     return Passed(row["position"], row["has_unconfirmed"])
 
 
 async def read_pieces(connection: Connection, position: int, *, with_confirmed: bool = True) -> list[Piece]:
-    """The next pieces after a position, in order; none if there is nothing to read. At most two round trips.
+    """Returns the next pieces after a position, in order, or none if there is nothing to read. At most two round trips.
 
-    Without `with_confirmed` a batch that a broker confirmed ends the reading.
+    If `with_confirmed` is false, reading stops at a batch that a broker confirmed.
     """
     rows = await connection.fetch(_SQL.read_journal, position, BATCHES_READ_MAX)
     if not with_confirmed:
@@ -149,7 +153,7 @@ async def read_pieces(connection: Connection, position: int, *, with_confirmed: 
 
 
 def _bounded(batches: Sequence["asyncpg.Record"], position: int) -> list["asyncpg.Record"]:
-    """The batches up to the first gap or the limit of events, and at least one if the first is there."""
+    """Returns the batches up to the first gap or the limit of events, but always the first batch if it exists."""
     bounded: list[asyncpg.Record] = []
     count = 0
     for expected, batch in enumerate(batches, start=position + 1):
@@ -161,7 +165,7 @@ def _bounded(batches: Sequence["asyncpg.Record"], position: int) -> list["asyncp
 
 
 def _last_whole(batches: Sequence["asyncpg.Record"], events: Sequence["asyncpg.Record"], position: int) -> int:
-    """The position of the last batch before the first that lacks events; the given one if that is the first."""
+    """Returns the position of the last batch before the first incomplete one, or `position` without such a batch."""
     visible: dict[int, int] = {}
     for event in events:
         visible[event["position"]] = visible.get(event["position"], 0) + 1
@@ -178,7 +182,7 @@ def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
     pieces: list[Piece] = []
     for start in range(0, len(events), PIECE_SIZE_MAX):
         end = start + PIECE_SIZE_MAX
-        # Positions have no gap, so every batch before that of the next event is whole.
+        # Positions have no gap, so every batch before that of the next event is complete.
         position = events[end]["position"] - 1 if end < len(events) else until
         pieces.append(Piece([JournalMessage(event) for event in events[start:end]], position))
     return pieces
@@ -187,7 +191,7 @@ def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
 async def check_rows(
     _connection: Connection, messages: Sequence[JournalMessage]
 ) -> tuple[list[Checked[JournalMessage]], list[RefusedMessage[JournalMessage]]]:
-    """Sort out events that a newer program wrote. Rows need no comparison with the log: they are the log."""
+    """Separate the events that a newer program wrote. Rows are not compared with the log, because they are the log."""
     checked: list[Checked[JournalMessage]] = []
     refused: list[RefusedMessage[JournalMessage]] = []
     for message in messages:
@@ -202,23 +206,25 @@ async def check_rows(
 
 @dataclass(slots=True)
 class _Following:
-    """How far the holder of the lease has come, on the connection that it took the lease on."""
+    """How far the holder of the lease has come, and the connection on which it took the lease."""
 
     connection: Connection
     lease: Lease
     position: int
-    """Every batch up to here has its effects."""
+    """Every batch up to this position has its effects."""
     followed: int
-    """Every batch up to here has its effects, or a broker confirmed it."""
+    """Every batch up to this position has its effects, or a broker confirmed it."""
     renewed_at: float
 
     def move(self, position: int) -> tuple[int, int]:
-        """Returns `position` and `followed` once every batch after `followed` up to a position has its effects."""
+        """Returns the new `position` and `followed`, once every batch after `followed` up to the given position has its
+        effects.
+        """
         return position if self.position >= self.followed else self.position, position
 
 
 class FromJournal:
-    """Turns of one worker without a broker at the journal."""
+    """Runs the journal turns of one worker without a broker."""
 
     poll_seconds_max = POLL_SECONDS_MAX
     _is_started_by_following = True
@@ -234,11 +240,11 @@ class FromJournal:
         self._group_size = GroupSize(PIECE_SIZE_MAX)
 
     async def take_turn(self) -> None:
-        """Handle what the journal holds beyond the checkpoint, or wait a moment."""
+        """Handle the journal's events after the checkpoint, or wait a moment."""
         connection = await self._session.connection()
         following = self._following
         if following is None or following.connection is not connection:
-            # A new connection may lead to another server, promoted meanwhile, whose checkpoint is an earlier one.
+            # A new connection may lead to another server, promoted in the meantime, whose checkpoint is an earlier one.
             following = await self._take_lease(connection)
             if self._is_started_by_following:
                 report_started(Started.FOLLOWS_JOURNAL)
@@ -256,11 +262,11 @@ class FromJournal:
             await self._idle(connection, following)
 
     async def stand_down(self) -> None:
-        """Forget the lease; this worker may take it again at once, by its holder's name."""
+        """Forget the lease; this worker can take it again at once, because it uses the same holder name."""
         self._following = None
 
     async def give_up(self) -> None:
-        """Let another worker take over now; what the lease's end would do anyway, only later."""
+        """Release the lease so that another worker can take over now, instead of when the lease ends."""
         if self._following is not None:
             await self._following.lease.release(await self._session.connection())
             self._following = None
@@ -270,7 +276,9 @@ class FromJournal:
         return await read_pieces(connection, following.followed)
 
     def _begin_at(self, row: Record) -> int:
-        """Returns where to begin. What was only passed over is handled here: a queue may never bring it."""
+        """Returns where to begin. Batches that were only skipped are handled here, because a queue may never deliver
+        them.
+        """
         return int(row["position"])
 
     async def _take_lease(self, connection: Connection) -> _Following | None:
@@ -301,7 +309,9 @@ class FromJournal:
     async def _handle_in_groups(
         self, connection: Connection, messages: list[JournalMessage], move: MoveCheckpoint
     ) -> Handled[JournalMessage]:
-        """Handle the messages of a piece; the checkpoint moves with the last of them. Returns what became of these."""
+        """Handle the messages of a piece in groups; the checkpoint moves with the last group. Returns the result of
+        that group.
+        """
         size = self._group_size.current
         while len(messages) > size:
             await handle_group(connection, messages[:size], self._rules, check=check_rows)
@@ -318,9 +328,9 @@ class FromJournal:
 
 
 class BesideQueue(FromJournal):
-    """Turns of one worker with a broker: handles what a relay without the broker published.
+    """Runs the journal turns of one worker with a broker: handles what a relay without the broker published.
 
-    That happens while a deployment changes its transport, and for as long as relays and workers differ in it.
+    Such batches exist while a deployment changes its transport, and for as long as relays and workers differ in it.
     """
 
     poll_seconds_max = BESIDE_QUEUE_POLL_SECONDS_MAX
@@ -333,7 +343,7 @@ class BesideQueue(FromJournal):
     async def _next_pieces(self, connection: Connection, following: _Following) -> list[Piece]:
         passed = await pass_by_broker(connection, following.followed)
         if passed.position - following.followed == PASSED_MAX:
-            # There are probably more: the next turn comes soon, after the lease was renewed if that is due.
+            # There are probably more: the next turn starts soon, after renewing the lease if that is due.
             self._pace.reset()
         following.followed = passed.position
         if not passed.has_unconfirmed:
@@ -349,14 +359,14 @@ class BesideQueue(FromJournal):
 
 
 async def _move_checkpoint(connection: Connection, *, following: _Following, position: int, followed: int) -> None:
-    """Move the checkpoint and renew the lease; raises LeaseLost if another worker has taken it."""
+    """Move the checkpoint and renew the lease. Raises LeaseLost if another worker has taken it."""
     lease = following.lease
     if await connection.fetchval(_SQL.move_checkpoint, lease.token, position, followed, CHECKPOINT.length) is None:
         raise lease.lost()
 
 
 async def follow_journal(kind: type[FromJournal], dsn: str, rules: FraudRules, stop: asyncio.Event) -> None:
-    """Handle what is in the journal until `stop`, then let another worker take over."""
+    """Handle the events of the journal until `stop`, then let another worker take over."""
     async with Session(dsn, application_name=APPLICATION) as session:
         transport = kind(session, rules, stop)
         await run_loop(transport, session, stop)

@@ -1,7 +1,7 @@
-"""From messages to events: decodes each body, then compares it with the event log.
+"""Turns messages into events: decodes each body, then compares it with the event log.
 
-A message only names its event; the effects come from the row in the log, as the log is the truth. So a message
-that was forged or damaged can't move a total: it names an event that is not there, or not like that, and is refused.
+A message only names its event; the effects are computed from the row in the log, which is the source of truth. So a
+forged or damaged message can't change a total: it names an event that does not exist, or that differs, and is refused.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -31,27 +31,27 @@ _log = structlog.get_logger()
 
 
 class ReceivedMessage(Protocol):
-    """What the worker needs of a message, whichever transport brought it."""
+    """What the worker needs from a message, independent of the transport."""
 
     @property
     def body(self) -> bytes:
-        """The envelope, or whatever else was sent."""
+        """Returns the envelope, or any other bytes that were sent."""
 
     @property
     def message_id(self) -> str | None:
-        """The event id, as the transport carries it beside the body."""
+        """Returns the event id, as the transport carries it outside the body."""
 
     @property
     def type(self) -> str | None:
-        """The event type, as the transport carries it beside the body."""
+        """Returns the event type, as the transport carries it outside the body."""
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """What else the transport carries beside the body."""
+        """Returns the other fields that the transport carries outside the body."""
 
     @property
     def whole(self) -> WholeBody | None:
-        """The whole body's length and digest where `body` is only its beginning."""
+        """Returns the whole body's length and digest if `body` is only its beginning."""
 
 
 AnyMessage = TypeVar("AnyMessage", bound=ReceivedMessage)
@@ -67,9 +67,10 @@ class Checked(Generic[AnyMessage]):
 
 @dataclass(frozen=True, slots=True)
 class RefusedMessage(Generic[AnyMessage]):
-    """A message that had no effect: why, and after how many attempts.
+    """A message that had no effect, with the reason and the number of attempts.
 
-    `is_parked`: neither it nor we are at fault; a newer program wrote it, and one here will know it.
+    `is_parked`: neither the message nor this program is at fault; a newer program wrote it, and a later version of this
+    one will understand it.
     """
 
     message: AnyMessage
@@ -82,13 +83,13 @@ Check = Callable[
     [Connection, Sequence[AnyMessage]],
     Awaitable[tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]],
 ]
-"""How a transport sorts its messages into those with an event in the log and those at fault."""
+"""The function with which a transport separates messages whose event is in the log from messages at fault."""
 
 
 async def check_messages(
     connection: Connection, messages: Sequence[AnyMessage]
 ) -> tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]:
-    """Sort messages into those with an event in the log and those at fault. At most one round trip."""
+    """Separate the messages whose event is in the log from those at fault. At most one round trip."""
     decoded: list[tuple[AnyMessage, Envelope]] = []
     refused: list[RefusedMessage[AnyMessage]] = []
     for message in messages:
@@ -115,13 +116,13 @@ def _decode(message: AnyMessage) -> Envelope | RefusedMessage[AnyMessage]:
         return decode_envelope(message.body)
     except UndecodableMessage as error:
         return refusal_of(message, error)
-    except Exception as error:  # noqa: BLE001 - Decoding is pure, so our bug in it is this one message's alone.
+    except Exception as error:  # noqa: BLE001 - Decoding is pure, so a bug in it affects only this message.
         _log.exception("decoding_failed", message_id=message.message_id)
         return RefusedMessage(message, f"{type(error).__name__}: {error}")
 
 
 def refusal_of(message: AnyMessage, error: UndecodableMessage) -> RefusedMessage[AnyMessage]:
-    """A message that could not be decoded; one of a newer program is parked until a program here knows it."""
+    """Returns the refusal of a message that could not be decoded; one of a newer program is parked."""
     is_parked = isinstance(error, UnknownSchemaVersion | UnknownEventType)
     return RefusedMessage(message, f"{type(error).__name__}: {error}", is_parked=is_parked)
 
@@ -138,7 +139,7 @@ async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> d
 
 
 def _find(envelope: Envelope, rows: Mapping[tuple[str, int], "asyncpg.Record"]) -> LoggedEvent | str:
-    """The event a message names, or why the log does not have it."""
+    """Returns the event that a message names, or the reason why the log does not have it."""
     row = rows.get((envelope.wallet_id, envelope.version))
     if row is None:
         return (
@@ -156,7 +157,7 @@ def _find(envelope: Envelope, rows: Mapping[tuple[str, int], "asyncpg.Record"]) 
 
 
 def logged_event_of(row: "asyncpg.Record") -> LoggedEvent:
-    """The event of a row of the log."""
+    """Returns the event of a row of the log."""
     to_wallet_id = row["to_wallet_id"]
     return LoggedEvent(
         EventId(row["event_id"]),

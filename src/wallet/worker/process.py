@@ -1,4 +1,4 @@
-"""The worker as a process: picks the transport, and keeps going until asked to stop."""
+"""The worker process: chooses the transport, and runs until it is asked to stop."""
 
 import asyncio
 
@@ -18,9 +18,9 @@ _log = structlog.get_logger()
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Handle events until `stop` is set: from RabbitMQ if RABBITMQ_URL is given, and from the journal.
 
-    Database and broker may be away, at the start and at any time: it waits for them. Any number of workers may run.
-    Set `stop` and await the end: the group in hand is finished and acknowledged first. Raises nothing but
-    InvalidBrokerAddress.
+    Database and broker may be unavailable at the start and at any time; the worker waits for them. Any number of
+    workers may run. After `stop` is set, the current group is finished and acknowledged before this returns. Raises
+    only InvalidBrokerAddress.
     """
     following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")
     try:

@@ -1,15 +1,15 @@
-"""Finds out up to which time everything has been counted, whichever transport brings the events and to which worker.
+"""Finds the time up to which every change has been counted, for any transport and any number of workers.
 
-The inbox is the truth: an event is counted if its row there is a success. The journal is followed in order up to the
-first event that is not counted. Its positions say nothing about time, as a batch may be sealed long after others that
-were committed later. So a time is taken as a target first, and reached once everything that the journal contained at
-that time has been counted (see the migration that creates `stats_progress`). The result is a lower bound, and exact in
-this sense: every change that was committed before `as_of` is counted. An event that waits as a dead letter holds it
-back until it is replayed or discarded.
+The inbox is the source of truth: an event is counted if its row there is a success. The journal is followed in order up
+to the first event that is not counted. Its positions are not ordered by time, because a batch may be sealed long after
+others that were committed later. So a time is first set as a target. It is reached once everything that the journal
+contained at that time has been counted (see the migration that creates `stats_progress`). The result is a lower bound
+that guarantees: every change that was committed before `as_of` is counted. An event that waits as a dead letter stops
+the progress until it is replayed or discarded.
 
 Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. While everything is counted and the journal
-has nothing new, one statement finds that out, and the time is brought forward every IDLE_SECONDS only. A crash between
-any two statements leaves the row as it was. Bounds: BATCHES_MAX batches are looked at in one transaction.
+has nothing new, one statement detects that, and the time is advanced only every IDLE_SECONDS. A crash between any two
+statements leaves the row unchanged. Bounds: BATCHES_MAX batches are checked in one transaction.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from wallet.worker.handle import APPLICATION, run_loop
 INTERVAL_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 4.0
 CATCH_UP_SECONDS: Final = 0.05
-"""The pause while there is more to look at than one transaction does, as after an upgrade."""
+"""The pause while more batches remain than one transaction checks, for example after an upgrade."""
 BATCHES_MAX: Final = 100
 
 _SQL: Final = load_statements("wallet.worker", "progress.sql")
@@ -37,7 +37,9 @@ _SQL: Final = load_statements("wallet.worker", "progress.sql")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A time, and what the journal contained then: batches up to `seq`, sealed up to `position` once all are."""
+    """A time, and the end of the journal at that time: batches up to `seq`, and up to `position` once all of them are
+    sealed.
+    """
 
     at: datetime
     seq: int
@@ -64,9 +66,9 @@ class JournalEnds:
 
 
 def advance(progress: Progress, ends: JournalEnds) -> Progress:
-    """Returns the progress with its time brought forward as far as its position allows."""
+    """Returns the progress with its time advanced as far as its position allows."""
     if progress.as_of is not None and progress.as_of > ends.now:
-        # The clock went back, as after a failover to another server: the time is no longer one that has passed.
+        # The clock was put back, for example by a failover to another server, so this time is in the future.
         progress = replace(progress, as_of=None)
     target = progress.target
     if target is None or target.at > ends.now:
@@ -81,7 +83,7 @@ def advance(progress: Progress, ends: JournalEnds) -> Progress:
 
 
 def _sealed(target: Target, ends: JournalEnds) -> Target:
-    """The target with its position, once no batch that belongs to it waits for one."""
+    """Returns the target with its position, once every batch that belongs to it is sealed."""
     if target.position is None and (ends.first_unsealed is None or ends.first_unsealed > target.seq):
         return replace(target, position=ends.head)
     return target
@@ -92,7 +94,7 @@ def _is_reached(target: Target, position: int) -> bool:
 
 
 async def run_progress(dsn: str, stop: asyncio.Event) -> None:
-    """Keep `stats_progress` current until `stop` is set; the database may be away at any time."""
+    """Keep `stats_progress` current until `stop` is set; the database may be unavailable at any time."""
     async with Session(dsn, application_name=APPLICATION) as session:
         await run_loop(_Turns(session, stop), session, stop)
 
@@ -123,19 +125,19 @@ class _Turns:
         return await connection.fetchrow(_SQL.read_journal_ends) == self._idle_ends
 
     async def stand_down(self) -> None:
-        """Nothing is kept between two turns."""
+        """Do nothing: no state is kept between two turns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """How far the progress came: whether there is more to look at now; what the journal contained if all is counted."""
+    """The result of one attempt: whether more batches remain, and the journal's end if all of it is counted."""
 
     is_behind: bool = False
     counted_ends: Record | None = None
 
 
 async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> Brought:
-    """Bring the stored progress forward, unless that was done within the interval."""
+    """Advance the stored progress, unless that was done within the interval."""
     async with connection.transaction():
         row = await connection.fetchrow(_SQL.lock_progress, interval)
         if row is None:

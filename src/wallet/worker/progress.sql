@@ -1,8 +1,8 @@
--- The statements that find out up to which time everything has been counted; in the order in which they are sent.
+-- The statements that find the time up to which everything has been counted, in the order in which they are sent.
 
 -- name: lock_progress
--- No row if another worker is at it, or was a moment ago. The clock is read here, before the snapshot of the next
--- statement is taken: so that snapshot contains every change that was committed before this time.
+-- Returns no row if another worker is doing this now or did it within the interval. The clock is read here, before the
+-- snapshot of the next statement is taken, so that snapshot contains every change that was committed before this time.
 select p.position, p.as_of, p.target_at, p.target_seq, p.target_position, clock_timestamp() as now
 from stats_progress p
 where p.only_row and (p.checked_at < clock_timestamp() - $1::interval or p.checked_at > clock_timestamp())
@@ -15,8 +15,8 @@ select h.position as head,
 from journal_head h
 
 -- name: read_next_batches
--- The last of the next batches, and the first of them with an event that is not counted. The limit inside keeps the
--- search in order of position, so that it ends there. A discarded event is one that nobody will count.
+-- The last of the next batches, and the first of them with an event that is not counted. The inner limit keeps the
+-- search in order of position, so that it stops there. A discarded event will never be counted and is ignored.
 select (select max(w.position) from (
         select j.position from journal j where j.position > $1 order by j.position limit $2
     ) as w) as last,

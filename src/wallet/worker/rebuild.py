@@ -1,20 +1,22 @@
-"""Recreates wallet_stats and fraud_alerts from the whole log, in one database transaction, beside a running system.
+"""Recreates wallet_stats and fraud_alerts from the whole log, in one database transaction, while the system runs.
 
 1. Lock the projections and the inbox against workers, then take the snapshot: from here on every event is either
-   counted before (and in the snapshot) or not yet.
-2. Delete the rows, and write them again: totals from sums by wallet and type, alerts from each wallet's withdrawals
-   in order of time, by the worker's own statements. A row that was there keeps the time it was created at, and, if
-   its totals are the same, the time it was updated at.
-3. Enter every event of the snapshot in the inbox as processed. Its message may still come, now or from a dead
-   letter: the inbox knows it, so nothing counts twice. Events committed meanwhile are in neither, and come as usual.
+   already counted (and in the snapshot) or not counted yet.
+2. Delete the rows and write them again: totals from sums by wallet and type, alerts from each wallet's withdrawals in
+   order of time, by the worker's own statements. A row that existed keeps its creation time and, if its totals are
+   unchanged, its update time.
+3. Enter every event of the snapshot in the inbox as processed. Its message may still be delivered, now or from a dead
+   letter: the inbox recognises it, so no event counts twice. Events committed in the meantime are neither in the
+   snapshot nor in the inbox, and are delivered as usual.
 
-- Workers wait at the lock and try again; no message becomes a dead letter for it. The api reads the old rows until
-  the commit and never waits. The worker's checkpoint in the journal stays: what it reads again, the inbox knows.
-- A failed event is in the log, so its effect is in afterwards. Its dead letter stays open for a person to close; a
-  replay of it does no harm.
-- An event of a newer program can't be folded by this one: nothing is changed then.
-- Bounds: some thousand wallets or alerts in memory, sorts on the server's disk, and a lock for as long as it takes.
-- A crash leaves the rows as they were; to run it twice gives the same rows.
+- Workers wait for the lock and retry; no message becomes a dead letter because of it. The api reads the old rows until
+  the commit and never waits. The worker's checkpoint in the journal is unchanged: the inbox recognises the events that
+  are read again.
+- A failed event is in the log, so a rebuild applies its effect. Its dead letter stays open until an operator closes it;
+  a replay of it does no harm.
+- If the log contains an event of a newer program, which this one can't fold, nothing is changed.
+- Bounds: some thousand wallets or alerts in memory, sorts on the server's disk, and a lock for the whole duration.
+- A crash leaves the rows unchanged; running it twice gives the same rows.
 """
 
 import time
@@ -32,7 +34,7 @@ from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
 from wallet.worker.effects import add_totals, alert_key, in_transaction, insert_alerts
 
-# A worker's transaction lasts some milliseconds, or 5 seconds at most if the worker is stopped in the middle.
+# A worker's transaction takes some milliseconds, or 5 seconds at most if the worker is suspended in the middle.
 LOCK_MS: Final = 10_000
 STATEMENT_SECONDS: Final = 3600.0
 ROWS_WRITTEN: Final = 5_000
@@ -127,7 +129,7 @@ async def _insert(connection: Connection, alerts: Iterable[Alert]) -> int:
 
 
 async def _stream(connection: Connection, statement: str) -> AsyncIterator[Any]:
-    """The rows of a statement, some thousand in memory at a time."""
+    """Yields the rows of a statement, some thousand in memory at a time."""
     cursor = await connection.cursor(statement)
     while rows := await cursor.fetch(ROWS_WRITTEN):
         for row in rows:
@@ -135,5 +137,5 @@ async def _stream(connection: Connection, statement: str) -> AsyncIterator[Any]:
 
 
 def _count(status: str) -> int:
-    """The number in a command tag, such as `UPDATE 3`."""
+    """Returns the number in a command tag, such as `UPDATE 3`."""
     return int(status.rsplit(" ", 1)[1])

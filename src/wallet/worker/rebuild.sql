@@ -1,8 +1,8 @@
--- The statements of a rebuild, in the order in which it sends them.
+-- The statements of a rebuild, in the order in which they are sent.
 
 -- name: lock_projections
--- In the worker's own order, and before the transaction's snapshot is taken: whatever a worker has counted by then is
--- in the snapshot, and what it counts afterwards comes after our commit. Reading goes on.
+-- Locks the tables in the worker's own order, before the transaction's snapshot is taken. What a worker has counted by
+-- then is in the snapshot, and what it counts afterwards is counted after our commit. Reads are not blocked.
 set local idle_in_transaction_session_timeout = '60s';
 set local cursor_tuple_fraction = 1;
 set local work_mem = '64MB';
@@ -24,8 +24,8 @@ delete from wallet_stats
 delete from fraud_alerts
 
 -- name: read_activity
--- All events, summed by wallet and type. A completed transfer lies in the sender's sequence and concerns the receiver
--- too.
+-- All events, summed by wallet and type. A completed transfer is in the sender's sequence and also changes the
+-- receiver's totals.
 select wallet_id, type, is_receiver, sum(amount) as amount, max(occurred_at) as occurred_at, count(*) as event_count
 from (
     select e.bucket, e.wallet_id, e.type, false as is_receiver, e.amount, e.occurred_at

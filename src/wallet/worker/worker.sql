@@ -1,9 +1,9 @@
--- The statements of the worker, in the order in which a group sends them.
--- Arrays in, rows out: the cost is per group, not per event. Arrays that insert or lock are sorted by primary key,
--- so that workers which meet in the same wallets wait for each other in one order and never deadlock.
+-- The statements of the worker, in the order in which a group sends them. They take arrays and return rows, so the cost
+-- is per group, not per event. Arrays that insert or lock are sorted by primary key, so that workers which change the
+-- same wallets wait for each other in one order and never deadlock.
 
 -- name: read_events
--- By version in order, which only the primary key offers: an index that merely begins with the wallet would read the
+-- Ordered by version, which only the primary key supports: an index that merely begins with the wallet would read the
 -- whole history of a wallet for each of its events.
 select e.wallet_id, e.version, e.event_id, e.type, e.schema_version, e.amount, e.occurred_at,
     e.payload ->> 'toWalletId' as to_wallet_id
@@ -80,7 +80,7 @@ where w.bucket = earliest.bucket and w.wallet_id = earliest.wallet_id
     and w.suspicious_reason is distinct from earliest.reason
 
 -- name: insert_dead_letter
--- A letter that was closed is opened again; attempts only grow, so they tell whether it failed since it was read.
+-- A closed dead letter is opened again. Attempts only grow, so they show whether it failed again since it was read.
 insert into dead_letters as known (
     event_id, type, wallet_id, version, body, body_sha256, headers, kind, error, attempts, body_bytes, history,
     created_at, updated_at
@@ -105,7 +105,7 @@ set error_message = excluded.error_message, attempts = known.attempts + excluded
 where known.status = 'failed'
 
 -- name: move_checkpoint
--- Returns no row for a holder whose token is no longer the last.
+-- Returns no row for a holder whose token is no longer the newest.
 update worker_checkpoint
 set position = greatest(position, $2), followed_position = greatest(followed_position, $3),
     lease_until = now() + $4::interval
@@ -113,9 +113,9 @@ where only_row and token = $1
 returning position
 
 -- name: pass_by_broker
--- Passes over the batches after a position ($1) that a broker confirmed, at most $2 of them. Returns the position of
--- the last, and whether the batch after it was published without a broker.
--- A relay without a broker sets published_at to sealed_at, one with a broker to a later time: see relay.sql.
+-- Skips the batches after a position ($1) that a broker confirmed, at most $2 of them. Returns the position of the last
+-- one, and whether the batch after it was published without a broker. A relay without a broker sets published_at to
+-- sealed_at, one with a broker to a later time: see relay.sql.
 with next as (
     select j.position, row_number() over (order by j.position) as place, j.published_at > j.sealed_at as is_confirmed
     from journal j

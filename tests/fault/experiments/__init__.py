@@ -1,1 +1,1 @@
-"""The experiments, one function each, in the rooms of what they break; registry.py lists them all."""
+"""The experiments, one function each, in one file for each part that they break; registry.py lists them all."""

@@ -1,4 +1,4 @@
-"""1: the api is killed between any two steps of a commit, or freezes there with its locks; clients retry their keys."""
+"""1: the api is killed between any two steps of a commit, or is stopped there with its locks; clients retry."""
 
 import signal
 
@@ -10,11 +10,11 @@ BATCHES_MAX = 40
 BEFORE_COMMIT_MS = 200
 FROZEN_SECONDS_MAX = 30.0
 ANSWERS_BESIDE_FROZEN = 20
-"""Few, as sender after sender comes to wait for the frozen one."""
+"""A low number, because more and more senders wait for the frozen api."""
 
 
 async def kill_the_api_between_steps(lab: Laboratory) -> None:
-    """SIGKILL before BEGIN, after the lock, before COMMIT, between COMMIT and answer; then one freezes, and wakes."""
+    """Kill before BEGIN, after the lock, before COMMIT, between COMMIT and answer; then stop an api and resume it."""
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
@@ -25,7 +25,7 @@ async def kill_the_api_between_steps(lab: Laboratory) -> None:
             await lab.ended(api)
             api = await lab.start_again(api, WALLET_FAILPOINTS=lab.fail_at(step, "kill", once_in=BATCHES_MAX))
         await lab.ended(api)
-        # And from outside, while every batch waits just before its COMMIT: nobody may have been answered yet.
+        # Also kill from outside, while every batch waits just before its COMMIT and no client has been answered.
         waits = f"ledger.before_commit=delay:{BEFORE_COMMIT_MS}"
         api = await lab.start_again(api, WALLET_FAILPOINTS=waits)
         for _ in range(3):
@@ -38,7 +38,7 @@ async def kill_the_api_between_steps(lab: Laboratory) -> None:
             PORT=str(api.port), WALLET_FAILPOINTS=lab.fail_at(step, "stop", once_in=BATCHES_MAX)
         )
         await eventually(lambda: frozen.is_frozen, within=FROZEN_SECONDS_MAX)
-        # PostgreSQL ends the session that sits on its locks; until then only requests on these wallets wait.
+        # PostgreSQL ends the session that keeps its locks; until then only requests on these wallets wait.
         await history.more_answers(ANSWERS_BESIDE_FROZEN)
         frozen.send_signal(signal.SIGCONT)
         await history.more_answers(100)

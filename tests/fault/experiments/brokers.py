@@ -1,4 +1,4 @@
-"""5: the broker is stopped, killed, restarted under load, full, or away for long."""
+"""5: the broker is stopped, killed, restarted under load, full, or unavailable for long."""
 
 import asyncio
 
@@ -16,11 +16,11 @@ PUBLISHED = "select count(*) from journal where published_at is not null"
 OF_A_QUIET_API = {"201", "400", "404"}
 DRAINED_SECONDS_MAX = 60.0
 PAUSE_SECONDS = 0.1
-"""A broker starts slowly, and more slowly beside a full load, which would make the proof long, and no harder."""
+"""A broker starts more slowly beside a full load, which would make the final check longer, but not stricter."""
 
 
 async def break_the_broker(lab: Laboratory) -> None:
-    """The api neither fails nor slows; what waits is published when the broker is back, in order."""
+    """The api neither fails nor becomes slower; waiting events are published in order when the broker is back."""
     assert lab.broker is not None
     await lab.start_api()
     await lab.start_relay()

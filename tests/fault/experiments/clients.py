@@ -1,4 +1,4 @@
-"""15: clients that vanish after sending, send half a request, or say nothing at all."""
+"""15: clients that disconnect after sending, send half a request, or send nothing at all."""
 
 import asyncio
 import json
@@ -20,10 +20,10 @@ from tests.support.worker import fetch
 AT_ONCE = "vanished-at-once"
 WAITED = "vanished-while-waiting"
 VANISHING = {AT_ONCE: 150, WAITED: 50}
-"""How many requests whose client vanishes, by their wallet: before anybody read them, perhaps, or after."""
+"""The number of requests whose client disconnects, by wallet: perhaps before the request is read, or after."""
 DEFERRED_SECONDS = 1.0
 PATIENT = "90"
-"""A disk that stalls for longer than a request may wait is another fault: it would have been refused, rightly."""
+"""The deadline is long, because a request that waits for a stalled disk would rightly be refused."""
 HALF_OPEN = 100
 EFFECTS = "select count(*) from events where wallet_id = $1 and type = 'FundsDeposited'"
 READ = """
@@ -34,7 +34,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 async def vanish(lab: Laboratory) -> None:
-    """Whatever the client does, a request has its effect once or not at all; and the others do not notice."""
+    """Whatever the client does, a request has its effect once or not at all, and other clients are not affected."""
     await lab.start_relay()
     await lab.start_worker()
     api = await lab.start_api(REQUEST_DEADLINE_SECONDS=PATIENT)
@@ -62,9 +62,9 @@ async def vanish(lab: Laboratory) -> None:
 
 
 async def _vanish_at_once(lab: Laboratory, api: WalletProcess) -> None:
-    """Of these, nobody promises which take effect: the server need not have read what its client sent.
+    """Send requests and disconnect. Any of them may or may not take effect: the server need not have read it.
 
-    The last third comes while the api stands still, as it may on a starved machine: few of them are read in time.
+    The last third is sent while the api is stopped, as on an overloaded machine: few of them are read in time.
     """
     numbers = iter(range(VANISHING[AT_ONCE]))
     for number in islice(numbers, 100):
@@ -75,7 +75,7 @@ async def _vanish_at_once(lab: Laboratory, api: WalletProcess) -> None:
 
 
 async def _vanish_while_waiting(lab: Laboratory, api: WalletProcess) -> None:
-    """Requests that were read and wait for a held wallet take effect, each of them, though their clients are gone."""
+    """Each request that was read and waits for a locked wallet takes effect, although its client has disconnected."""
     async with open_client(api.url) as client:
         assert (await client.post(f"/wallet/{WAITED}/deposit", _body(WAITED, 0))).status == 201
     async with connected(lab.database_url) as outside, outside.transaction():
@@ -121,7 +121,7 @@ async def _send(api: WalletProcess, wallet_id: str, number: int) -> socket.socke
 
 
 def _vanish(connection: socket.socket, *, is_reset: bool) -> None:
-    """Close the socket without reading a byte, by a reset if so drawn."""
+    """Close the socket without reading a byte, with a reset if `is_reset` is true."""
     if is_reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     connection.close()

@@ -57,9 +57,9 @@ async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
             await asyncio.to_thread(standby.promote)
             lab.database_url = new_url
             await history.more_answers(ANSWERS_BETWEEN)
-            # One that had nothing to do on its connections meanwhile would not know of the failover.
+            # A process without work on its connections notices the failover later; wait for all of them.
             await eventually(lambda: _have_all_switched(lab), within=SWITCH_SECONDS_MAX)
-        # The mistake that makes two primaries: the old one takes commits without its standby.
+        # The mistake that causes two primaries: the old one now accepts commits without its standby.
         await fetch(old_url, COMMIT_ALONE)
         await fetch(old_url, "select pg_reload_conf()")
         await eventually(partial(_has_no_session, old_url), within=LEAVE_SECONDS_MAX)
@@ -70,7 +70,7 @@ async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
 
 
 async def _put_the_clock_years_ahead(database_url: str, api_urls: list[str]) -> None:
-    """Nothing is executed at the wrong time, and each refusal names the clock."""
+    """While the clock is wrong no command is executed, and each refusal names the clock."""
     async with open_client(*api_urls) as client:
         await set_clock(database_url, "10 years")
         try:
@@ -84,7 +84,7 @@ async def _put_the_clock_years_ahead(database_url: str, api_urls: list[str]) -> 
 
 
 def _both(first_url: str, second_url: str) -> str:
-    """One address that names both servers, in this order."""
+    """Returns one address that names both servers, in this order."""
     place = urlsplit(second_url).netloc.rpartition("@")[2]
     parts = urlsplit(first_url)
     return parts._replace(netloc=f"{parts.netloc},{place}").geturl()
@@ -92,9 +92,9 @@ def _both(first_url: str, second_url: str) -> str:
 
 @contextmanager
 def _frozen(server: PostgresServer) -> Iterator[None]:
-    """While inside, no process of the server runs, as on a machine that hangs."""
+    """Stops all processes of the server as long as the block runs, as on a machine that hangs."""
     frozen: list[psutil.Process] = []
-    # From the postmaster down, so that it starts no further process meanwhile.
+    # The postmaster first, so that it starts no further process meanwhile.
     for process in family_of(server.pid):
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGSTOP)

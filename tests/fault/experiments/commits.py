@@ -1,4 +1,4 @@
-"""18: COMMITs hang, first all of them for want of a synchronous standby, then one on a slow disk; clients retry."""
+"""18: COMMITs hang, first all because a synchronous standby is missing, then one on a slow disk; clients retry."""
 
 import asyncio
 from decimal import Decimal
@@ -27,19 +27,19 @@ BALANCES = {"hung": Decimal("6.0000"), "hung-bulk": Decimal("2.0000"), "hung-too
 
 
 async def hang_commits(lab: Laboratory) -> None:
-    """Nothing succeeds meanwhile; no retry is told that its key is not executed; each key has one effect after it."""
+    """Nothing succeeds meanwhile; no retry is answered `not_executed`; afterwards each key has one effect."""
     lab.settings["REQUEST_DEADLINE_SECONDS"] = f"{DEADLINE_SECONDS:g}"
     await lab.start_relay()
     await lab.start_worker()
     loaded = [(await lab.start_api(TRANSFER_MODE=lab.draw_mode())).url for _ in range(2)]
-    # Where the lanes have nothing else to do, a request is begun, and its COMMIT hangs.
+    # This api has no other load, so its lanes begin a request at once, and the COMMIT hangs.
     api = await lab.start_api(TRANSFER_MODE=lab.draw_mode())
     async with lab.load(urls=loaded, concurrency=CONCURRENCY) as history, open_client(api.url) as client:
         await client.post(PATH, {"amount": 1})
         await history.more_answers(ANSWERS_BETWEEN)
         await asyncio.to_thread(lab.postgres.hang_commits)
         try:
-            # What was committed before has been answered when these have reached their deadline.
+            # When these reach their deadline, everything that was committed before has been answered.
             await asyncio.gather(_begin(client, PATH, DEPOSIT), _begin(client, "/operations", BULK))
             answered = len(history.exchanges)
             await asyncio.gather(_retry(client, PATH, DEPOSIT), _retry(client, "/operations", BULK))
@@ -59,14 +59,14 @@ async def _slow_down_a_commit(lab: Laboratory) -> None:
     """One COMMIT is answered only after the deadline of its requests, whose clients send them again to the same api."""
     slow = lab.fail_at("ledger.after_commit", f"delay:{SLOW_MS}", once_in=SLOW_ONCE_IN)
     api = await lab.start_api(WALLET_FAILPOINTS=slow, TRANSFER_MODE=lab.draw_mode())
-    # Few wallets, so that what comes later waits for one of the slow batch.
+    # Few wallets, so that later requests wait for a wallet of the slow batch.
     async with lab.load(urls=[api.url], concurrency=CONCURRENCY, wallet_count=4, count=4 * ANSWERS_BETWEEN):
         pass
     assert lab.tries()["503"], "no request met the slow COMMIT"
 
 
 async def _begin(client: Client, path: str, body: dict[str, object]) -> None:
-    """Send it until it was begun in time, and its COMMIT hangs."""
+    """Send the request until one attempt is begun before its deadline, so that its COMMIT hangs."""
 
     async def is_begun() -> bool:
         return await _refused(client, path, body) == "outcome_unknown"
@@ -81,7 +81,7 @@ async def _retry(client: Client, path: str, body: dict[str, object]) -> None:
 
 
 async def _refused(client: Client, path: str, body: dict[str, object]) -> object:
-    """Send it once, and return the code of the 503."""
+    """Send the request once. Returns the code of the 503."""
     reply = await client.post_once(path, body, url=client.urls[0])
     assert reply.status == 503, f"{path} was answered {reply.status} while no COMMIT was durable"
     return reply.json().get("code")

@@ -1,4 +1,4 @@
-"""6 and 9: PostgreSQL is restarted, killed, or loses a backend under load; or goes while the worker consumes."""
+"""6 and 9: PostgreSQL is restarted, killed, or loses a backend under load; or ends while the worker consumes."""
 
 import asyncio
 from functools import partial
@@ -38,7 +38,7 @@ FULL_PAUSES = 2
 
 
 async def restart_postgres(lab: Laboratory) -> None:
-    """Clients see latency or 503, never another error, and nothing is doubled or lost."""
+    """Clients see latency or 503, never another error, and no effect is doubled or lost."""
     await lab.start_relay()
     await lab.start_worker()
     for _ in range(2):
@@ -53,7 +53,7 @@ async def restart_postgres(lab: Laboratory) -> None:
 
 
 async def take_the_database_from_the_worker(lab: Laboratory) -> None:
-    """Messages wait in the queue, the database goes: not one of them is dead-lettered."""
+    """The database ends while messages wait in the queue: none of them becomes a dead letter."""
     assert lab.rabbitmq_url is not None
     await lab.start_api()
     await lab.start_relay()
@@ -74,7 +74,7 @@ async def take_the_database_from_the_worker(lab: Laboratory) -> None:
 
 
 async def _fill_the_database(lab: Laboratory, worker: WalletProcess) -> None:
-    """It is there, and has no room for the effects: a dead letter could be stored, and must not be."""
+    """The database has no room for the effects: a dead letter could be stored, but must not be."""
     await fetch(lab.database_url, FILL)
     await fetch(lab.database_url, FILL_AT)
     paused = worker.logs().count("worker_paused")

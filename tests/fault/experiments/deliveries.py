@@ -14,12 +14,12 @@ REQUESTS = 60
 AGAIN_SECONDS_MAX = 20.0
 JOURNAL_ORDER = "select event_id::text from events join journal using (batch_id) order by position, ordinal"
 REWIND = "update worker_checkpoint set position = 0, token = token + 1"
-"""With the token: a worker that still has its lease knows its position, and does not look here for it."""
+"""A new token ends the worker's lease; a worker that keeps its lease does not read its position again."""
 REACHED = "select position from worker_checkpoint"
 
 
 async def deliver_again_and_again(lab: Laboratory) -> None:
-    """Each event has its effects once, however often and in whatever order it comes."""
+    """Each event has its effects once, however often and in whatever order it is delivered."""
     await lab.start_api()
     if lab.rabbitmq_url is None:
         await _rewind(lab)

@@ -1,6 +1,6 @@
-"""22: a client that holds connections, reads slowly and sends what is costly to refuse, beside an honest one.
+"""22: a client that keeps connections open, reads slowly and sends requests that are costly to refuse.
 
-The hostile client is 127.0.0.2. The load of the laboratory, from 127.0.0.1, is the honest one.
+The hostile client is 127.0.0.2. The load of the laboratory, from 127.0.0.1, is an honest client beside it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SENDERS = 8
 BULK_REQUESTS, BULK_TRANSFERS = 60, 1_000
 MEASURED_SECONDS = 3.0
 WINDOWS_MAX = 3
-"""A disk that stalls for a second is not the attack, so a window that falls short is measured again."""
+"""A disk that stalls for a second is not part of the attack, so a window that misses the goal is measured again."""
 SILENT_SECONDS_MAX = 5.0 + 2.0
 SHARE_MIN = 0.5
 P99_SECONDS_MAX = 1.0
@@ -48,7 +48,7 @@ async def beset(lab: Laboratory) -> None:
     await lab.start_relay()
     await lab.start_worker()
     api = await lab.start_api()
-    # Single requests: bulk requests of all clients share one lane, each client a fair part of it.
+    # Only single requests: the bulk requests of all clients share one lane, in which each client has a fair part.
     async with lab.load(concurrency=8, bulk_senders=0) as history:
         await history.more_answers(100)
         alone, _ = await _measured(history, api)
@@ -66,7 +66,7 @@ async def beset(lab: Laboratory) -> None:
 
 
 async def _measured(history: History, api: WalletProcess) -> tuple[float, float]:
-    """The honest client's requests a second, and the p99 of its probes."""
+    """Returns the honest client's requests a second, and the p99 of its probes."""
     began, count, waits = time.monotonic(), len(history.exchanges), []
     async with open_client(api.url) as client:
         while time.monotonic() - began < MEASURED_SECONDS:
@@ -143,7 +143,7 @@ async def _refused_posts(api: WalletProcess) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _bulk_requests(api: WalletProcess) -> AsyncIterator[None]:
-    """Needs the limit of 2 bulk requests of one client in flight: without it this is the attack that succeeds."""
+    """Send 60 bulk requests at once. Without the limit of 2 bulk requests of one client, this attack would succeed."""
     await _request(api, _post("/wallet/hostile/deposit", b'{"amount":1000,"requestId":"funds"}'))
     transfers = b",".join(
         b'{"type":"transfer","walletId":"hostile","toWalletId":"beset-%d","amount":"0.0001","requestId":"%%d-%d"}'
@@ -211,7 +211,7 @@ def _post(path: str, body: bytes, headers: bytes = b"") -> bytes:
 
 
 async def _request(api: WalletProcess, request: bytes) -> None:
-    """Send a request and read what comes, if anything does."""
+    """Send a request and read the answer, if there is one."""
     with suppress(ConnectionError):
         reader, writer = await asyncio.open_connection(HOST, api.port, local_addr=(HOSTILE, 0))
         try:

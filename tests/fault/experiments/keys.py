@@ -1,4 +1,4 @@
-"""12: one key a thousand times at once, at several apis; and with another amount."""
+"""12: one key is sent a thousand times at once, to several apis, and also with another amount."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ EFFECTS = "select count(*) from events where payload ->> 'requestId' = $1 and ty
 
 
 async def send_one_key_a_thousand_times(lab: Laboratory) -> None:
-    """A deposit, then a transfer: one effect each, one answer in the same bytes; 422 for every other request."""
+    """Send a deposit, then a transfer: each has one effect and one answer, byte for byte; another amount gets 422."""
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
@@ -29,7 +29,7 @@ async def send_one_key_a_thousand_times(lab: Laboratory) -> None:
         others = [send("/wallet/alice/transfer", 8, "t", toWalletId="bob") for _ in range(SENT // 10)]
         replies = await asyncio.gather(*transfers, *others)
         statuses = Counter(reply.status for reply in replies)
-        # Whichever of the two came first has the key.
+        # The key belongs to the request that was executed first.
         winner, loser = (replies[:SENT], replies[SENT:])
         if replies[0].status == 422:
             winner, loser = loser, winner

@@ -17,16 +17,16 @@ CUTS = 12
 HONEST = {"201", "400", "404", "503"}
 DEADLINE_SECONDS = 4.0
 GRACE_SECONDS = 1.5
-"""What an answer may take beyond its deadline on a machine that has other things to do."""
+"""How much later than its deadline an answer may be on a machine with other load."""
 SLOW_SECONDS = 0.1
-"""Each way, so 200 ms for each statement of a batch."""
+"""The delay in each direction: 200 ms for each statement of a batch."""
 SILENT_PROBES = 12
 FORSAKEN_SECONDS_MAX = 25.0
-"""A few times what a lane waits for an answer before it takes a new connection."""
+"""A few times as long as a lane waits for an answer before it opens a new connection."""
 
 
 async def cut_commits(lab: Laboratory) -> None:
-    """Some COMMITs never arrive, the answers of others are lost; every one is resolved to what really happened."""
+    """Some COMMITs never arrive, and the answers to others are lost; the real outcome of each is found."""
     await lab.start_relay()
     await lab.start_worker()
     async with PostgresProxy.to_server_of(lab.database_url) as network:
@@ -47,7 +47,7 @@ async def cut_commits(lab: Laboratory) -> None:
 
 
 async def silence_and_slow_the_network(lab: Laboratory) -> None:
-    """Every request is answered by its deadline, and all is well again when the network is."""
+    """Every request is answered by its deadline, and the system recovers with the network."""
     lab.settings["REQUEST_DEADLINE_SECONDS"] = f"{DEADLINE_SECONDS:g}"
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
@@ -69,7 +69,7 @@ async def silence_and_slow_the_network(lab: Laboratory) -> None:
             network.cut()
             network.speak()
             await history.more_answers(50)
-            # The connections that are open now are never heard of again; new ones live.
+            # The connections that are open now stay silent forever; new ones work.
             network.silence()
             network.network = Network()
             await history.more_answers(50, within=FORSAKEN_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""11: messages that can never succeed, and a handler with a bug that is then mended."""
+"""11: messages that can never succeed, and a handler with a bug that is then fixed."""
 
 import json
 from uuid import uuid4
@@ -15,7 +15,7 @@ from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 POISONS = 4
 CURSED_EVENTS = 2
-"""WalletCreated and FundsDeposited: both touch the row that the handler fails at."""
+"""WalletCreated and FundsDeposited: both change the row on which the handler fails."""
 BIG_BYTES = 5 * 1024 * 1024
 BREAK = """
 create function break_cursed() returns trigger language plpgsql as $$
@@ -34,7 +34,7 @@ CURSED = "select total_deposited::text from wallet_stats where wallet_id = 'curs
 
 
 async def poison_the_queue(lab: Laboratory) -> None:
-    """Each lies in the dead letters with its reason, the rest flows; after the mend a replay takes effect once."""
+    """Each becomes a dead letter with its reason, others are handled; after the fix a replay takes effect once."""
     assert lab.rabbitmq_url is not None
     lab.has_dead_letters = True
     api = await lab.start_api()
@@ -76,7 +76,7 @@ def _poison() -> list[OutgoingMessage]:
 
 
 async def _open_letters(lab: Laboratory, count: int) -> None:
-    """So many are open, and as many messages lie in the broker's queue of them."""
+    """Wait until this many dead letters are open, and as many messages are in the dead-letter queue."""
 
     async def are_open() -> bool:
         found = await fetch_value(lab.database_url, OPEN)

@@ -1,4 +1,4 @@
-"""2: the relay is killed between any two of its steps, or sleeps through its lease and wakes as a zombie."""
+"""2: the relay is killed between any two of its steps, or is stopped until its lease has ended, and then resumed."""
 
 import signal
 
@@ -14,14 +14,14 @@ STEPS = ("relay.after_seal", "relay.after_publish", "relay.before_mark")
 ROUNDS_MAX = 15
 LEASE_SECONDS_MAX = 20.0
 PAUSE_SECONDS = 0.1
-"""Leases have to run out again and again: a full load all the while would make the proof long, and no harder."""
+"""Leases must expire several times: a full load during that time would make the final check longer, not stricter."""
 ASLEEP_BEFORE_MARK = "relay.before_mark=stop@1,relay.after_seal=delay:10000@1"
-"""The delay keeps the sealing from finding out first that the lease is lost."""
+"""Without the delay, sealing would detect first that the lease is lost."""
 MARKED = "select count(*) from journal where published_at is not null"
 
 
 async def kill_the_relay_between_steps(lab: Laboratory) -> None:
-    """SIGKILL after a seal, between publish and confirm, between confirm and mark; then a zombie is fenced off."""
+    """Kill after a seal, between publish and confirm, between confirm and mark; then a former leader is fenced off."""
     assert lab.rabbitmq_url is not None
     await lab.start_api()
     await lab.start_worker()
@@ -47,7 +47,7 @@ async def kill_the_relay_between_steps(lab: Laboratory) -> None:
 
 
 async def _lose_what_was_published(lab: Laboratory, history: History, url: str) -> None:
-    """SIGKILL between publish and confirm, and what was published never reaches the broker."""
+    """Kill the relay between publish and confirm, when the published messages have not reached the broker."""
     async with Proxy.to_server_of(url) as network:
         relay = await lab.start_relay(RABBITMQ_URL=network.url_of(url))
         await eventually(lambda: "broker_connected" in relay.logs(), within=LEASE_SECONDS_MAX)
@@ -58,7 +58,7 @@ async def _lose_what_was_published(lab: Laboratory, history: History, url: str) 
 
 
 async def _fence_a_mark(lab: Laboratory) -> None:
-    """A relay sleeps between confirm and mark; another, to whom no broker answers, takes over; nothing is marked."""
+    """Stop a relay between confirm and mark; another one, without a broker, takes over; no batch is marked."""
     zombie = await lab.start_relay(WALLET_FAILPOINTS=ASLEEP_BEFORE_MARK)
     await eventually(lambda: zombie.is_frozen, within=LEASE_SECONDS_MAX)
     successor = await lab.start_relay(RABBITMQ_URL=f"amqp://guest:guest@127.0.0.1:{free_port()}/")

@@ -1,4 +1,4 @@
-"""4: a stepwise transfer loses its driver between any two steps; two recoverers find it at once; a locked receiver."""
+"""4: the api that drives a stepwise transfer dies between any two steps; two apis recover it; a receiver is locked."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ UNFINISHED_ELSEWHERE = f"{UNFINISHED} and to_wallet_id <> $1"
 
 
 async def kill_the_driver_between_steps(lab: Laboratory) -> None:
-    """SIGKILL at each step under load; then transfers whose clients never ask again, and two apis to end them."""
+    """Kill an api at each step under load; then two apis complete transfers whose clients do not retry."""
     lab.settings["TRANSFER_MODE"] = "stepwise"
     await lab.start_relay()
     await lab.start_worker()
@@ -47,7 +47,7 @@ async def kill_the_driver_between_steps(lab: Laboratory) -> None:
 
 
 async def _lose_drivers(lab: Laboratory, api: WalletProcess, step: str) -> WalletProcess:
-    """Transfers of which the receiver knows nothing yet, or all: who ends them can't tell which."""
+    """Kill the api at a step before or after the credit: the recovering apis can't know which, and complete all."""
     dying = await _die_at(lab, api, step, name=step.replace(".", "-"))
     api = await lab.start_again(dying)
     await eventually(partial(_all_ended, lab), within=RECOVERY_SECONDS_MAX)
@@ -57,7 +57,7 @@ async def _lose_drivers(lab: Laboratory, api: WalletProcess, step: str) -> Walle
 
 
 async def _recover_beside_a_locked_receiver(lab: Laboratory, api: WalletProcess) -> None:
-    """Somebody holds the row of one receiver: its transfers wait for that, and no other one does."""
+    """Lock the row of one receiver in another session: only transfers to this receiver wait."""
     dying = await _die_at(lab, api, STEPS[0], name="locked")
 
     async def only_locked_are_left() -> bool:

@@ -14,8 +14,8 @@ ANSWERS_BETWEEN = 150
 ANSWERED = {"201", "400", "404", "no answer"}
 NEVER_READ = {
     "connection refused",
-    # The listener closes and resets what is still queued for it; or a kept connection is closed as idle while a
-    # request is on its way to it.
+    # The listener closes and resets the connections in its queue; or a keep-alive connection is closed as idle
+    # while a request is being sent on it.
     "connection lost",
     "connection closed without an answer",
 }
@@ -26,11 +26,11 @@ DECIDED = "select wallet_id, request_id, count(*) from api_audit where method = 
 
 
 async def stop_everything_in_turn(lab: Laboratory) -> None:
-    """Every process ends well, and a client that asks elsewhere when it is refused sees nothing of it."""
+    """Every process ends with exit code 0, and a client that retries at another api sees no error."""
     await lab.start_api()
     await lab.start_api()
     relay, worker = await lab.start_relay(), await lab.start_worker()
-    # A bulk request has one audit row for all of its operations; here rows and answers are counted.
+    # A bulk request has one audit trail row for all of its operations; here rows and answers are counted.
     async with lab.load(bulk_senders=0) as history:
         for _ in range(2):
             api = lab.apis[0]
@@ -54,7 +54,7 @@ async def stop_everything_in_turn(lab: Laboratory) -> None:
 
 
 async def _stop_with_requests_under_way(lab: Laboratory) -> None:
-    """What an api has read when it is asked to stop is done and answered; a held wallet makes sure that some is."""
+    """Stop an api that has read requests: they are executed and answered. A locked wallet keeps them waiting."""
     api = lab.apis[0]
     async with open_client(api.url) as client, connected(lab.database_url) as outside:
         await client.post(HELD, {"amount": 1, "requestId": "held"})
@@ -77,7 +77,7 @@ async def _stop_with_requests_under_way(lab: Laboratory) -> None:
 
 
 async def _every_decision_was_answered(lab: Laboratory) -> None:
-    """Each request that was read has its audit row, each try that was answered its answer: there are as many."""
+    """Check that each key has as many audit trail rows as answered attempts."""
     answered = Counter(
         (exchange.request.operation.wallet_id, exchange.request.operation.key)
         for history in lab.histories

@@ -1,4 +1,4 @@
-"""13: transfers between two wallets both ways, a hot wallet, first deposits into a new one, a wallet that is held."""
+"""13: transfers in both directions between two wallets, a hot wallet, first deposits into a new one, a locked one."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ STORM = 400
 WRITERS = 500
 FIRST_DEPOSITS = 50
 FAIR_SECONDS = 5.0
-"""Far more than a request takes beside a hot wallet, far less than waiting behind all of its writers would."""
+"""Far more than a request takes beside a hot wallet, and far less than it would take behind all of its writers."""
 PROBES = 20
 WAITING = 50
 MORE_HELD = ("held-1", "held-2", "held-3")
@@ -28,7 +28,7 @@ BALANCE = "select balance from wallets where wallet_id = $1"
 
 
 async def storm(lab: Laboratory) -> None:
-    """No deadlock and no 5xx reaches a client, no balance is off, and nobody waits behind somebody else's wallet."""
+    """No client sees a deadlock or a 5xx, no balance is wrong, and no request waits for another request's wallet."""
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     await lab.start_relay()
     await lab.start_worker()
@@ -58,7 +58,7 @@ async def _heat_one_wallet(client: Client) -> None:
 
 
 async def _probe_others(lab: Laboratory, client: Client, *, beside: str) -> None:
-    """Requests on other wallets meanwhile."""
+    """Send requests on other wallets meanwhile, and limit how long they take."""
     worst = 0.0
     for number in range(PROBES):
         began = time.monotonic()
@@ -70,7 +70,7 @@ async def _probe_others(lab: Laboratory, client: Client, *, beside: str) -> None
 
 
 async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
-    """Someone outside holds a wallet's row, with many requests waiting for it: only these wait."""
+    """Lock a wallet's row in another session while many requests wait for it: only these wait."""
     async with connected(lab.database_url) as outside:
         for wallet_id in MORE_HELD:
             await client.post(f"/wallet/{wallet_id}/deposit", {"amount": 1, "requestId": "first"})
@@ -82,7 +82,7 @@ async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
             await _wait_for_lock(lab)
             more = []
             for wallet_id in MORE_HELD:
-                # One after the other, so that no two are of one batch: as many batches wait as an api has lanes.
+                # One after the other, so that each is in a batch of its own: as many batches wait as an api has lanes.
                 posts = _post_all(client, [(f"/wallet/{wallet_id}/deposit", {"amount": 1})] * 2, "held")
                 more.append(asyncio.create_task(posts))
                 await last(APART_SECONDS)

@@ -1,4 +1,4 @@
-"""16: someone changes the books behind our back: refused by triggers; done by an owner, named by `wallet verify`."""
+"""16: the books are changed directly. Triggers refuse this; if an owner does it, `wallet verify` reports the row."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ where type = 'FundsDeposited'
     and exists (select from events n where n.bucket = e.bucket and n.wallet_id = e.wallet_id and n.version > e.version)
 order by md5(event_id::text || $1)
 """
-"""Not a wallet's last: without that one its versions have no gap, and it is the balance that tells."""
+"""Not a wallet's last event: if that is deleted, the versions have no gap, and only the balance is wrong."""
 A_DEPOSIT: Final = "(wallet_id, version) = ($1, $2)"
 FORGE: Final = f"""
 insert into events select bucket, wallet_id, 1000000, gen_random_uuid(), type, schema_version, amount, balance_after,
@@ -57,7 +57,7 @@ TAMPERINGS: Final = {
 
 
 async def tamper_with_the_books(lab: Laboratory) -> None:
-    """Each change is refused by a trigger; made as owner past every trigger, in a copy, verify names its row."""
+    """A trigger refuses each change; if an owner makes it in a copy, without triggers, `verify` names its row."""
     api, relay, worker = await lab.start_api(), await lab.start_relay(), await lab.start_worker()
     async with lab.load(count=REQUESTS):
         pass
@@ -84,7 +84,7 @@ async def tamper_with_the_books(lab: Laboratory) -> None:
 
 async def _is_refused(database_url: str, name: str, statement: str, *arguments: object) -> None:
     if name in ("a balance changed", "an event forged"):
-        return  # The application's own statements do as much: only the proof tells these from them.
+        return  # The application makes such changes itself, so no trigger can refuse these; only `verify` finds them.
     try:
         await fetch(database_url, statement, *arguments)
     except asyncpg.RestrictViolationError:
@@ -93,7 +93,7 @@ async def _is_refused(database_url: str, name: str, statement: str, *arguments: 
 
 
 async def _cut_the_tail(lab: Laboratory) -> None:
-    """The last positions with all that belongs to them: only exported heads show that they are gone."""
+    """Delete the last positions with everything that belongs to them: only exported heads show that."""
     heads = lab.exported_heads()
     assert heads is not None, "the relay exported no head when it stopped"
     copy = lab.postgres.copy_database(lab.database_url)

@@ -1,4 +1,4 @@
-"""20: an event is taken from the queue, forged messages are published with its id, and their dead letters discarded."""
+"""20: an event is removed from the queue, messages with its id are forged, and their dead letters discarded."""
 
 import asyncio
 import json
@@ -18,14 +18,14 @@ from wallet.rabbitmq.topology import WORKER_QUEUE
 
 REQUESTS = 40
 NAMED_WITHIN = 120.0
-"""The minute that an event may be on its way, the minute since a later one had its effect, and a look after it."""
+"""A minute since the event was published, a minute since a later one had its effect, and an incremental check."""
 OPEN = "select count(*) from dead_letters where state = 'open'"
 EFFECT = "select coalesce(sum(total_deposited), 0)::text from wallet_stats where wallet_id = 'victim'"
 MONITOR = "select state::text from auditor"
 
 
 async def steal_and_forge(lab: Laboratory) -> None:
-    """The forgeries have no effect; a discard is refused without force; afterwards the event is named, and cured."""
+    """The forgeries have no effect; a discard needs force; then the event is reported, and a rebuild applies it."""
     assert lab.rabbitmq_url is not None
     lab.has_dead_letters = True
     api, _, worker = await lab.start_api(), await lab.start_relay(), await lab.start_worker()
@@ -66,7 +66,7 @@ async def steal_and_forge(lab: Laboratory) -> None:
 
 
 async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, list[OutgoingMessage]]:
-    """A deposit's event out of the queue; the others are put back. Returns its id, and what to publish in its place."""
+    """Remove a deposit's event from the queue. Returns its id, and the forged messages to publish in its place."""
     async with open_client(url) as client:
         assert (await client.post("/wallet/victim/deposit", {"amount": 500, "requestId": "victim"})).status == 201
     await lab.all_published()
@@ -85,14 +85,14 @@ async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, lis
 
 
 async def _named_by_verify(lab: Laboratory, event_id: str) -> str:
-    """The fault in which verify names the event; empty where it is not lost."""
+    """Returns the fault in which `verify` names the event, or an empty text if it is not lost."""
     proof = await proof_of(lab.database_url)
     faults = [str(finding.first) for finding in proof.findings if finding.first and finding.check is Check.EFFECTS]
     return next((fault for fault in faults if event_id in fault), "")
 
 
 async def _is_named(lab: Laboratory, event_id: str) -> bool:
-    """Whether verify and the monitor both name the event, and the cure."""
+    """Returns whether `verify` and the monitor both name the event and `wallet rebuild`."""
     state = decode_state(str(await fetch_value(lab.database_url, MONITOR)))
     by_verify, by_monitor = await _named_by_verify(lab, event_id), str(state.faults.get(Check.EFFECTS.name))
     return event_id in by_monitor and "wallet rebuild" in by_monitor and "wallet rebuild" in by_verify

@@ -1,4 +1,4 @@
-"""17: two or three faults at once, drawn anew again and again, for as long as asked."""
+"""17: two or three faults at once, drawn at random, repeatedly, for a given time."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ where datname = current_database() and application_name like 'wallet%' and pid <
 
 @dataclass
 class Site:
-    """The system that is broken, and the ways to break it; each method mends again what it broke."""
+    """The system under test, and the ways to break it; each method repairs what it broke."""
 
     lab: Laboratory
     network: PostgresProxy
@@ -37,24 +37,24 @@ class Site:
     worker: WalletProcess
 
     async def kill_an_api(self) -> None:
-        """SIGKILL, and a supervisor that starts it again."""
+        """Kill an api, and start it again as a supervisor would."""
         api = self.lab.draw.choice(self.lab.apis)
         await self.lab.kill(api)
         await self.lab.start_api(PORT=str(api.port))
 
     async def stop_an_api(self) -> None:
-        """SIGTERM, and start again."""
+        """Stop an api by SIGTERM, and start it again."""
         api = self.lab.draw.choice(self.lab.apis)
         await self.lab.stop(api)
         await self.lab.start_api(PORT=str(api.port))
 
     async def kill_the_relay(self) -> None:
-        """SIGKILL, and start again."""
+        """Kill the relay, and start another."""
         await self.lab.kill(self.relay)
         self.relay = await self.lab.start_relay()
 
     async def suspend_the_relay(self) -> None:
-        """Beyond its lease, while a stand-by takes over for good."""
+        """Suspend the relay until its lease has ended and a standby has taken over; then kill it."""
         async with suspend(self.relay):
             standby = await self.lab.start_relay()
             await last(LEASE_OUTLASTED_SECONDS)
@@ -62,39 +62,39 @@ class Site:
         self.relay = standby
 
     async def kill_the_worker(self) -> None:
-        """SIGKILL, and start again."""
+        """Kill the worker, and start another."""
         await self.lab.kill(self.worker)
         self.worker = await self.lab.start_worker()
 
     async def suspend_the_worker(self) -> None:
-        """For a while."""
+        """Suspend the worker for a random time."""
         async with suspend(self.worker):
             await last(self._a_while())
 
     async def restart_postgres(self) -> None:
-        """Fast shutdown, a pause, start."""
+        """Stop PostgreSQL by a fast shutdown, and start it after a pause."""
         await asyncio.to_thread(self.lab.postgres.stop)
         await last(self._a_while())
         await asyncio.to_thread(self.lab.postgres.start)
 
     async def kill_postgres(self) -> None:
-        """SIGKILL of the postmaster, recovery."""
+        """Kill the postmaster, and let PostgreSQL recover."""
         await asyncio.to_thread(self.lab.postgres.kill)
         await asyncio.to_thread(self.lab.postgres.start)
 
     async def end_backends(self) -> None:
-        """Every session at once."""
+        """Terminate every session at once."""
         await fetch_value(self.lab.database_url, END_BACKENDS)
 
     async def lose_commits(self) -> None:
-        """Some COMMITs, or their answers."""
+        """Lose some COMMITs, and the answers to others."""
         for loss in Loss:
             self.network.lose(loss, with_probability(LOSS_PROBABILITY, self.lab.draw))
         await last(self._a_while())
         self.network.let_commits_pass()
 
     async def silence_the_network(self) -> None:
-        """Nothing passes between the apis and PostgreSQL, then the connections break or live on."""
+        """Stop all traffic between the apis and PostgreSQL; then break the connections, or let them continue."""
         self.network.silence()
         await last(self._a_while())
         if self.lab.draw.randrange(2):
@@ -102,13 +102,13 @@ class Site:
         self.network.speak()
 
     async def slow_the_network(self) -> None:
-        """A fifth of a second more, each way."""
+        """Add a fifth of a second of latency in each direction."""
         self.network.slow(0.2)
         await last(self._a_while())
         self.network.slow(0)
 
     async def restart_the_broker(self) -> None:
-        """In order, or by SIGKILL."""
+        """Stop the broker in order or by SIGKILL, and start it after a pause."""
         assert self.lab.broker is not None
         await asyncio.to_thread(save_queue_directory, self.lab.broker)
         ends = self.lab.draw.choice((self.lab.broker.stop, self.lab.broker.kill))
@@ -129,11 +129,11 @@ TARGETS: tuple[tuple[Break, ...], ...] = (
     (Site.lose_commits, Site.silence_the_network, Site.slow_the_network),
     (Site.restart_the_broker,),
 )
-"""What can be broken, and how; faults that are done at once have different targets."""
+"""The targets, each with its faults; faults at the same time have different targets."""
 
 
 async def break_several_things_at_once(lab: Laboratory) -> None:
-    """Whatever comes together: no fault makes another one unsafe."""
+    """No combination of faults breaks a promise."""
     lab.settings["TRANSFER_MODE"] = lab.draw_mode()
     ends_at = time.monotonic() + lab.seconds
     done: Counter[str] = Counter()

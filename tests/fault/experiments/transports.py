@@ -12,7 +12,7 @@ WORKERS_MAX = 3
 ANSWERS_BETWEEN = 30
 DELIVERED_SECONDS_MAX = 40.0
 PAUSE_SECONDS = 0.05
-"""Between requests, so that the proof stays short: what matters is what is committed around each change."""
+"""A pause between requests keeps the final check short: only commits around each change matter."""
 LAST = "select coalesce(max(seq), 0) from journal"
 UNDELIVERED = """
 select count(*) from journal j join events e using (batch_id)
@@ -45,7 +45,7 @@ class Transports:
                 self.running[kind].append(await self.lab.start_worker(**settings))
 
     async def change(self, kind: str) -> None:
-        """Give the relay or all workers the other transport; some are stopped, some are killed."""
+        """Switch the relay or all workers to the other transport; some are stopped, some are killed."""
         for process in self.running[kind]:
             end = self.lab.draw.choice((self.lab.stop, self.lab.kill))
             await end(process)
@@ -71,7 +71,7 @@ class Transports:
 
 
 async def change_the_transport(lab: Laboratory) -> None:
-    """Both directions and orders; each event has its effect in every state between, not only in the last."""
+    """In both directions and orders, each event has its effect in every intermediate state, not only in the last."""
     assert lab.rabbitmq_url is not None
     await lab.start_api()
     transports = Transports(lab, lab.draw.randint(1, WORKERS_MAX))

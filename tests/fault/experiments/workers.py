@@ -8,12 +8,12 @@ TIMES = 2
 
 
 async def kill_the_worker_between_steps(lab: Laboratory) -> None:
-    """SIGKILL at each step, alone and then with others beside it, while events go on coming."""
+    """Kill a worker at each step, first alone and then beside other workers, while events arrive."""
     await lab.start_api()
     await lab.start_relay()
     async with lab.load(concurrency=8) as history:
         if lab.rabbitmq_url is None:
-            # The checkpoint moves with the effects: there is no acknowledgement. Who stands by takes over.
+            # The checkpoint is committed with the effects; there is no acknowledgement. A standby takes over.
             for _ in range(TIMES):
                 await lab.ended(
                     await lab.start_worker(WALLET_FAILPOINTS=lab.fail_at(BEFORE_COMMIT, "kill", once_in=GROUPS_MAX))

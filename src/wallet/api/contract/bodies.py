@@ -3,8 +3,8 @@
 The standard decoder is used for its hooks: a number keeps the text it was written with, so money never passes through a
 floating-point number, and a name given twice is refused instead of being silently dropped.
 
-A bulk request has up to a thousand operations, so the path of a valid operation builds nothing but the command. Only an
-invalid operation is read a second time, by the readers of the single routes, to get the texts and places of its errors.
+A bulk request has up to a thousand operations, so the path of a valid operation creates only the command. Only an
+invalid operation is read a second time, by the readers of the single routes, to get the texts and paths of its errors.
 """
 
 import re
@@ -37,7 +37,7 @@ from wallet.postgres.statements import uuid7
 
 NAME_LENGTH_SHOWN_MAX: Final = 64
 ERRORS_MAX: Final = 20
-"""How many errors are named; a body of thousands of unknown fields must not make an answer of megabytes."""
+"""How many errors are named; a body with thousands of unknown fields must not cause an answer of megabytes."""
 VALUES_MAX: Final = 32_768
 """A bulk request of 1,000 operations has 5,000 values."""
 _JSON: Final = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?\s*', re.ASCII | re.IGNORECASE)
@@ -47,7 +47,7 @@ INDEPENDENT: Final = "independent"
 ATOMIC: Final = "atomic"
 BULK_FIELDS: Final = ("mode", "operations")
 _REQUIRED: Final = "is required"
-# For an operation whose type is not known: every field that an operation may have, and those that all must have.
+# For an operation of an unknown type: every field that an operation may have, and the fields that all must have.
 _OF_ANY: Final = {name: known for body in reversed([*BODIES.values()]) for name, known in body.of_operation.items()}
 _REQUIRED_OF_ANY: Final = [
     known for known in _OF_ANY.values() if all(known.name in body.of_operation for body in BODIES.values())
@@ -55,29 +55,29 @@ _REQUIRED_OF_ANY: Final = [
 
 
 class NumberText(str):
-    """A JSON number exactly as it was written."""
+    """A JSON number with its original spelling."""
 
     __slots__ = ()
 
 
 @dataclass(slots=True)
 class BodyReading:
-    """The fields that a body has and that are right, by the command's attributes, and all that is wrong with it."""
+    """The valid fields of a body, by the command's attributes, and everything that is wrong with it."""
 
     values: dict[str, Any] = field(default_factory=dict)
     errors: list[FieldError] = field(default_factory=list)
 
 
 def read_body(raw: bytes, body: CommandBody) -> BodyReading:
-    """Read the body of a command's own route. Raises Refused where it is not a JSON object at all."""
+    """Read the body of a command's own route. Raises Refused if it is not a JSON object."""
     return read_fields(decode_object(raw), body.of_route, required=body.required)
 
 
 def decode_object(raw: bytes) -> dict[str, object]:
-    """Decode a body that must be a JSON object: UTF-8, no name twice, no NaN, no nesting without end."""
+    """Decode a body that must be a JSON object: UTF-8, no name twice, no NaN, bounded nesting."""
     if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > VALUES_MAX:
-        # Decoding creates an object for each value: a comma, or the beginning of an object or array, for each. Counting
-        # first costs a hundredth of that.
+        # Decoding creates an object for each value, so a large body is refused first. Each comma and each beginning of
+        # an object or array counts as a value; counting them costs a hundredth of decoding.
         raise Refused(Code.INVALID_REQUEST, f"The body has more than {VALUES_MAX} values.")
     try:
         document = _decode(raw.decode("utf-8", "strict"))
@@ -105,7 +105,7 @@ def read_fields(
     required: Iterable[Field],
     errors_max: int = ERRORS_MAX,
 ) -> BodyReading:
-    """Read each field of an object that is decoded already, and name all that is wrong."""
+    """Read each field of a decoded object, and name everything that is wrong."""
     reading = BodyReading()
     for name, value in document.items():
         known = fields.get(name)
@@ -123,11 +123,11 @@ def read_fields(
 
 
 class _Malformed(ValueError):
-    """The body breaks a rule that the standard decoder does not know; the message is for the client."""
+    """The body breaks a rule that the standard decoder does not check; the message is for the client."""
 
 
 def unknown_field(name: str, fields: Iterable[str]) -> FieldError:
-    """What is wrong with a field that the request does not have."""
+    """Returns the error for a field that the request does not have."""
     shown = printable(name).replace("~", "~0").replace("/", "~1")
     return FieldError(
         Code.INVALID_REQUEST, f"is not a field of this request; known are {', '.join(fields)}", pointer=f"/{shown}"
@@ -135,7 +135,7 @@ def unknown_field(name: str, fields: Iterable[str]) -> FieldError:
 
 
 def printable(name: str) -> str:
-    """Returns a name as it can be shown: bounded, and without the lone surrogates that no UTF-8 can carry."""
+    """Returns a printable form of a name: bounded, and without the lone surrogates that UTF-8 can't encode."""
     shown = name if len(name) <= NAME_LENGTH_SHOWN_MAX else name[:NAME_LENGTH_SHOWN_MAX] + "…"
     return shown.encode("utf-8", "replace").decode("utf-8")
 
@@ -158,7 +158,7 @@ _decode: Final[Callable[[str], object]] = JSONDecoder(
 
 
 def read_command(exchange: Exchange, body: CommandBody) -> Command:
-    """The command that a request to the command's own route asks for. Raises Refused."""
+    """Returns the command that a request to the command's own route asks for. Raises Refused."""
     wallet_id = read_wallet_id(exchange)
     reading = read_body(json_body(exchange), body)
     request_id = _resolve_key(exchange, reading)
@@ -172,7 +172,7 @@ def read_command(exchange: Exchange, body: CommandBody) -> Command:
 
 
 def read_wallet_id(exchange: Exchange) -> WalletId:
-    """The wallet that the path names, noted in the exchange."""
+    """Returns the wallet that the path names, and stores it in the exchange."""
     path_id = exchange.path_values["id"]
     if not is_id(path_id):
         raise refusal_of([FieldError(Code.INVALID_REQUEST, ID_RULE, parameter="id")])
@@ -181,7 +181,7 @@ def read_wallet_id(exchange: Exchange) -> WalletId:
 
 
 def json_body(exchange: Exchange) -> bytes:
-    """The bytes of a body that says it is JSON. Raises Refused (415) for one that does not."""
+    """Returns the bytes of a body whose content type is JSON. Raises Refused (415) otherwise."""
     content_type = exchange.headers.get("content-type")
     if content_type != "application/json" and (content_type is None or not _JSON.fullmatch(content_type)):
         raise Refused(
@@ -193,7 +193,7 @@ def json_body(exchange: Exchange) -> bytes:
 
 
 def _resolve_key(exchange: Exchange, reading: BodyReading) -> RequestId:
-    """The one key of the request: the body's, the header's, or a new one; noted in the exchange."""
+    """Returns the request's only key, from the body, from the header, or new, and stores it in the exchange."""
     given = exchange.headers.get("idempotency-key")
     in_body: RequestId | None = reading.values.get(REQUEST_ID.attribute)
     exchange.request_id = in_body
@@ -211,7 +211,7 @@ def _resolve_key(exchange: Exchange, reading: BodyReading) -> RequestId:
 
 
 def key_in_header(exchange: Exchange) -> RequestId | None:
-    """The key in the Idempotency-Key header, if there is one and it is an id."""
+    """Returns the key in the Idempotency-Key header if there is one and it is a valid id."""
     given = exchange.headers.get("idempotency-key")
     if given is None:
         return None
@@ -220,7 +220,7 @@ def key_in_header(exchange: Exchange) -> RequestId | None:
 
 
 def _unquoted(value: str) -> str:
-    """The key inside the IETF draft's quoted string, or the value as it is; no id needs an escape."""
+    """Returns the key inside the IETF draft's quoted string, or the unchanged value; no id needs an escape."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         return value[1:-1]
     return value
@@ -228,14 +228,14 @@ def _unquoted(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BulkBody:
-    """The body of a bulk request: decoded, its operations not yet read."""
+    """The decoded body of a bulk request; its operations are not read yet."""
 
     is_atomic: bool
     operations: Sequence[object]
 
 
 def read_bulk_body(raw: bytes) -> BulkBody:
-    """Read what surrounds the operations. Raises Refused for all that is wrong with it."""
+    """Read the fields around the operations. Raises Refused for everything that is wrong with them."""
     document = decode_object(raw)
     unknown = (unknown_field(name, BULK_FIELDS) for name in document if name not in BULK_FIELDS)
     errors = list(islice(unknown, ERRORS_MAX))
@@ -246,7 +246,7 @@ def read_bulk_body(raw: bytes) -> BulkBody:
         detail = "must be an array of operations" if "operations" in document else _REQUIRED
         errors.append(_invalid("/operations", detail))
     elif not 1 <= len(operations) <= OPERATIONS_MAX:
-        detail = f"must hold 1 to {OPERATIONS_MAX} operations, not {len(operations)}"
+        detail = f"must contain 1 to {OPERATIONS_MAX} operations, not {len(operations)}"
         errors.append(_invalid("/operations", detail))
     if errors or not isinstance(operations, list):
         raise refusal_of(errors)
@@ -254,12 +254,12 @@ def read_bulk_body(raw: bytes) -> BulkBody:
 
 
 def read_each(operations: Sequence[object], api_audit_id: ApiAuditId) -> list[Command | Answer]:
-    """Each operation's command, or the answer of one that is not valid: the problem its own route would give."""
+    """Returns each operation's command, or for an invalid operation the problem that its own route would return."""
     return [_command_of(operation, api_audit_id) or _answer_to_invalid(operation) for operation in operations]
 
 
 def read_all(operations: Sequence[object], api_audit_id: ApiAuditId) -> list[Command]:
-    """The commands of all operations. Raises Refused where one is not valid, or a key is there twice."""
+    """Returns the commands of all operations. Raises Refused if one is not valid, or a key occurs twice."""
     commands = [_command_of(operation, api_audit_id) for operation in operations]
     valid = [command for command in commands if command is not None]
     errors = _repeated_keys(valid) if len(valid) == len(commands) else _errors_of_all(operations, commands)
@@ -269,7 +269,7 @@ def read_all(operations: Sequence[object], api_audit_id: ApiAuditId) -> list[Com
 
 
 def _command_of(operation: object, api_audit_id: ApiAuditId) -> Command | None:
-    """The command of an operation that is right in every field; None for any other."""
+    """Returns the command of an operation whose fields are all valid, or None for any other."""
     if type(operation) is not dict:
         return None
     kind = operation.get("type")
@@ -316,7 +316,7 @@ def _repeated_keys(commands: Sequence[Command]) -> list[FieldError]:
 
 
 def _read_slowly(operation: Mapping[str, object]) -> BodyReading:
-    """All that is wrong with an operation that gave no command."""
+    """Returns everything that is wrong with an operation that gave no command."""
     kind = operation.get("type")
     body = BODIES.get(kind) if type(kind) is str else None
     fields, required = (_OF_ANY, _REQUIRED_OF_ANY) if body is None else (body.of_operation, body.of_operation.values())

@@ -1,6 +1,7 @@
-"""The commands as bodies of requests. Each declares its fields once: for its own route, for bulk requests, for OpenAPI.
+"""Declares the commands as bodies of requests. Each declares its fields once: for its own route, bulk requests and
+OpenAPI.
 
-A new kind of command is an entry of BODIES here, its class in wallet.domain.commands, and its route.
+To add a kind of command, add an entry to BODIES here, its class in wallet.domain.commands, and its route.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,9 @@ from wallet.domain.money import parse_amount
 from wallet.postgres.statements import uuid7
 
 OPERATIONS_MAX: Final = 1000
-"""How many operations a bulk request may hold: it is one database transaction, which others on its wallets wait for."""
+"""How many operations a bulk request may have: it is one database transaction, for which other requests on its wallets
+wait.
+"""
 ID_RULE: Final = f"must be 1 to {ID_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ -, the first a letter or digit"
 SAME_WALLET: Final = FieldError(Code.SAME_WALLET, "must be another wallet than the sender", pointer="/toWalletId")
 
@@ -41,7 +44,7 @@ class InvalidField(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a body: its name in JSON, the command's attribute, its schema, and the code of its faults.
+    """A field of a body: its name in JSON, the command's attribute, its schema, and the code of its errors.
 
     `read` converts the decoded JSON value, in which numbers are texts. It raises InvalidField or InvalidAmount.
     """
@@ -53,12 +56,12 @@ class Field:
     code: Code = Code.INVALID_REQUEST
 
     def fault(self, detail: str) -> FieldError:
-        """What is wrong with this field of a body."""
+        """Returns the error for this field of a body."""
         return FieldError(self.code, detail, pointer=f"/{self.name}")
 
 
 def read_id(value: object) -> str:
-    """Read a wallet id or a key; a number is a kind of text here, and no id, hence the exact type."""
+    """Read a wallet id or a key. A number is a subclass of str here and not an id, so the exact type is checked."""
     if type(value) is str and matches_id(value):
         return value
     raise InvalidField(ID_RULE)
@@ -91,11 +94,11 @@ def _fault_of_same_wallet(values: Mapping[str, Any]) -> FieldError | None:
 
 @dataclass(frozen=True)
 class CommandBody:
-    """How a command is sent: `fields` are its own, beside its wallet and its key.
+    """How a command is sent: `fields` are its own fields, in addition to its wallet and its key.
 
-    `request` is the schema of its route's body, `meaning` the description of the operation in a bulk request.
-    `fault` finds what is wrong with fields that are right each for itself. `new_ids` makes the ids that a client does
-    not send.
+    `request` is the schema of its route's body, `meaning` the description of the operation in a bulk request. `fault`
+    finds errors in a combination of fields that are each valid alone. `new_ids` creates the ids that a client does not
+    send.
     """
 
     command: type[Command]
@@ -107,32 +110,34 @@ class CommandBody:
 
     @property
     def required(self) -> Sequence[Field]:
-        """The fields that the body of its route must have; the key may be in a header, or be left out."""
+        """Returns the fields that the body of its route must have; the key may be in a header, or be omitted."""
         return self.fields
 
     @cached_property
     def of_route(self) -> Mapping[str, Field]:
-        """The fields of its route's body by their names."""
+        """Returns the fields of its route's body by their names."""
         return _by_name(*self.fields, REQUEST_ID)
 
     @cached_property
     def of_operation(self) -> Mapping[str, Field]:
-        """The fields of an operation in a bulk request by their names; all are required."""
+        """Returns the fields of an operation in a bulk request by their names; all are required."""
         return _by_name(TYPE, WALLET_ID, *self.fields, REQUEST_ID)
 
     @cached_property
     def readers_of_operation(self) -> tuple[tuple[str, Callable[[object], object], str], ...]:
-        """The command's attribute, its reader and its name in JSON, for each value of an operation."""
+        """Returns, for each value of an operation, the command's attribute, its reader and its name in JSON."""
         return tuple((each.attribute, each.read, each.name) for each in (WALLET_ID, *self.fields, REQUEST_ID))
 
     @property
     def operation(self) -> type[msgspec.Struct]:
-        """The schema of an operation in a bulk request: its key is required, so that it can be sent again."""
+        """Returns the schema of an operation in a bulk request. Its key is required, so that the operation can be sent
+        again.
+        """
         name = f"{self.command.__name__}Operation"
         return _shape(name, self.meaning, *_required((WALLET_ID, *self.fields, REQUEST_ID)), tag=self.command.kind)
 
     def make(self, values: dict[str, Any], api_audit_id: ApiAuditId) -> Command:
-        """The command with these values, which are right, and with new ids; they are added to `values`."""
+        """Returns the command with these valid values and with new ids, which are added to `values`."""
         values["api_audit_id"] = api_audit_id
         for attribute, new_id in self.new_ids:
             values[attribute] = new_id()
@@ -177,7 +182,7 @@ TRANSFER: Final = CommandBody(
     new_ids=(("transfer_id", uuid7),),
 )
 BODIES: Final[Mapping[str, CommandBody]] = {each.command.kind: each for each in (DEPOSIT, WITHDRAW, TRANSFER)}
-"""By kind, in the order in which documents list them."""
+"""The bodies by kind, in the order in which documents list them."""
 
 
 _Operation: Any = Union[tuple(body.operation for body in BODIES.values())]  # noqa: UP007

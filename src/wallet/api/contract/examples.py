@@ -7,7 +7,7 @@ import msgspec
 from wallet.api.contract.problems import Code, problem_body
 from wallet.domain.identifiers import RequestId
 
-# Each operation has a key of its own in its example, because a key belongs to one request.
+# Each operation's example has its own key, because a key belongs to one request.
 DEPOSIT_EXAMPLES: Final = {
     "exact": {"amount": "100.50", "requestId": "deposit-4711"},
     "a number, and no key": {"amount": 100},

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the types that requests and responses are made of.
+"""Generates the OpenAPI 3.1 document from the types of requests and responses.
 
 It describes every route of the table that has a tag.
 """
@@ -33,7 +33,7 @@ browser does not let a page of another site send requests.
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Returns the whole document; the same version of the code always gives the same."""
+    """Returns the whole document; the same version of the code always returns the same document."""
     routes = [route for route in routes if route.tag is not None]
     shapes = [Problem, *(shape for route in routes for shape in _shapes_of(route))]
     _, components = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
@@ -61,7 +61,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "headers": _HEADERS,
         },
     }
-    # Once through JSON, so that it is exactly what a reader of the document gets: lists, no tuples.
+    # Encoded and decoded as JSON, so that it equals the document that a reader gets: lists, no tuples.
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
     return plain
 

@@ -1,7 +1,7 @@
-"""Reading a list page by page: the parameters limit, cursor and before, and the Link header to the next page.
+"""Reads a list page by page: the parameters limit, cursor and before, and the Link header to the next page.
 
-A page begins where the one before it ended, at a key that the rows have; so rows that are added meanwhile are neither
-skipped nor shown twice. A list declares its order once, as an `Order`.
+A page begins where the previous page ended, at a key that the rows have. So rows that are added in the meantime are
+neither skipped nor shown twice. A list declares its order once, as an `Order`.
 """
 
 import re
@@ -41,20 +41,22 @@ _LIMIT: Final = re.compile(r"0*(?P<digits>[1-9][0-9]*)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Order(Generic[Key]):
-    """The order of a list: a letter that its cursors begin with, and the key that they contain.
+    """The order of a list: a letter with which its cursors begin, and the key that they contain.
 
-    `parse` reads a key from the text that `str` gives of it. Raises ValueError.
+    `parse` reads a key from its `str`. It raises ValueError.
     """
 
     letter: str
     parse: Callable[[str], Key]
 
     def cursor_after(self, key: Key) -> str:
-        """The cursor of the page that continues after this key; opaque to clients."""
+        """Returns the cursor of the page that continues after this key. Cursors are opaque to clients."""
         return urlsafe_b64encode(f"{self.letter}{key}".encode()).decode().rstrip("=")
 
     def parse_cursor(self, text: str) -> Key:
-        """The key after which a page continues; only what `cursor_after` made is taken. Raises Unreadable."""
+        """Returns the key after which a page continues. Accepts only what `cursor_after` returns. Raises
+        UnreadableValue.
+        """
         try:
             decoded = urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)).decode()
             key = self.parse(decoded.removeprefix(self.letter))
@@ -75,7 +77,7 @@ class Page(Generic[Key]):
 
 
 def read_page(values: Mapping[str, str], order: Order[Key]) -> Page[Key]:
-    """Read the parameters of a page, whose names have been checked. Raises Refused."""
+    """Read the parameters of a page; their names have been checked. Raises Refused."""
     errors = []
     limit, after, before = LIMIT_DEFAULT, None, None
     for name, value in values.items():
@@ -105,7 +107,7 @@ def page_reply(
     key_of: Callable[[Row], Key],
     shape_of: Callable[[Row], Any],
 ) -> Reply:
-    """The answer with a page of `rows`, which hold one more than the page where there is a next one."""
+    """Returns the answer with a page of `rows`; there is one row more than on the page if there is a next page."""
     shown = rows[: page.limit]
     headers: tuple[tuple[str, str], ...] = ()
     if len(rows) > page.limit:
@@ -115,7 +117,7 @@ def page_reply(
 
 
 def parse_limit(text: str) -> int:
-    """How many items a page holds; more than the most is served as the most. Raises Unreadable."""
+    """Returns how many items a page has; a larger number than the maximum is reduced to it. Raises UnreadableValue."""
     match = _LIMIT.fullmatch(text)
     if match is None:
         raise UnreadableValue("must be a whole number of at least 1")
@@ -124,7 +126,7 @@ def parse_limit(text: str) -> int:
 
 
 def positive_number(text: str) -> int:
-    """A positive number that PostgreSQL's bigint holds, as a key of an order. Raises ValueError."""
+    """Returns a positive number that fits PostgreSQL's bigint, as a key of an order. Raises ValueError."""
     number = int(text)
     if not 0 < number < 2**63:
         raise ValueError(text)

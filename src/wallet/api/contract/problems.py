@@ -1,4 +1,4 @@
-"""Every refusal a client can get, in one table: code → status and title, and its RFC 9457 document."""
+"""Every refusal that a client can get, in one table: code → status, title and RFC 9457 document."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NO_EFFECT: Final = (
     "This attempt had no effect. An attempt with the same key through another process, or before a restart, "
     "may still take effect."
 )
-"""Part of every `not_executed`: the attempt alone is described."""
+"""Included in every `not_executed`: the problem describes only this attempt."""
 
 
 @unique
@@ -48,7 +48,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """What all problems of one code have in common."""
+    """The fields that all problems of one code share."""
 
     status: int
     title: str
@@ -98,7 +98,7 @@ class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def sentence(self) -> str:
-        """The error with the name of what is wrong."""
+        """Returns the error with the name of the invalid part."""
         name = self.header or self.parameter or (self.pointer or "").removeprefix("/") or "the body"
         return f"{name} {self.detail}."
 
@@ -124,7 +124,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
 
 class Refused(Exception):
-    """The request is answered with a problem of this code; nothing moved because of it."""
+    """The request is answered with a problem of this code; it moved no money."""
 
     def __init__(
         self,
@@ -142,11 +142,11 @@ class Refused(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status of the answer."""
+        """Returns the HTTP status of the answer."""
         return KINDS[self.code].status
 
     def body(self, request_id: RequestId | None) -> bytes:
-        """The document to send."""
+        """Returns the problem document."""
         return problem_body(self.code, self.detail, request_id=request_id, errors=self.errors)
 
 
@@ -158,19 +158,19 @@ def problem_body(
     errors: Sequence[FieldError] = (),
     index: int | None = None,
 ) -> bytes:
-    """A problem as bytes; the same arguments always give the same bytes, so that it can be stored."""
+    """Returns a problem as bytes; the same arguments always return the same bytes, so that it can be stored."""
     kind = KINDS[code]
     status = kind.status
     return _encode(Problem(type_of(code), kind.title, status, detail, code, detail, status, request_id, errors, index))
 
 
 def type_of(code: Code) -> str:
-    """The problem's type: a name, not an address, so that it can never become a dead link."""
+    """Returns the problem's type. It is a name, not an address, so that it can never become a dead link."""
     return f"urn:wallet:problem:{code}"
 
 
 def refusal_of(errors: Sequence[FieldError]) -> Refused:
-    """One refusal for all that is wrong; its code is the errors' own where they agree on one."""
+    """Returns one refusal for all errors. It has the errors' code if they all have the same one."""
     codes = {error.code for error in errors}
     code = codes.pop() if len(codes) == 1 else Code.INVALID_REQUEST
     detail = errors[0].sentence if len(errors) == 1 else f"{len(errors)} things are wrong; see errors."

@@ -1,4 +1,4 @@
-"""Reads the query of a request strictly: the known parameters only, each once; and times."""
+"""Reads the query of a request strictly: only known parameters, each once. Also reads times."""
 
 import re
 from collections.abc import Sequence
@@ -45,7 +45,9 @@ def _unknown(name: str, known: Sequence[str]) -> FieldError:
 
 
 def _decoded(text: str) -> str:
-    """Escapes undone. A plus stays a plus: no value contains a blank, but a time's offset may be +02:00."""
+    """Returns the text with its escapes decoded. A plus stays a plus: no value contains a blank, but a time's offset
+    may be +02:00.
+    """
     return unquote_to_bytes(text).decode("utf-8", "replace")
 
 
@@ -62,9 +64,9 @@ class UnreadableValue(ValueError):
 
 
 def parse_time(text: str) -> datetime:
-    """The first microsecond that is not before this RFC 3339 time.
+    """Returns the first microsecond that is not before this RFC 3339 time.
 
-    Events carry microseconds: with more digits "earlier than T" means "earlier than T rounded up".
+    Events have microseconds. If a time has more digits, "earlier than T" means "earlier than T rounded up".
     """
     match = _TIME.fullmatch(text)
     if match is None:

@@ -1,6 +1,6 @@
 """The answers of handlers: a reply as a value, which the edge sends, and the bytes of a movement's outcome.
 
-The bytes of an outcome are stored with it, sent, and sent again to every retry.
+The bytes of an outcome are stored with it, sent, and sent again for every retry.
 """
 
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ CREATED: Final = 201
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a handler answers. A reply in pieces is sent so that the server copies one piece at a time."""
+    """The answer of a handler. A reply in pieces is sent so that the server copies one piece at a time."""
 
     body: bytes
     content_type: str = JSON
@@ -32,17 +32,19 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def json_reply(shape: object, *, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """Returns the reply with a value that is true only at the moment it is read."""
+    """Returns the reply with a value that is true only at the moment when it is read."""
     return Reply(_encode(shape), headers=(*headers, NO_STORE))
 
 
 def format_time(moment: datetime) -> str:
-    """A time as it leaves the service: RFC 3339, UTC, always six digits of a second."""
+    """Returns a time in the format of all answers: RFC 3339, UTC, always six decimals of a second."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def render(key: OperationKey, outcome: Outcome) -> Answer:
-    """The answer to what this key asked for: pure, so that running a command again gives the same bytes."""
+    """Returns the answer to the operation with this key. A pure function, so running a command again gives the same
+    bytes.
+    """
     match outcome:
         case Moved():
             return Answer(CREATED, _moved_body(key, outcome))
@@ -57,7 +59,7 @@ def render(key: OperationKey, outcome: Outcome) -> Answer:
 
 
 def render_atomic_refusal(key: OperationKey, index: int, outcome: Outcome) -> Answer:
-    """The answer to a whole atomic request of which this operation is the first refused; as pure as `render`."""
+    """Returns the answer to a whole atomic request of which this operation is the first refused; pure like `render`."""
     match outcome:
         case Rejected():
             detail = f"Operation {index}: {outcome.detail} No operation of this request took effect."
@@ -121,4 +123,4 @@ def _atomic_reused_detail(key: OperationKey, outcome: KeyReused) -> str:
 
 
 RENDER: Final = Render(render, render_atomic_refusal)
-"""What the ledger is given to make answers with."""
+"""The functions with which the ledger creates answers."""

@@ -1,7 +1,8 @@
-"""What a route is: one entry of the table from which everything about it follows.
+"""A route: one entry of the table from which everything about it is derived.
 
-The router, HEAD and OPTIONS, the query's parameters, the limit of the body, the label in metrics, the OpenAPI document
-and the tests of the contract read it. Each file in routes/ declares its own; `app.ROUTES` joins them.
+The entries are read by the router, for HEAD and OPTIONS, for the query's parameters, the limit of the body and the
+label in metrics, by the OpenAPI document, and by the contract tests. Each file in routes/ declares its own;
+`app.ROUTES` joins them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -55,7 +56,7 @@ class Route:
 
     @property
     def query_parameters(self) -> tuple[str, ...]:
-        """The names that the query may have."""
+        """Returns the names of parameters that the query may have."""
         return tuple(parameter.name for parameter in self.parameters if parameter.place == "query")
 
 

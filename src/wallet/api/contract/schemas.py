@@ -113,7 +113,7 @@ class HistoryItem(msgspec.Struct, frozen=True, rename="camel"):
     payload: Annotated[
         msgspec.Raw,
         Meta(
-            description="What the event says; its fields depend on the type.",
+            description="The data of the event; its fields depend on the type.",
             extra_json_schema={"type": "object"},
         ),
     ]
@@ -253,18 +253,20 @@ class IntegrityCheck(msgspec.Struct, frozen=True, rename="camel"):
     invariant: str
     promise: str
     status: Annotated[
-        Literal["clean", "broken", "unproved"], Meta(description="unproved: no full pass has looked at it yet")
+        Literal["clean", "broken", "unproved"], Meta(description="unproved: no full check has covered it yet")
     ]
     looked_at: Annotated[int, Meta(description="How many rows the last full check read for it.", ge=0)]
     faults: Annotated[int, Meta(ge=0)]
 
 
 class IntegrityConservation(msgspec.Struct, frozen=True, rename="camel"):
-    """Where the money is, summed over all events up to the position of the last look."""
+    """Where the money is, summed over all events up to the position of the last incremental check."""
 
     deposits: SignedMoney
     withdrawals: SignedMoney
-    balances: Annotated[SignedMoney, Meta(description="deposits − withdrawals − inFlight: what the wallets hold.")]
+    balances: Annotated[
+        SignedMoney, Meta(description="deposits − withdrawals − inFlight: the sum of all wallet balances.")
+    ]
     in_flight: Annotated[SignedMoney, Meta(description="Debited from a sender, and not yet credited or returned.")]
 
 
@@ -283,23 +285,23 @@ class IntegrityTransfers(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class IntegrityWorker(msgspec.Struct, frozen=True, rename="camel"):
-    """How far the worker was behind at the last look."""
+    """How far the worker was behind at the last incremental check."""
 
     lag_events: Annotated[int, Meta(description="Events published that had no effect yet, or a lower bound.", ge=0)]
     lag_seconds: Annotated[Seconds, Meta(description="How long ago the oldest of them happened.")]
 
 
 class IntegrityIncremental(msgspec.Struct, frozen=True, rename="camel"):
-    """The last look at what has changed."""
+    """The last incremental check: what has changed."""
 
-    age_seconds: Annotated[Seconds | None, Meta(description="null: there was none yet.")]
+    age_seconds: Annotated[Seconds | None, Meta(description="null: there has been none yet.")]
     took_seconds: Seconds | None
-    position: Annotated[int, Meta(description="Everything in the journal up to here was looked at.", ge=0)]
+    position: Annotated[int, Meta(description="Everything in the journal up to here was checked.", ge=0)]
     behind_batches: Annotated[int, Meta(description="Batches sealed since.", ge=0)]
 
 
 class IntegrityUnderWay(msgspec.Struct, frozen=True, rename="camel"):
-    """The full pass that goes on now."""
+    """The full check in progress."""
 
     age_seconds: Seconds
     progress: Annotated[float, Meta(description="From 0 to 1.", ge=0, le=1)]
@@ -307,7 +309,7 @@ class IntegrityUnderWay(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class IntegrityFullPass(msgspec.Struct, frozen=True, rename="camel"):
-    """The background pass over everything: what it says is true of a moment within the last one."""
+    """The full check of everything, in the background: its result is true for a moment during the last one."""
 
     age_seconds: Annotated[Seconds | None, Meta(description="Since the last one began; null: none has ended yet.")]
     duration_seconds: Seconds | None

@@ -1,1 +1,1 @@
-"""What every request passes before and after its route."""
+"""What runs for every request before and after its route."""

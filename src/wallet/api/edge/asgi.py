@@ -1,10 +1,10 @@
-"""The outermost layer: what is true of every request, whatever its route.
+"""The outermost layer, which does what every request needs, whatever its route.
 
-Phases of a request: give it ids → find its route → read its body, with limits → let the route's handler answer →
-answer a refusal or a bug as a problem → count, log and record it. A body is read before the route is refused, so that
-the connection can be used again.
+Phases of a request: assign ids → find its route → read its body, with limits → call the route's handler → answer a
+refusal or a bug as a problem → count, log and record it. If there is no such route, the body is still read before the
+refusal, so that the connection can be reused.
 
-Nothing here is cancelled because a client went away: the effect does not depend on the client.
+A client that disconnects cancels nothing here: the effect does not depend on the client.
 """
 
 import time
@@ -49,12 +49,12 @@ REQUEST_SECONDS: Final = Histogram(
     labels=("method", "route", "status"),
 )
 PIECE_BYTES: Final = 32 * 1024
-"""Of what a slow client has not taken yet, the server keeps a copy of one piece only."""
+"""For a slow client, the server keeps a copy of only one piece that the client has not received yet."""
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
 class _RequestLine(msgspec.Struct, omit_defaults=True):
-    """The fields of a request's line in the log. Those that are None are left out."""
+    """The fields of a request's log line. Fields that are None are omitted."""
 
     method: str
     path: str
@@ -67,7 +67,7 @@ class _RequestLine(msgspec.Struct, omit_defaults=True):
 
 
 class Edge:
-    """The ASGI application that is served: the routes, and around them what every request needs."""
+    """The ASGI application: the routes, and the processing around them that every request needs."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Edge:
         self._trail_buffer = trail_buffer
         self._trusted_proxies = trusted_proxies
         self._limits = limits
-        # Bound once: looking up the configuration for each line costs as much as the line.
+        # Bound once, because looking up the configuration for each line costs as much as the line.
         self._log = structlog.get_logger("wallet.api").bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,7 +103,7 @@ class Edge:
             found = self._find(exchange)
             is_bulk = isinstance(found, Resource) and found.has_bulk_body
             if not is_bulk:
-                # Known before the body, so that a refusal of the body itself can name it.
+                # Set before the body is read, so that a refusal of the body itself can name the key.
                 exchange.request_id = key_in_header(exchange)
             await receive_body(
                 exchange,
@@ -126,7 +126,7 @@ class Edge:
         self._finish(exchange, answering, time.perf_counter() - started)
 
     def _find(self, exchange: Exchange) -> Resource | Refused:
-        """Returns the resource that the path names, or the refusal, which is for after the body."""
+        """Returns the resource that the path names, or the refusal, which is sent after the body is read."""
         raw_path = exchange.raw_path
         try:
             path = decoded_path(raw_path) if b"%" in raw_path else raw_path.decode("utf-8", "strict")
@@ -145,7 +145,9 @@ class Edge:
         return await route.handler(self._services, exchange)
 
     def _described(self, refused: Refused, exchange: Exchange) -> Refused:
-        """A refusal before the routes, as what may be said of the request's key, of which perhaps a part is known."""
+        """Returns a refusal from before the routes, with a text that fits what is known of the request's wallet and
+        key.
+        """
         if refused.code is Code.NOT_EXECUTED and exchange.route == UNMATCHED_ROUTE:
             wallet_id = exchange.path_values.get("id", "")
             known_id = WalletId(wallet_id) if is_id(wallet_id) else None
@@ -176,7 +178,7 @@ class Edge:
         if answering.status < HTTPStatus.INTERNAL_SERVER_ERROR or answering.code is Code.NOT_EXECUTED:
             self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), answering.status))
         elif answering.code is Code.OUTCOME_UNKNOWN and not exchange.has_reached_ledger:
-            # It moved nothing itself: what may still take effect is an earlier attempt, which has its own row.
+            # The request itself moved nothing: only an earlier attempt, which has its own row, may still take effect.
             self._trail_buffer.add_refused(TrailRow(refused_record_of(exchange), answering.status))
         elif answering.code is Code.OUTCOME_UNKNOWN:
             self._trail_buffer.add_deferred(TrailRow(trail_record_of(exchange), answering.status))
@@ -197,7 +199,7 @@ class _Answering:
         self.code: Code | None = None
 
     async def send(self, reply: Reply) -> None:
-        """Send what a handler answered. An answer without a content type has no body."""
+        """Send a handler's reply. A reply without a content type has no body."""
         headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
         if reply.content_type:
             headers.append((b"content-type", reply.content_type.encode()))
@@ -216,7 +218,7 @@ class _Answering:
         await self._send({"type": "http.response.body", "body": body})
 
     async def refuse(self, refused: Refused) -> None:
-        """Answer with a problem; where an answer has begun already, only the server can break it off."""
+        """Answer with a problem. If an answer has already begun, only the server can abort it."""
         if self._has_begun:
             return
         self.code = refused.code

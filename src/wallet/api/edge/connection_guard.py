@@ -1,18 +1,19 @@
-"""Closes connections that take more than their share, so that one client cannot keep the others out.
+"""Closes connections that use more than their share, so that one client cannot keep the others out.
 
-The HTTP server takes connections up to a number, and knows no limit for a single client. This guard looks at the
+The HTTP server accepts connections up to a number, and has no limit for a single client. This guard checks the
 process's own sockets five times a second:
 
 - A connection on which nothing has arrived for SILENT_SECONDS_MAX since it was opened is closed.
-- One address may have a quarter of the connections; an IPv6 client is counted by its /64 network. Of an address that
-  has more, silent ones are closed first, then idle ones, then those that may wait for an answer. Addresses of trusted
-  proxies are exempt: many clients share them.
-- All together may have `connections_max`; what is too many is closed in the same order. The server accepts more than
-  that (server.py), so that a burst of one client does not keep others in the kernel's queue until the next check.
+- One address may have a quarter of the connections; an IPv6 client is counted by its /64 network. If an address has
+  more, silent connections are closed first, then idle ones, then those that may wait for an answer. Addresses of
+  trusted proxies are exempt, because many clients share them.
+- All clients together may have `connections_max`; more are closed in the same order. The server accepts more than that
+  (server.py), so that a burst of one client does not keep others in the kernel's queue until the next check.
 
-Closing means to shut the socket down; the server then sees the end of the stream and frees the connection. Every check
-reads the kernel's own figures of a duplicate of the descriptor, so a descriptor that is reused meanwhile is not taken
-for the same connection. It needs Linux (TCP_INFO and /proc); elsewhere the server's own time-outs are all there is.
+The guard closes a connection by shutting its socket down; the server then sees the end of the stream and frees the
+connection. Every check reads the kernel's data through a duplicate of the descriptor, so a descriptor that is reused in
+the meantime is not taken for the same connection. The guard needs Linux (TCP_INFO and /proc); on other systems only the
+server's own time-outs apply.
 """
 
 import asyncio
@@ -34,9 +35,9 @@ from wallet.runtime.addresses import client_of, read_address
 SILENT_SECONDS_MAX: Final = 5.0
 CHECK_SECONDS: Final = 0.2
 CALM_CHECK_SECONDS: Final = 1.0
-"""While there are so few descriptors that no client can have reached its limit."""
+"""The interval while there are so few descriptors that no client can have reached its limit."""
 _SLICE_SIZE: Final = 256
-"""Sockets that are checked in one turn of the event loop, about a millisecond."""
+"""How many sockets are checked in one turn of the event loop; this takes about a millisecond."""
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 # struct tcp_info of Linux 4.1 and later: times in milliseconds, tcpi_bytes_received.
@@ -58,7 +59,7 @@ class _Connection:
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
-        """The connection of the lowest rank is closed first."""
+        """Returns the rank. The connection with the lowest rank is closed first."""
         return (self.has_sent, self.may_wait_for_answer, -self.idle_seconds)
 
 
@@ -89,12 +90,12 @@ class ConnectionGuard:
             try:
                 descriptor_count = await self.check()
             except OSError as error:
-                # No descriptor is free to list the others with; some will be at the next check.
+                # No descriptor is free for listing the others; some will be free at the next check.
                 _log.warning("connections_not_checked", error=repr(error))
             await asyncio.sleep(CALM_CHECK_SECONDS if descriptor_count < self._per_client_max / 2 else CHECK_SECONDS)
 
     async def check(self) -> int:
-        """Close what takes too much, once. Returns how many descriptors this process has."""
+        """Close the connections that exceed a limit, once. Returns how many descriptors this process has."""
         by_client: defaultdict[str, list[_Connection]] = defaultdict(list)
         silent: list[_Connection] = []
         descriptors = [int(path.name) for path in _DESCRIPTORS.iterdir()]
@@ -125,7 +126,7 @@ class ConnectionGuard:
         return len(descriptors)
 
     def _read(self, descriptor: int) -> _Connection | None:
-        """The descriptor as a client's connection; None if it is something else, or gone."""
+        """Returns the descriptor as a client's connection, or None if it is something else or is closed."""
         with suppress(OSError), _duplicate(descriptor) as duplicate:
             if self._is_ours(duplicate):
                 info = duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
@@ -147,14 +148,14 @@ class ConnectionGuard:
     def _close(self, connections: Sequence[_Connection], **why: str) -> None:
         for connection in connections:
             with suppress(OSError), _duplicate(connection.descriptor) as duplicate:
-                # The descriptor may stand for another connection by now.
+                # The descriptor may refer to another connection by now.
                 if duplicate.getpeername()[:2] == connection.peer:
                     duplicate.shutdown(socket.SHUT_RDWR)
         _log.warning("connections_closed", count=len(connections), **why)
 
 
 def _duplicate(descriptor: int) -> socket.socket:
-    """The socket behind a descriptor, to be closed without harm. Raises OSError if there is none."""
+    """Returns a duplicate of a descriptor's socket, which can be closed safely. Raises OSError if there is none."""
     copy = os.dup(descriptor)
     try:
         return socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=copy)

@@ -1,6 +1,6 @@
-"""One request on its way through the edge, and what is known about it.
+"""One request on its way through the edge, with everything known about it.
 
-That includes the ids that connect it to its caller's logs (X-Request-Id and traceparent, taken or created), and the
+This includes the ids that connect it to its caller's logs (X-Request-Id and traceparent, accepted or created), and the
 client's address: that of the socket, or the one that a trusted proxy reports.
 """
 
@@ -25,11 +25,11 @@ _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 Scope = dict[str, Any]
 Network = IPv4Network | IPv6Network
 ENTRIES_MAX: Final = 20
-"""How many hops of X-Forwarded-For are looked at; no honest chain is longer."""
+"""How many hops of X-Forwarded-For are read; no real chain of proxies is longer."""
 
 
 def correlate(given_id: str | None, given_traceparent: str | None) -> tuple[str, str]:
-    """The request's X-Request-Id and traceparent: the caller's where they are well-formed, else new ones."""
+    """Returns the request's X-Request-Id and traceparent: the caller's if they are well-formed, else new ones."""
     match = None if given_traceparent is None else _TRACEPARENT.fullmatch(given_traceparent)
     trace_id = uuid_utils.uuid4().hex if match is None else match["trace_id"]
     correlation_id = trace_id if given_id is None or not is_id(given_id) else given_id
@@ -40,12 +40,12 @@ def correlate(given_id: str | None, given_traceparent: str | None) -> tuple[str,
 
 
 class Exchange:
-    """A request: what the client sent, the ids it was given, and what the handlers learned of it.
+    """A request: what the client sent, its ids, and what the handlers found out about it.
 
     The edge creates it, passes it to the handler, and then logs, counts and records from it. `path_values` are the
-    variable parts of the path; `client` is who is counted in limits; `parameters` are those of the query, once
-    their names are checked. `body_length` and `body_sha256` cover all that was read, which can be more than `body`
-    keeps.
+    variable parts of the path. `client` identifies the client in limits. `parameters` are those of the query, once
+    their names are checked. `body_length` and `body_sha256` cover everything that was read, which can be more than
+    `body` keeps.
     """
 
     __slots__ = (
@@ -101,7 +101,7 @@ class Exchange:
 
 
 def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Names are lower case already. A header given twice is joined, so that no strict rule can match it."""
+    """Names are already lower case. A header given twice is joined, so that no strict rule can match it."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in pairs:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
@@ -110,10 +110,10 @@ def _headers_of(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def client_ip(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:
-    """The address nearest to us that is not a trusted proxy's.
+    """Returns the address nearest to this server that is not a trusted proxy's.
 
-    X-Forwarded-For is read from the right, because only what our own proxies appended can be believed: the
-    first address that is not one of theirs is the client. An entry that is no address ends the walk.
+    X-Forwarded-For is read from the right, because only entries that our own proxies appended can be trusted: the first
+    address that is not one of theirs is the client. An entry that is not an address ends the search.
     """
     if not trusted_proxies or forwarded_for is None:
         return peer

@@ -1,8 +1,8 @@
-"""Takes in what a client sends: the body, with limits, and the path, decoded once and strictly.
+"""Reads what a client sends: the body, with limits, and the path, decoded once and strictly.
 
-Bounds: a body has `body_bytes_max` (on a bulk route `bulk_body_bytes_max`) and `body_seconds_max`. Of a longer one
-at most `drained_bytes_max` more are read and thrown away, so that a client that sends before it listens still gets
-its 413; then the connection is closed.
+Bounds: a body has `body_bytes_max` (on a bulk route `bulk_body_bytes_max`) and `body_seconds_max`. For a longer body,
+at most `drained_bytes_max` more are read and discarded, so that a client that sends everything before it reads still
+gets its 413; then the connection is closed.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ class BodyLimits:
     drained_bytes_max: int = 1024 * 1024
     body_seconds_max: float = 10.0
     bodies_bytes_max: int = 64 * 1024 * 1024
-    """Of all requests that the process is working on together."""
+    """The limit for all requests together that the process is working on."""
 
 
 class BodyBudget:
-    """The bytes that bodies may use together. A request keeps its share until it is answered.
+    """The bytes that all bodies together may use. A request keeps its share until it is answered.
 
     One client may use a quarter of them; its further bodies are read when its earlier requests are answered. Bytes are
-    counted as they arrive: a client that declares a length and sends nothing takes no room from the others.
+    counted as they arrive: a client that declares a length and sends nothing uses no part of the budget.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -47,7 +47,7 @@ class BodyBudget:
         self._clients: dict[str, _ClientBodies] = {}
 
     async def reserve(self, exchange: Exchange, size: int) -> None:
-        """Reserve more bytes for a request; waits while its client's share is used. Raises Refused if none are free."""
+        """Reserve more bytes for a request. Waits while its client's share is used. Raises Refused if none are free."""
         client = self._clients.get(exchange.client)
         if client is None:
             client = self._clients[exchange.client] = _ClientBodies()
@@ -69,7 +69,7 @@ class BodyBudget:
         exchange.reserved_bytes += size
 
     def finish(self, exchange: Exchange) -> None:
-        """All of the request's body has arrived."""
+        """Record that the whole body of a request has arrived."""
         client = self._clients.get(exchange.client)
         if client is not None and exchange in client.requests:
             client.requests[exchange] = True
@@ -77,7 +77,7 @@ class BodyBudget:
             client.is_changed.set()
 
     def release(self, exchange: Exchange) -> None:
-        """Give back what a request has reserved."""
+        """Release the bytes that a request has reserved."""
         client = self._clients.get(exchange.client)
         if client is None or exchange not in client.requests:
             return
@@ -92,19 +92,21 @@ class BodyBudget:
 
 
 class _ClientBodies:
-    """The requests of one client whose bodies use memory, oldest first, and whether each has arrived whole."""
+    """The requests of one client whose bodies use memory, oldest first, and whether each body is complete."""
 
     __slots__ = ("arrived", "is_changed", "requests", "used")
 
     def __init__(self) -> None:
         self.used = 0
         self.arrived = 0
-        """Of those, the bytes of bodies that have arrived whole."""
+        """The bytes among those that belong to bodies which have arrived completely."""
         self.requests: dict[Exchange, bool | None] = {}
         self.is_changed = asyncio.Event()
 
     def has_room(self, exchange: Exchange, size: int, bytes_max: int) -> bool:
-        """Whether a request may reserve more. Its oldest one that is being read does not wait for the younger ones."""
+        """Returns whether a request may reserve more. The client's oldest request that is being read does not wait for
+        later ones.
+        """
         if self.used + size <= bytes_max:
             return True
         oldest = next((each for each, has_arrived in self.requests.items() if not has_arrived), None)
@@ -119,8 +121,8 @@ def _budget_used() -> Refused:
 class BodyTimer:
     """Ends the reading of bodies that take too long.
 
-    One timer of the event loop serves all requests, as all may take equally long: the first to begin is the first to
-    be late. asyncio.timeout would set a timer for each, which costs 3 % of a deposit.
+    One timer of the event loop serves all requests: all have the same time limit, so the first to begin is the first to
+    exceed it. asyncio.timeout would set a timer for each request, which costs 3 % of a deposit.
     """
 
     def __init__(self, seconds_max: float) -> None:
@@ -129,7 +131,7 @@ class BodyTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> asyncio.Task[Any]:
-        """The current task begins to read a body; if that takes too long, it is cancelled. Returns the task."""
+        """Time the current task's body: if reading takes too long, the task is cancelled. Returns the task."""
         task = asyncio.current_task()
         assert task is not None, "a request is served by a task"
         loop = asyncio.get_running_loop()
@@ -139,7 +141,7 @@ class BodyTimer:
         return task
 
     def end(self, task: asyncio.Task[Any]) -> bool:
-        """The task has stopped reading. Returns whether this timer, and nothing else, has cancelled it."""
+        """End the time limit of a task. Returns whether this timer, and nothing else, has cancelled it."""
         return self._began_at.pop(task, None) is None and task.uncancel() == 0
 
     def _cancel_late(self) -> None:
@@ -165,7 +167,7 @@ async def receive_body(
 ) -> None:
     """Read the request's body into the exchange.
 
-    Raises Refused: 413, 408, 503 where the budget is used up, or 400 for a body that breaks off.
+    Raises Refused: 413, 408, 503 if the budget is used up, or 400 for an incomplete body.
     """
     declared = exchange.headers.get("content-length")
     if declared == "0" or (declared is None and "transfer-encoding" not in exchange.headers):
@@ -173,7 +175,8 @@ async def receive_body(
     length = None if declared is None else int(declared)
     bytes_max = limits.bulk_body_bytes_max if is_bulk else limits.body_bytes_max
     if length is not None and length > bytes_max and "expect" in exchange.headers:
-        # The client waits for a word before it sends: nothing to drain, and the word is no.
+        # The client waits for "100 Continue" before it sends the body, so there is nothing to drain and it is refused
+        # at once.
         raise _too_large(bytes_max)
     task = timer.begin()
     try:
@@ -218,7 +221,7 @@ async def _receive_chunks(
             more = chunk[: kept_max - len(kept)]
             await budget.reserve(exchange, len(more))
             kept += more
-            # Asking for the empty last message would cost a turn of the loop for each request.
+            # Waiting for the empty last message would cost a turn of the loop for each request.
             if exchange.body_length == length or not message.get("more_body", False):
                 return
     finally:
@@ -226,7 +229,7 @@ async def _receive_chunks(
 
 
 def decoded_path(raw_path: bytes) -> str:
-    """The path with its escapes undone, segment by segment, so that an escaped slash never splits one.
+    """Returns the path with its escapes decoded, segment by segment, so that an escaped slash never splits one.
 
     Raises Refused for an escaped slash or NUL, and for bytes that are not UTF-8.
     """
@@ -235,9 +238,9 @@ def decoded_path(raw_path: bytes) -> str:
         try:
             segment = unquote_to_bytes(raw).decode("utf-8", "strict")
         except UnicodeDecodeError:
-            raise _bad_path("holds an escape that is not UTF-8") from None
+            raise _bad_path("contains an escape that is not UTF-8") from None
         if "/" in segment or "\x00" in segment:
-            raise _bad_path("holds an escaped slash or NUL")
+            raise _bad_path("contains an escaped slash or NUL")
         segments.append(segment)
     return "/".join(segments)
 

@@ -1,4 +1,4 @@
-"""Finds the route of a request: which path it is, and what its variable parts are."""
+"""Finds the route of a request: its resource, and the variable parts of its path."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -23,7 +23,7 @@ class Resource:
         self._routes: dict[str, Route] = {}
 
     def add(self, route: Route) -> None:
-        """Serve one more method."""
+        """Add one more method."""
         assert route.method not in self._routes, f"{route.method} {self.path} is declared twice"
         self._routes[route.method] = route
         self.has_bulk_body |= route.has_bulk_body
@@ -32,11 +32,11 @@ class Resource:
 
     @property
     def allowed(self) -> str:
-        """The methods, as the header Allow lists them."""
+        """Returns the methods in the format of the Allow header."""
         return ", ".join([*self._routes, _OPTIONS])
 
     def route_for(self, exchange: Exchange) -> Route | None:
-        """Returns the route of a request, None for OPTIONS, and reads its query.
+        """Returns the route of a request, or None for OPTIONS, and reads the query into the exchange.
 
         Raises Refused for another method, and for parameters of the query that the route does not have.
         """
@@ -53,7 +53,7 @@ class Resource:
 
 
 class _Node:
-    """What may follow in a path: fixed segments, or one variable segment, whatever its text."""
+    """The possible next segments of a path: fixed ones, or one variable segment with any text."""
 
     __slots__ = ("fixed", "name", "resource", "variable")
 
@@ -65,7 +65,7 @@ class _Node:
 
 
 class Router:
-    """The table of the routes as a tree of path segments; a fixed segment goes before a variable one."""
+    """The table of the routes as a tree of path segments; a fixed segment has priority over a variable one."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -74,7 +74,7 @@ class Router:
                 self._resource(path).add(route)
 
     def find(self, path: str) -> tuple[Resource | None, Mapping[str, str]]:
-        """Returns the resource of a decoded path, None if there is none, and its variable parts by name.
+        """Returns the resource of a decoded path, or None if there is none, and its variable parts by name.
 
         One slash at the end is accepted.
         """

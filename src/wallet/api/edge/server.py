@@ -1,15 +1,16 @@
 """Runs the HTTP server in our own event loop until `stop` is set.
 
-At stop nothing new is accepted, idle connections are closed, and every request whose bytes were read is answered;
-connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
-HEAD_SECONDS_MAX and HEAD_BYTES_MAX, the same time an idle connection is kept; CONNECTIONS_MAX are kept at once, fewer
-where the system allows fewer open files, and ACCEPTED_FACTOR times as many until connection_guard.py has closed what is
-too many, of one client or of all; more of them wait in the kernel's queue; stopping takes at most STOP_SECONDS_MAX.
+At stop no new connection is accepted, idle connections are closed, and every request whose bytes were read is answered.
+Connections that are still in the middle of a request's head end with their time-out. Bounds: a request's head has
+HEAD_SECONDS_MAX and HEAD_BYTES_MAX, and an idle connection is kept for the same time. CONNECTIONS_MAX connections are
+kept at once, fewer if the system allows fewer open files. ACCEPTED_FACTOR times as many are accepted until
+connection_guard.py has closed those above a limit, of one client or of all; more of them wait in the kernel's queue.
+Stopping takes at most STOP_SECONDS_MAX.
 
-Several processes may share a port (`reserved_port`, `shares_port`): each listens for itself, and the kernel spreads new
-connections over them by their addresses. What is promised at a stop is the same for each of them: requests that were
-read. A connection that still waits in the kernel's queue of a listener that closes is reset, though another process
-listens beside it; nothing of it was read, so a client sends again.
+Several processes may share a port (`reserved_port`, `shares_port`). Each process listens on it, and the kernel spreads
+new connections over them by their addresses. The promise at a stop is the same for each process: requests that were
+read are answered. A connection that still waits in the kernel's queue of a closing listener is reset, even if another
+process listens on the port; nothing of it was read, so a client can send again.
 """
 
 import asyncio
@@ -33,9 +34,9 @@ HEAD_SECONDS_MAX: Final = 15.0
 HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 4096
 ACCEPTED_FACTOR: Final = 2
-"""How many times as many connections are accepted as are kept; the guard soon closes the rest."""
+"""How many times CONNECTIONS_MAX are accepted; the guard soon closes the rest."""
 OTHER_FILES_MAX: Final = 512
-"""Descriptors left for what is not a client's connection: the database, logs, files."""
+"""Descriptors left for other uses than client connections: the database, logs, files."""
 LISTEN_BACKLOG: Final = 2048
 START_SECONDS_MAX: Final = 10.0
 STOP_SECONDS_MAX: Final = 20.0
@@ -58,7 +59,7 @@ class ServerEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """How much of a client's time the server takes."""
+    """The limits for a client's time."""
 
     connections_max: int = CONNECTIONS_MAX
     head_seconds_max: float = HEAD_SECONDS_MAX
@@ -76,15 +77,17 @@ async def serve(
     shares_port: bool = False,
     trusted_proxies: Sequence[Network] = (),
 ) -> None:
-    """Serve until `stop` is set; `on_ready` gets the address, such as http://127.0.0.1:3000, once it answers.
+    """Serve until `stop` is set. `on_ready` is called with the address, such as http://127.0.0.1:3000, once the server
+    responds.
 
-    Port 0 takes any free port. A port that it shares is one that a `reserved_port` of this user keeps; there a process
-    beside it may be the one that answers first. Raises PortInUse, CannotListen or ServerEnded.
+    Port 0 means any free port. With `shares_port`, the port must be one that a `reserved_port` of this user keeps;
+    another process that shares it may respond before this one does. Raises PortInUse, CannotListen or ServerEnded.
     """
     limits = limits or ServerLimits()
     connections_max = allow_many_connections(limits.connections_max)
     with _bound(host, 0 if shares_port else port) as claimed:
-        # The server itself would share a port with anyone, so it gets one that was found free or that is meant.
+        # The server itself would share a port with any program, so it gets a port that is known to be free or to be
+        # ours.
         address, free_port = claimed.getsockname()[:2]
     port = port if shares_port else free_port
     server = _server(app, address, port, limits, connections_max)
@@ -107,15 +110,16 @@ async def serve(
 
 @contextmanager
 def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Keep a port for processes of ours that share it, whether any of them runs or not; yields its number.
+    """Reserve a port for our processes that share it, even while none of them runs. Yields its number.
 
-    Meanwhile only this user's sockets that share on purpose can have it. Raises PortInUse or CannotListen.
+    Meanwhile only this user's sockets with the option to share the port can bind it. Raises PortInUse or CannotListen.
     """
     with ExitStack() as held:
         first = held.enter_context(_bound(host, port))
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # A socket that was bound to be reused, as the first had to be, lets others in until somebody listens. So a
-        # second one, that is not, takes its place; what remains of another program's connections can prevent that.
+        # The first socket had to be bound with the option to reuse the address, and so lets others bind until somebody
+        # listens. So a second socket without that option replaces it. Old connections of another program can prevent
+        # that.
         number = int(first.getsockname()[1])
         with suppress(OSError):
             second = held.enter_context(socket.socket(first.family, first.type, first.proto))
@@ -126,8 +130,8 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
 
 
 async def is_listened_on(host: str, port: int) -> bool:
-    """Whether a connection to this port of ours is taken."""
-    # An address that means "all of ours" can be listened on, but not everywhere connected to.
+    """Returns whether this port of our own accepts a connection."""
+    # A wildcard address can be listened on, but on some systems not connected to.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
         _, writer = await asyncio.open_connection(reachable, port)
@@ -138,7 +142,7 @@ async def is_listened_on(host: str, port: int) -> bool:
 
 
 def allow_many_connections(wanted: int = CONNECTIONS_MAX) -> int:
-    """Raise this process's limit of open files as far as it may. Returns how many connections it can keep."""
+    """Raise this process's limit of open files as far as allowed. Returns how many connections it can keep."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = ACCEPTED_FACTOR * wanted + OTHER_FILES_MAX
     files = files if hard == resource.RLIM_INFINITY else min(files, hard)
@@ -165,7 +169,7 @@ def _server(app: Any, host: str, port: int, limits: ServerLimits, connections_ma
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to the port, which nothing listens on. Raises PortInUse or CannotListen."""
+    """Returns a socket bound to the port, which nothing listens on. Raises PortInUse or CannotListen."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as undo:
@@ -195,7 +199,7 @@ async def _wait_until_listening(address: str, port: int, serving: asyncio.Task[N
 
 
 async def _end(server: Server, serving: asyncio.Task[None], limits: ServerLimits) -> None:
-    server.stop()  # type: ignore[no-untyped-call] # granian types most, not this
+    server.stop()  # type: ignore[no-untyped-call] # granian has no type for this method
     _, unfinished = await asyncio.wait([serving], timeout=limits.stop_seconds_max)
     if unfinished:
         _log.warning("http_server_stopped_late", seconds=limits.stop_seconds_max)

@@ -1,7 +1,7 @@
-"""What the audit trail keeps of a POST: a bounded size, and no secrets.
+"""Builds the audit trail's record of a POST: bounded in size, and without secrets.
 
-Headers are kept by an allow-list, so that a secret in a header of any name is never stored. A POST that was refused at
-the edge moved nothing and can be sent by anyone at any rate, so less is kept of it.
+Headers are selected by an allow-list, so that a secret in a header of any name is never stored. A POST that was refused
+at the edge moved nothing and can be sent by anyone at any rate, so less of it is stored.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ REDACTED: Final = "[redacted]"
 BODY_BYTES_MAX: Final = 4096
 HEADERS_BYTES_MAX: Final = 2048
 REFUSED_BYTES_MAX: Final = 2048
-"""Headers and body together of a POST that was refused at the edge."""
+"""The limit for headers and body together of a POST that was refused at the edge."""
 URL_LENGTH_MAX: Final = 2048
 REFUSED_URL_LENGTH_MAX: Final = 512
 HEADER_LENGTH_MAX: Final = 256
 CUT_HEADER_LENGTH_MAX: Final = 48
-"""To this length each value is cut where all together exceed HEADERS_BYTES_MAX."""
+"""Each value is cut to this length if all together exceed HEADERS_BYTES_MAX."""
 
 HEADERS_KEPT: Final = (
     "host", "user-agent", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept",
@@ -37,7 +37,7 @@ _SECRET_NAMES: Final = frozenset({"code", "jwt", "key", "pass", "pwd", "sid", "s
 
 
 def trail_record_of(exchange: Exchange) -> TrailRecord:
-    """The record of a POST as far as it is known now; the handlers fill in wallet and key before."""
+    """Returns the record of a POST as far as it is known now; the handlers set wallet and key before this is called."""
     return TrailRecord(
         api_audit_id=exchange.api_audit_id,
         method=exchange.method,
@@ -53,7 +53,7 @@ def trail_record_of(exchange: Exchange) -> TrailRecord:
 
 
 def refused_record_of(exchange: Exchange) -> TrailRecord:
-    """The record of a POST that was refused at the edge: at most REFUSED_BYTES_MAX of headers and body."""
+    """Returns the record of a POST that was refused at the edge: at most REFUSED_BYTES_MAX of headers and body."""
     record = trail_record_of(exchange)
     room = REFUSED_BYTES_MAX - len(record.headers_json.encode())
     body = record.body.encode()[: max(0, room)].decode("utf-8", "ignore")
@@ -61,7 +61,9 @@ def refused_record_of(exchange: Exchange) -> TrailRecord:
 
 
 def headers_json(headers: Mapping[str, str], correlation_id: str) -> str:
-    """The headers that are kept, as a JSON object. x-request-id is the one that was answered, also if we made it."""
+    """Returns the kept headers as a JSON object. x-request-id is the one in the answer, even if this service created
+    it.
+    """
     kept = {name: headers[name][:HEADER_LENGTH_MAX] for name in HEADERS_KEPT if name in headers}
     kept["x-request-id"] = correlation_id
     if "referer" in kept:
@@ -74,7 +76,7 @@ def headers_json(headers: Mapping[str, str], correlation_id: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """The address without a password, and with the query's secrets replaced."""
+    """Returns the address without a password, and with secrets in the query replaced."""
     if "?" not in url and "@" not in url and "#" not in url:
         return url
     address, question_mark, query = url.partition("#")[0].partition("?")
@@ -83,7 +85,7 @@ def redact_url(url: str) -> str:
 
 @lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
-    """Whether a query parameter of this name carries a secret."""
+    """Returns whether a query parameter of this name carries a secret."""
     plain = "".join(character for character in name.lower() if character.isalnum())
     return plain in _SECRET_NAMES or any(word in plain for word in _SECRET_WORDS)
 
@@ -101,7 +103,7 @@ def _without_login(address: str) -> str:
 
 
 def _text_of(body: bytes) -> str:
-    """The body as text that the database takes."""
+    """Returns the body as text that the database accepts."""
     return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 

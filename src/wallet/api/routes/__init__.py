@@ -1,1 +1,1 @@
-"""The handlers, one file per subject."""
+"""The handlers, one file for each subject."""

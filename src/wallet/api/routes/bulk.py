@@ -1,9 +1,10 @@
-"""The bulk route: many operations in one request, each for itself or all as one.
+"""The bulk route: many operations in one request, independent or atomic.
 
-Independent: what is not valid is answered here and goes no further; the rest goes to the ledger as one request, and the
-results come back in the order of the operations. Atomic: the ledger sees it only when every operation is valid.
+Independent: an invalid operation is answered here and goes no further; the others go to the ledger as one request, and
+the results are returned in the order of the operations. Atomic: the request goes to the ledger only if every operation
+is valid.
 
-A result carries the body of its operation's own route to the byte, so the answer is joined from bytes, not encoded.
+A result contains the exact bytes of its operation's own route, so the answer is joined from bytes, not encoded.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +55,7 @@ async def _run_independent(services: Services, exchange: Exchange, operations: S
     commands = [reading for reading in readings if not isinstance(reading, Answer)]
     executed: Iterator[Answer] = iter(())
     headers: tuple[tuple[str, str], ...] = ()
-    # Where none is valid the ledger has nothing to do, and the edge writes the trail row.
+    # If no operation is valid, the ledger has nothing to do, and the edge writes the trail row.
     if commands:
         bulk = await _execute(services, exchange, commands, is_atomic=False)
         executed, headers = iter(bulk.results), REPLAYED if bulk.replayed else ()

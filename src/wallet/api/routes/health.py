@@ -1,8 +1,8 @@
-"""Whether this process can serve: each thing that readiness depends on, checked by name.
+"""Checks whether this process can serve: each dependency of readiness is checked by name.
 
-Bounds: one check at a time, at most one a CACHED_SECONDS, each within CHECK_SECONDS_MAX; so asking often, or by
-many, costs the database nothing. The broker is not asked: what a broker that is down does to the events' way out
-shows in the journal, and requests are served without it.
+Bounds: one check at a time, at most one in CACHED_SECONDS, each within CHECK_SECONDS_MAX. So frequent requests, or
+requests from many clients, cost the database nothing. The broker is not checked: if it is down, the effect on
+publication shows in the journal, and requests are served without it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _log = structlog.get_logger("wallet.api.routes.health")
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """All checks."""
+    """The results of all checks."""
 
     checks: Sequence[CheckResult]
 
@@ -40,9 +40,10 @@ class Readiness:
 
 
 class WaitingSince:
-    """How long the oldest batch has waited, by PostgreSQL's clock or by how long it was seen here, whichever is more.
+    """How long the oldest batch has waited: its age by PostgreSQL's clock, or the time since it was first seen here,
+    whichever is longer.
 
-    A clock that was put back makes a batch look new; that it was the oldest all the time shows that it is not.
+    If the clock was put back, a batch looks new; the time since it was first seen shows its real age.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class Health:
             async with asyncio.timeout(CHECK_SECONDS_MAX), self._pool.acquire() as connection:
                 return await self._checks(connection)
         except DATABASE_ERRORS as error:
-            # The error's text can name hosts and users; it belongs in the log, not in an answer.
+            # The error's text can contain hosts and users; it belongs in the log, not in an answer.
             _log.warning("database_unreachable", error=repr(error))
             return [CheckResult("database", "failed", "does not answer")]
 
@@ -106,7 +107,7 @@ class Health:
     def _relay_check(self, backlog: Backlog) -> CheckResult:
         now = asyncio.get_running_loop().time()
         unsealed = self._unsealed.seconds(backlog.unsealed, now)
-        # What is not sealed is not published either.
+        # An unsealed batch is not published either.
         unpublished = max(unsealed, self._unpublished.seconds(backlog.unpublished, now))
         ages = f"oldest unsealed {unsealed:.1f} s, oldest unpublished {unpublished:.1f} s"
         if unsealed > BACKLOG_SECONDS_MAX:

@@ -1,4 +1,4 @@
-"""GET /integrity: what the integrity monitor has found."""
+"""GET /integrity: the results of the integrity monitor."""
 
 from typing import Final
 

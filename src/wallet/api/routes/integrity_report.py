@@ -1,7 +1,7 @@
-"""Builds the answer of `GET /integrity` from what the integrity monitor has stored.
+"""Builds the answer of `GET /integrity` from the stored results of the integrity monitor.
 
-At most one statement a second is sent, however many requests arrive. Nothing is checked here. Each warning states, for
-the operator on call, what it means and what to do.
+At most one statement a second is sent, however many requests arrive. No check runs here. Each warning states, for the
+operator on call, what it means and what to do.
 """
 
 import asyncio
@@ -45,9 +45,9 @@ _LOGGED: Final = "`integrity_check_paused` or `integrity_check_failed`"
 _SLOW: Final = f"See {_LOGGED} in worker.log for the cause; `wallet verify` checks everything now."
 CACHED_SECONDS: Final = 1.0
 READ_SECONDS_MAX: Final = 2.0
-"""As for readiness and metrics: a client that asks every few seconds has no use for a later answer."""
+"""The same limit as for readiness and metrics: a client that polls every few seconds has no use for a later answer."""
 _PROGRESS_MIN: Final = 0.05
-"""Below this the duration cannot be estimated from the progress; that of the last full check is used."""
+"""Below this progress the duration cannot be estimated from it; the duration of the last full check is used."""
 _REBUILD: Final = (
     "The log itself is whole: `wallet rebuild` recreates statistics and alerts from it. Then find out why."
 )
@@ -229,7 +229,8 @@ class IntegrityReports:
             self._begun_at = loop.time()
             reading = self._reading = asyncio.create_task(self._read())
             reading.add_done_callback(self._end)
-        # Not cancelled at the time limit: asyncpg may take long to cancel, and no caller has to wait for that.
+        # The read is not cancelled at the time limit: asyncpg may take long to cancel, and no caller has to wait for
+        # that.
         await asyncio.wait({reading}, timeout=max(0.0, self._begun_at + READ_SECONDS_MAX - loop.time()))
         if not reading.done():
             raise ReadFailed
@@ -240,7 +241,7 @@ class IntegrityReports:
 
     def _end(self, reading: "asyncio.Task[IntegrityResponse]") -> None:
         self._ended_at = reading.get_loop().time()
-        # Retrieved, so that a failure that no caller waits for is not logged as an error of ours.
+        # The result is retrieved, so that a failure that no caller waits for is not logged as an unhandled error.
         if not reading.cancelled():
             reading.exception()
 
@@ -368,7 +369,7 @@ def _under_way(passing: FullCheckProgress, reading: IntegrityReading, last: floa
     age = seconds_since(passing.begun_at, reading.now)
     progress = round(progress_of(passing, reading.head_position), 3)
     expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last
-    # Unknown if it has taken longer than that already.
+    # The remaining time is unknown if the check has already taken longer than expected.
     return IntegrityUnderWay(age, progress, expected if expected is not None and expected > age else None)
 
 

@@ -33,7 +33,7 @@ def _handler(body: CommandBody) -> Handler:
 
     async def execute(services: Services, exchange: Exchange) -> Reply:
         command = read_command(exchange, body)
-        # Noted before the ledger is asked: a 503 must tell a client that sent no key the one to retry with.
+        # Stored before the ledger is called: a 503 must name the key to retry with, also to a client that sent no key.
         key = exchange.request_id = command.request_id
         exchange.has_reached_ledger = True
         answer = await outcome_of(
@@ -74,7 +74,7 @@ _KEY: Final = Parameter(
     "Idempotency-Key",
     "header",
     "The idempotency key, instead of `requestId` or equal to it; either bare or as a quoted string.",
-    # Without an example: Swagger UI would fill it in beside a body that has a key of its own.
+    # There is no example: Swagger UI would fill it in although the body has its own key.
     {"type": "string", "pattern": f"^{ID_PATTERN}$"},
 )
 MOVE: Final = (

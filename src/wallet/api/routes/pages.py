@@ -1,4 +1,4 @@
-"""The routes for people and machines that watch: health, metrics, the OpenAPI document and its Swagger UI."""
+"""The routes for monitoring and documentation: health, metrics, the OpenAPI document and its Swagger UI."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -58,7 +58,7 @@ async def get_home(services: Services, exchange: Exchange) -> Reply:
     if _PAGE not in services.files:
         raise Refused(Code.ROUTE_NOT_FOUND, "There is no page here. The API is described at /openapi.json.")
     text = b"The documentation is at /docs, the OpenAPI document at /openapi.json.\n"
-    # Not a permanent redirect, which a browser would still follow when another page is here one day.
+    # Not a permanent redirect: a browser would still follow it if another page replaces this one later.
     return Reply(text, "text/plain; charset=utf-8", HTTPStatus.FOUND, (("Location", "/docs"),))
 
 

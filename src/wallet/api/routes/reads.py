@@ -21,7 +21,7 @@ from wallet.queries.reading import ReadFailed
 from wallet.queries.wallets import HistoryEvent, balance_of, history_of, stats_of
 
 BY_VERSION: Final = Order("v", positive_number)
-"""The order of a history, newest first: a cursor has the version that ended a page."""
+"""The order of a history, newest first: a cursor contains the last version of a page."""
 
 
 async def get_wallet(services: Services, exchange: Exchange) -> Reply:
@@ -39,7 +39,7 @@ async def get_history(services: Services, exchange: Exchange) -> Reply:
     wallet_id = read_wallet_id(exchange)
     page = read_page(exchange.parameters, BY_VERSION)
     try:
-        # One event more is read, to find out whether there is a next page.
+        # One more event is read, to find out whether there is a next page.
         events = await history_of(
             services.reads, wallet_id, limit=page.limit + 1, below_version=page.after, before=page.before
         )

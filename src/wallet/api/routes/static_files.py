@@ -1,8 +1,8 @@
 """Serves files that never change while the process runs: those of Swagger UI, from its package, so that no CDN is
 needed.
 
-Each is compressed once, at its first use and in a thread, so that neither the start nor other requests wait for it. It
-has an ETag, and is not sent again to a client that has it.
+Each file is compressed once, at its first use and in a thread, so that neither the start nor other requests wait for
+it. It has an ETag, and is not sent again to a client that already has it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _OURS: Final[Mapping[str, str]] = {
     "index.html": "text/html; charset=utf-8",
     "start.js": "text/javascript; charset=utf-8",
 }
-# Swagger UI writes style attributes, so styles must be allowed inline; scripts need not be, and are not.
+# Swagger UI writes style attributes, so inline styles must be allowed; inline scripts are not needed and not allowed.
 _CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,7 +63,7 @@ class StaticFile:
         headers = (
             ("Vary", "Accept-Encoding"),
             ("Cache-Control", self._cache_control),
-            # Each encoding is a representation of its own, and so has a tag of its own.
+            # Each encoding is a separate representation, and so has its own tag.
             ("ETag", self._tag(is_packed=is_packed)),
             *self._headers,
         )
@@ -152,7 +152,7 @@ def page_headers() -> dict[str, str]:
 
 
 def _package_folder() -> Path:
-    # Located without an import: the import would need Flask, which only the package's own code uses.
+    # The package is located without an import: the import would need Flask, which only the package's own code uses.
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SwaggerMissing

@@ -1,1 +1,1 @@
-"""Commands that run processes for a long time: `wallet up`, and `wallet api` with several workers."""
+"""Commands that run for a long time: `wallet up`, and `wallet api` with several workers."""

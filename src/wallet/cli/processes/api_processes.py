@@ -1,13 +1,13 @@
 """`wallet api --workers N`: several api processes behind one port, and the parent that keeps them running.
 
-The parent holds the port from the first moment to the last, so that another program's claim to it is one clear line
-and port 0 is the same port for all; it serves nothing itself. The first process starts alone: if it can't, that is
-said once and the parent ends. Later on a process that ends is started again with back-off while the others serve.
+The parent reserves the port for its whole run, so that a conflict with another program is reported in one clear line
+and port 0 becomes the same port for all. It serves nothing itself. The first process starts alone: if it can't start,
+that is reported once and the parent ends. Later, a process that ends is started again with back-off while the others
+serve.
 
-What a client sees: every request whose bytes were read is answered at a stop, by each process. A process that is
-killed takes its connections with it, and a listener that closes resets the connections still queued for it: clients
-that send a refused or reset request again, with its key, see no other error. If the parent is killed, its processes
-stop as if told to.
+Effect for clients: at a stop, each process answers every request whose bytes it has read. If a process is killed, its
+connections are lost, and a listener that closes resets the connections still queued for it. A client that repeats a
+refused or reset request with its key sees no other error. If the parent is killed, its processes stop as if asked to.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from wallet.runtime.loop import is_set_within
 from wallet.runtime.metrics import DIRECTORY_VARIABLE, forget_process
 
 PROCESSES_MAX: Final = 64
-"""Far beyond what one PostgreSQL can feed; each has connections of its own to it."""
+"""Far more than one PostgreSQL can serve; each process has its own connections to it."""
 STOP_SECONDS_MAX: Final = SERVER_STOP_SECONDS_MAX + 5.0
-"""Longer than a process needs in the worst case, shorter than the caller of this parent waits for it."""
+"""Longer than a process needs in the worst case, and shorter than this parent's caller waits for the parent."""
 _POLL_SECONDS: Final = 0.05
 
 
@@ -55,7 +55,7 @@ async def run_api_processes(*, host: str, port: int, count: int, quiet: bool, st
 
 @contextmanager
 def forgets_metrics_with_parent(directory: Path) -> Iterator[None]:
-    """In a process: at its end, remove what the parent would have removed, had it not been killed."""
+    """Used in an api process: at its end, remove the metrics directory if the parent was killed before."""
     parent = os.getppid()
     try:
         yield
@@ -75,7 +75,7 @@ def _process(number: int, metrics: Path, arguments: list[str]) -> Child:
 
 
 async def _serves_before(stop: asyncio.Event, first: Child, host: str, port: int) -> bool:
-    """Whether the first process listened before `stop`. Raises CannotStart if it ended instead."""
+    """Returns whether the first process listened before `stop`. Raises CannotStart if it ended instead."""
     while not stop.is_set():
         first.expect_not_ended()
         if await is_listened_on(host, port):
@@ -87,11 +87,11 @@ async def _serves_before(stop: asyncio.Event, first: Child, host: str, port: int
 
 @asynccontextmanager
 async def _running_beside(first: Child, others: list[Child]) -> AsyncIterator[None]:
-    """Keep the others running too; at the end stop all at once, rather than the first after the others."""
+    """Keep the others running too. At the end stop all at once, instead of the first after the others."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(running(*others))
         for child in others:
-            # What the first could do, they can: if not, it will pass.
+            # The first process could start, so the others can: if one fails, the cause is temporary.
             child.mark_started()
         try:
             yield

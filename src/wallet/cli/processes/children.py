@@ -1,10 +1,10 @@
-"""Processes of ours that a parent keeps running: those of `wallet up`, and those of `wallet api --workers`.
+"""Child processes that a parent keeps running: those of `wallet up`, and those of `wallet api --workers`.
 
-A child that ends by itself, or that can't be made, is started again with back-off; each time is a line on stderr. One
-that ends before `mark_started` is not: it would fail again for the same reason, and its caller reports that.
-Every child runs in a session of its own, so that the terminal's Ctrl-C reaches only the parent, which stops its
-children in its own order. On Linux a child is told to stop, as by SIGTERM, if its parent is killed, at whatever moment
-that happens; elsewhere a killed parent leaves its children running.
+A child that ends by itself, or that can't be created, is started again with back-off; each restart is a line on stderr.
+A child that ends before `mark_started` is not started again: it would fail for the same reason, and its caller reports
+that. Every child runs in its own session, so that the terminal's Ctrl-C reaches only the parent, which stops its
+children in its own order. On Linux a child receives SIGTERM if its parent is killed, whenever that happens; on other
+systems a killed parent leaves its children running.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ STOP_SECONDS_MAX: Final = 30.0
 RESTART_SECONDS_FIRST: Final = 0.5
 RESTART_SECONDS_MAX: Final = 10.0
 WELL_AFTER_SECONDS: Final = 60.0
-"""A child that ran this long counts as healthy: when it ends, the back-off starts again."""
+"""A child that ran for this long counts as healthy: when it ends, the back-off starts again from the beginning."""
 PR_SET_PDEATHSIG: Final = 1
 STARTS_VARIABLE: Final = "WALLET_STARTS_FD"
-"""Names the pipe on which a child reports how far it has started."""
+"""The environment variable with the pipe on which a child reports how far it has started."""
 REPORT_BYTES_MAX: Final = 4096
 
 
@@ -46,18 +46,18 @@ class CannotStart(Exception):
 
 
 class BackOff:
-    """How long to wait before something that ended by itself is started again."""
+    """Computes how long to wait before something that ended by itself is started again."""
 
     def __init__(self) -> None:
         self._delay = RESTART_SECONDS_FIRST
         self._began_at = time.monotonic()
 
     def begins(self) -> None:
-        """It is started now."""
+        """Record that it is started now."""
         self._began_at = time.monotonic()
 
     def next_delay(self) -> float:
-        """It ended: seconds until it may be started again."""
+        """Record that it ended. Returns the seconds until it may be started again."""
         if time.monotonic() - self._began_at >= WELL_AFTER_SECONDS:
             self._delay = RESTART_SECONDS_FIRST
         delay = self._delay
@@ -66,9 +66,9 @@ class BackOff:
 
 
 class Child:
-    """One process of ours, started again when it ends by itself.
+    """One child process, which is started again when it ends by itself.
 
-    Who waits for it to be ready calls `expect_not_ended` meanwhile and `mark_started` then.
+    A caller that waits until it is ready calls `expect_not_ended` while it waits, and then `mark_started`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Child:
         stop_seconds_max: float = STOP_SECONDS_MAX,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`environment` is added to ours; `on_end` is called whenever it ended by itself."""
+        """`environment` is added to ours; `on_end` is called whenever the process has ended by itself."""
         self.name = name
         self.ending: str | None = None
         self._has_started = False
@@ -93,7 +93,7 @@ class Child:
         self._stopping = asyncio.Event()
 
     async def keep_running(self) -> None:
-        """Run the process, and again whenever it ends, until `stop`."""
+        """Run the process, and start it again whenever it ends, until `stop`."""
         back_off = BackOff()
         while not self._stopping.is_set():
             back_off.begins()
@@ -109,27 +109,29 @@ class Child:
             await is_set_within(self._stopping, delay)
 
     def expect_not_ended(self) -> None:
-        """Raise CannotStart if it ended before it had started."""
+        """Raise CannotStart if the process ended before it had started."""
         if self.ending is not None and not self._has_started:
-            raise CannotStart(f"{self.name} could not start: it {self.ending}. Its reason stands above or in its log.")
+            raise CannotStart(
+                f"{self.name} could not start: it {self.ending}. The reason is printed above or is in its log."
+            )
 
     def has_reported(self, *states: Started) -> bool:
-        """Whether the process that runs now has reported one of these states."""
+        """Returns whether the current process has reported one of these states."""
         return self._reports.has(*states)
 
     def mark_started(self) -> None:
-        """From now on start it again when it ends. Raises CannotStart if it has ended."""
+        """From now on, start the process again when it ends. Raises CannotStart if it has ended."""
         self.expect_not_ended()
         self._has_started = True
 
     async def stop(self) -> None:
-        """Ask the process to stop; end it if it does not within the limit."""
+        """Ask the process to stop, and kill it if it does not stop within the limit."""
         self._stopping.set()
         if self._process is not None and self._process.returncode is None:
             await self._end(self._process)
 
     async def _run_once(self) -> str:
-        """Run the process to its end; returns how it ended."""
+        """Run the process to its end. Returns how it ended."""
         parent = os.getpid()
         try:
             with self._reports.opened() as pipe:
@@ -143,7 +145,7 @@ class Child:
         except OSError as error:
             return f"can't be started ({error.strerror or error})"
         if self._stopping.is_set():
-            # `stop` came while the process was being made, and found none to stop.
+            # `stop` was called while the process was being created, and found no process to stop.
             await self._end(self._process)
         try:
             return f"ended by itself (exit code {await self._process.wait()})"
@@ -163,7 +165,9 @@ class Child:
 
 
 class _Reports:
-    """What a child wrote to its pipe, read when somebody asks. A pipe holds far more than a child ever writes."""
+    """The states that a child wrote to its pipe, read on request. A pipe's buffer is far larger than what a child ever
+    writes.
+    """
 
     def __init__(self) -> None:
         self._pipe: int | None = None
@@ -171,7 +175,7 @@ class _Reports:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """A new pipe: yields the end for the child, which stays open here only until the child has it."""
+        """Open a new pipe. Yields the end for the child, which stays open here only until the child has it."""
         self.close()
         self._text = ""
         self._pipe, write_end = os.pipe()
@@ -182,7 +186,7 @@ class _Reports:
             os.close(write_end)
 
     def has(self, *states: Started) -> bool:
-        """Whether one of these states was reported."""
+        """Returns whether one of these states was reported."""
         if self._pipe is not None:
             with contextlib.suppress(BlockingIOError):
                 self._text += os.read(self._pipe, REPORT_BYTES_MAX).decode("ascii", errors="replace")
@@ -190,21 +194,21 @@ class _Reports:
         return any(state.name in lines for state in states)
 
     def close(self) -> None:
-        """Close the end that is read."""
+        """Close the read end."""
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
 
 
 def report_starts_to_parent() -> None:
-    """In a child: report how far it has started on the pipe that its parent opened, if there is one."""
+    """Used in a child: report how far it has started on the pipe that its parent opened, if there is one."""
     given = os.environ.pop(STARTS_VARIABLE, "")
     if not given.isdigit():
         return
     pipe = int(given)
 
     def write(state: str) -> None:
-        # A parent that was killed reads no more.
+        # A parent that was killed no longer reads.
         with contextlib.suppress(OSError):
             os.write(pipe, f"{state}\n".encode("ascii"))
 
@@ -223,14 +227,16 @@ async def running(*children: Child) -> AsyncIterator[None]:
 
 
 def become(program: Path, arguments: Sequence[str], *, environment: Mapping[str, str]) -> NoReturn:
-    """Go on as another program, `environment` added to ours: its signals, streams and exit code are then ours."""
+    """Replace this process by another program, with `environment` added to ours. Its signals, streams and exit code are
+    then ours.
+    """
     os.execve(program, [program.name, *arguments], {**os.environ, **environment})  # noqa: S606 - no shell
 
 
 def _stop_with_parent(parent: int) -> None:
-    """In the child, before it runs: ask Linux for a SIGTERM when the parent itself is killed."""
+    """Used in the child before it runs: ask Linux for a SIGTERM when the parent is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            # The parent was killed before we asked, so nobody will tell.
+            # The parent was killed before this request, so no signal will come.
             os._exit(1)

@@ -1,8 +1,7 @@
-"""One line on the terminal for each request, read from the api's log while `wallet up` runs.
+"""Prints one line on the terminal for each request, read from the api's log while `wallet up` runs.
 
-The api writes a JSON line for each request, `{"event":"request","method":…,"path":…,"status":…,"ms":…}`, whether
-anybody reads it or not, so showing the lines costs the api nothing. At most LINES_A_SECOND_MAX are decoded and shown;
-the rest is only counted, however many come.
+The api writes a JSON line for each request, `{"event":"request","method":…,"path":…,"status":…,"ms":…}`, in any case,
+so showing the lines costs the api nothing. At most LINES_A_SECOND_MAX are decoded and shown; the rest are only counted.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ _STYLES: Final = {2: "green", 3: "green", 4: "yellow", 5: "bold red"}
 
 
 class RequestLine(msgspec.Struct, frozen=True):
-    """What is shown of a request."""
+    """The fields of a request that are shown."""
 
     event: str
     method: str
@@ -40,7 +39,7 @@ _DECODER: Final = msgspec.json.Decoder(RequestLine)
 
 
 async def show_requests(tail: "Tail", console: Console, stop: asyncio.Event) -> None:
-    """Print the requests that are appended to a log, until `stop`; then close it."""
+    """Print the requests that are appended to a log, until `stop`; then close the log."""
     limit = RateLimit(asyncio.get_running_loop().time)
     try:
         while not stop.is_set():
@@ -54,7 +53,7 @@ async def show_requests(tail: "Tail", console: Console, stop: asyncio.Event) -> 
 
 
 class Tail:
-    """The requests that are appended to a log, across its rotation; starts at its end."""
+    """Reads the requests that are appended to a log, across its rotation; starts at the current end."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -64,7 +63,7 @@ class Tail:
             self._file.seek(0, os.SEEK_END)
 
     def read_requests(self) -> list[bytes]:
-        """The lines about requests that were written since the last call. Never raises OSError."""
+        """Returns the lines about requests that were written since the last call. Never raises OSError."""
         if self._file is None:
             self._file = self._open()
         if self._file is None:
@@ -73,7 +72,7 @@ class Tail:
         with suppress(OSError):
             data = self._file.read(READ_BYTES_MAX)
             if len(data) < READ_BYTES_MAX and self._is_rotated(self._file):
-                # Nothing is written to it any more: what follows is in the file that has the name now.
+                # Nothing is written to this file any more: the next lines are in the file that has the name now.
                 self._file.close()
                 self._file = self._open()
                 if self._file is not None:
@@ -100,7 +99,7 @@ class Tail:
 
 
 class RateLimit:
-    """Chooses the lines to show: the first few of each second, and how many more there were."""
+    """Chooses the lines to show: the first few of each second, then the number of the others."""
 
     def __init__(self, clock: Callable[[], float], lines_max: int = LINES_A_SECOND_MAX) -> None:
         self._clock = clock
@@ -127,7 +126,7 @@ class RateLimit:
 
 
 def line_of(request: RequestLine, width: int) -> Text:
-    """Method, path, status and duration. What could act on the terminal is escaped; only the path is cut."""
+    """Returns method, path, status and duration. Terminal control characters are escaped; only the path is cut."""
     method = f"{printable(clipped(request.method, 10)):<7} "
     end = Text("  ")
     end.append(str(request.status), style=_STYLES.get(request.status // 100, ""))

@@ -1,9 +1,9 @@
-"""`wallet up`: everything on one machine, each process of its own, started and stopped in the right order.
+"""`wallet up`: all processes on one machine, started and stopped in the right order.
 
-Order: PostgreSQL, migrations, relay and worker, api; stopped in reverse order. `ready` is printed when the api answers,
-the relay seals (or another one does), and the worker follows its transport; a RabbitMQ that is away delays only events,
-so it does not delay `ready` but is named beside it. children.py describes what happens to a process that ends by
-itself, and to all of them when this one is killed.
+Order: PostgreSQL, migrations, relay and worker, api; stopped in reverse order. `ready` is printed when the api
+responds, the relay seals (or another one does), and the worker follows its transport. An unavailable RabbitMQ delays
+only events, so it does not delay `ready`, but a note is printed with it. children.py describes what happens to a
+process that ends by itself, and to all of them when this one is killed.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ from wallet.runtime.started import Started
 
 READY_SECONDS_MAX: Final = 60.0
 ALIVE_SECONDS: Final = 0.5
-"""How often it looks whether PostgreSQL still runs."""
+"""The interval of the check that PostgreSQL still runs."""
 PORT_MAX: Final = 65_535
 API_OFFSET, RELAY_OFFSET, WORKER_OFFSET = 0, 1, 2
-"""Added to ADMIN_PORT, which the processes of one machine can't share."""
+"""Added to ADMIN_PORT, because the processes of one machine can't share a port."""
 
 
 async def run_up(
     settings: Settings, *, host: str, port: int, api_workers: int, data_dir: Path, quiet: bool, stop: asyncio.Event
 ) -> None:
-    """Start everything, say so, and keep it running until `stop`. Raises CannotStart."""
+    """Start everything, print `ready`, and keep it running until `stop`. Raises CannotStart."""
     port = _expect_free_port(host, port)
     _expect_free_admin_ports(settings)
     async with AsyncExitStack() as stack:
@@ -77,7 +77,7 @@ async def run_up(
 
 
 def _environment(settings: Settings, dsn: str, admin_offset: int) -> dict[str, str]:
-    """What a child's environment has beside ours."""
+    """Returns the variables that are added to a child's environment."""
     if settings.admin_port is None:
         return {"DATABASE_URL": dsn}
     return {"DATABASE_URL": dsn, "ADMIN_PORT": str(settings.admin_port + admin_offset)}
@@ -97,10 +97,10 @@ async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
     stopping = asyncio.Event()
     keeping = asyncio.create_task(_start_again_whenever_it_ends(server, stopping))
     try:
-        # Another name is that of a database that was restored beside the first.
+        # DB_NAME may name a database that was restored beside the first one.
         yield urlsplit(server.dsn)._replace(path=f"/{quote(settings.db_name, safe='')}").geturl()
     finally:
-        # Not by cancelling: a thread that starts the server would go on, and leave it behind.
+        # Not cancelled: a thread that starts the server would continue, and leave the server running.
         stopping.set()
         try:
             await keeping
@@ -109,7 +109,7 @@ async def _embedded(data_dir: Path, settings: Settings) -> AsyncIterator[str]:
 
 
 async def _start_again_whenever_it_ends(server: EmbeddedPostgres, stopping: asyncio.Event) -> None:
-    """As children.py does it for our own processes; that the disk is full, say, may be over in a while."""
+    """Restart PostgreSQL as children.py restarts our own processes; a cause such as a full disk may be temporary."""
     back_off = BackOff()
     trouble = ended = f"PostgreSQL ended by itself, see {server.log}"
     while not await is_set_within(stopping, ALIVE_SECONDS):
@@ -164,7 +164,7 @@ def _expect_free_admin_ports(settings: Settings) -> None:
 
 
 def _expect_free_port(host: str, port: int, setting: str = "--port") -> int:
-    """Find out now rather than in a child; port 0 becomes a free one. Raises CannotStart."""
+    """Check the port now rather than in a child; port 0 becomes a free one. Raises CannotStart."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -180,14 +180,14 @@ def _expect_free_port(host: str, port: int, setting: str = "--port") -> int:
 
 
 def _reachable_url(host: str, port: int) -> str:
-    """An address for this machine's own clients; one that means all of ours can't be connected to everywhere."""
+    """Returns an address for clients on this machine; on some systems a wildcard address can't be connected to."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Starting:
-    """The processes while they start."""
+    """The child processes while they start."""
 
     url: str
     relay: Child
@@ -197,11 +197,11 @@ class _Starting:
 
     @property
     def children(self) -> list[Child]:
-        """All of them."""
+        """Returns all of them."""
         return [self.relay, self.worker, self.api]
 
     async def missing(self) -> list[str]:
-        """The names of those that are not ready yet."""
+        """Returns the names of the processes that are not ready yet."""
         transport = [Started.CONSUMES, Started.BROKER_IS_AWAY] if self.has_broker else [Started.FOLLOWS_JOURNAL]
         is_ready = {
             self.relay: self.relay.has_reported(Started.LEADS, Started.STANDS_BY),
@@ -212,7 +212,7 @@ class _Starting:
 
 
 async def _wait_until_ready(starting: _Starting, stop: asyncio.Event) -> bool:
-    """Whether all became ready before `stop`. Raises CannotStart if a child ends or it takes too long."""
+    """Returns whether all became ready before `stop`. Raises CannotStart if a child ends or it takes too long."""
     missing: list[str] = []
     try:
         async with asyncio.timeout(READY_SECONDS_MAX):
@@ -235,13 +235,13 @@ async def _wait_until_ready(starting: _Starting, stop: asyncio.Event) -> bool:
 
 
 async def _run_until(stop: asyncio.Event, tail: Tail, settings: Settings, *, quiet: bool) -> None:
-    """Wait for `stop`; on a terminal, print a line for each request meanwhile."""
+    """Wait for `stop`. On a terminal, print a line for each request meanwhile."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal and not quiet and not settings.logs_each_request:
         typer.echo("requests are not shown, as LOG_REQUESTS or LOG_LEVEL keeps them out of the log\n")
         tail.close()
     elif console.is_terminal and not quiet:
-        # A terminal that was closed ends the lines, not the service.
+        # If the terminal was closed, only the lines end, not the service.
         with suppress(OSError):
             await show_requests(tail, console, stop)
     else:

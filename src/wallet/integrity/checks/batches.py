@@ -1,4 +1,4 @@
-"""I5, I9: one batch of the journal, compared with the events and outcomes that its digest covers."""
+"""I5, I9: compares one batch of the journal with the events and outcomes that its digest covers."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -23,7 +23,7 @@ _decode_payload: Final = msgspec.json.Decoder().decode
 
 
 class BatchProof:
-    """Proves batches one by one, in any order."""
+    """Checks batches one by one, in any order."""
 
     def __init__(self) -> None:
         self.digests = Finding(Check.DIGESTS, "batch")
@@ -37,9 +37,9 @@ class BatchProof:
         operations: Sequence[Record],
         credited: Mapping[UUID, Decimal],
     ) -> None:
-        """Compare a journal row with its events in ordinal order and its final operations.
+        """Compare a journal row with its events, in ordinal order, and with its final operations.
 
-        `credited` has the receivers' balances after the transfers that the batch completed.
+        `credited` contains the receivers' balances after the transfers that the batch completed.
         """
         self.digests.looked_at += 1
         self.payloads.looked_at += len(events)
@@ -130,13 +130,13 @@ class BatchProof:
 
 
 def name_of_batch(batch: Record) -> str:
-    """The batch as a reader finds it again."""
+    """Returns a name by which a reader can find the batch."""
     position = batch.get("position")
     return f"{'unsealed' if position is None else f'position {position}'}, batch {batch['batch_id']}"
 
 
 def _effect_of(operation: Record) -> str | None:
-    """The type of the one event that stands for the outcome; None where nothing happened."""
+    """Returns the type of the single event that records the outcome, or None if nothing happened."""
     if operation["success"]:
         return EFFECTS.get(operation["kind"])
     return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
@@ -155,7 +155,7 @@ def _shown(fields: dict[str, object], names: Sequence[str]) -> str:
 
 
 def _names_of(rows: Sequence[Record]) -> str:
-    """The first rows of a batch; its digest does not tell which of them is wrong."""
+    """Returns the names of the first rows of a batch; its digest does not show which of them is wrong."""
     names = [_name_of_event(row) if "version" in row else _name_of_operation(row) for row in rows[:ROWS_NAMED_MAX]]
     more = len(rows) - len(names)
     return "; ".join(names) + (f"; and {more} more" if more else "")
@@ -170,16 +170,16 @@ def _name_of_operation(operation: Record) -> str:
 
 
 def read_payload(text: str) -> Any:
-    """An event's payload; None where it can't be read."""
+    """Returns an event's payload, or None if it can't be read."""
     try:
         return _decode_payload(text)
     except (msgspec.DecodeError, RecursionError):
-        # PostgreSQL's JSON may hold more than we ever stored, such as 1e400.
+        # PostgreSQL's JSON may contain values that we never stored, such as 1e400.
         return None
 
 
 def _digest_of(events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]) -> bytes | None:
-    """The digest, as the write path made it; None where a field is null that we never stored so."""
+    """Returns the digest as the write path computed it, or None if a field is null that we never store as null."""
     try:
         return digest_of(map(_spelled_event, events, payloads), map(_digested_operation, operations))
     except (TypeError, AttributeError):

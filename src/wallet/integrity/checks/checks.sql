@@ -1,12 +1,13 @@
--- What a proof of the books reads, all in one snapshot. Each statement either gives a stream of rows that Python holds
--- against the domain's own functions, or the first row that breaks a promise, with the number of such rows beside it.
--- Where a statement says `bucket between`, a proof may be made of some buckets alone; each side of a join says it for
--- itself, as the planner would not conclude it.
+-- The statements that a check of the books reads, all in one snapshot. Each statement returns either a stream of rows
+-- that Python compares with the results of the domain's own functions, or the first row that breaks a promise together
+-- with the number of such rows. Where a statement contains `bucket between`, the check may cover only some of the
+-- buckets. Both sides of a join repeat the condition, because the planner would not derive it.
 
 -- name: read_at_length
--- Rows are taken through portals, which never run in parallel and are always read to their end, so the planner is
--- told not to plan for either. Sorts beyond work_mem go to temporary files: memory stays bounded, the server's too.
--- A proof whose process was killed must not go on: its snapshot would hold back vacuum.
+-- Rows are fetched through portals. Portals never run in parallel and are always read to their end, so these settings
+-- stop the planner from planning for either. Sorts beyond work_mem go to temporary files: memory stays bounded on the
+-- server too. If the checking process is killed, the transaction must end, because its snapshot would keep vacuum from
+-- removing rows.
 set local cursor_tuple_fraction = 1;
 set local max_parallel_workers_per_gather = 0;
 set local work_mem = '64MB';
@@ -33,8 +34,8 @@ select count(*) as wallet_count, coalesce(sum(w.balance), 0) as balance
 from wallets w
 
 -- name: histories
--- Every event in its wallet's order beside the wallet's row; either may be missing. A time that Python has no
--- datetime for can only come from outside; it is read as null, and named.
+-- Every event in its wallet's order, next to the wallet's row; either may be missing. A time that a Python datetime
+-- can't represent can only have been written by another program; it is read as null, and reported.
 select bucket, wallet_id, e.version, e.type, e.amount, e.balance_after,
     case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
     case when e.type = 'WalletCreated' then e.payload ->> 'currency' end as created_currency,
@@ -53,7 +54,8 @@ full join (
 order by bucket, wallet_id, e.version
 
 -- name: wallets_around
--- What surrounds events that were read by their batch: the event before, the wallet's last one and its row.
+-- Reads what surrounds events that were read by their batch: the event before, the wallet's last event and the wallet's
+-- row.
 select k.bucket, k.wallet_id, b.balance_after as balance_before, b.occurred_at as before_at,
     l.version as last_version, l.balance_after as last_balance,
     case when l.occurred_at between '0001-01-02Z' and '9999-12-30Z' then l.occurred_at end as last_at,
@@ -107,7 +109,7 @@ from operations o
 where o.batch_id = any ($1::uuid[]) and o.state = 'final'
 
 -- name: credits_of_transfers
--- What the receivers of transfers were credited with, where another batch has that event.
+-- Reads the amounts credited to the receivers of transfers whose credit event is in another batch.
 select k.transfer_id, c.balance_after
 from unnest($1::smallint[], $2::text[], $3::uuid[]) as k (bucket, to_wallet_id, transfer_id)
 cross join lateral (
@@ -153,14 +155,14 @@ limit 1
 -- name: stuck_transfers
 select count(*) over () as fault_count, t.transfer_id, t.from_wallet_id, t.updated_at
 from transfers t
--- One that is far ahead was written before the clock was put back; $1 is a minute ago.
+-- A time far ahead was written before the clock was put back; $1 is one minute ago.
 where t.status = 'debited' and (t.updated_at < $1 or t.updated_at > $1::timestamptz + interval '2 minutes')
 order by t.updated_at, t.transfer_id
 limit 1
 
 -- name: transfers_unlike_their_events
--- A transfer's steps are the types of its events, in alphabetical order, one word each; $1 and $2 say which steps go
--- with which status.
+-- The steps of a transfer are the types of its events, in alphabetical order, one word each; $1 and $2 state which
+-- steps belong to which status.
 select count(*) over () as fault_count, transfer_id, t.from_wallet_id, t.status, e.steps, e.agrees
 from (
     select e.transfer_id, t.bucket, t.from_wallet_id,
@@ -195,8 +197,8 @@ order by e.occurred_at, e.wallet_id, e.version
 limit 1
 
 -- name: transfers_unlike_their_outcomes
--- Pending while debited, a success when completed, a refusal of its own kind ($1) when failed. No other operation is
--- ever pending. A single one says in its fingerprint what its transfer is.
+-- The operation must be pending while the transfer is debited, a success if it is completed, and the refusal $1 if it
+-- failed. No other operation is ever pending. For a single (not atomic) operation the fingerprint states the transfer.
 select count(*) over () as fault_count, t.transfer_id, t.status, wallet_id, request_id, o.state, o.refusal, o.kind,
     t.asked, o.fingerprint, o.api_audit_id = t.api_audit_id as has_same_request
 from (
@@ -264,8 +266,9 @@ order by e.occurred_at, p.event_id
 limit 1
 
 -- name: last_effect
--- The last position of which an event had its effect before $1, among the newest $2 batches that are published; of a
--- large batch the first events tell. It is evidence that the worker has passed over everything before it.
+-- Reads the last position that has an event with an effect older than $1, among the newest $2 published batches; of a
+-- large batch only the first events are checked. This proves that the worker has passed everything before that
+-- position.
 select j.position, j.published_at
 from (
     select position, batch_id, published_at
@@ -303,16 +306,16 @@ order by j.position desc
 limit 1
 
 -- name: followed_from
--- Where a worker reads the journal itself, under a lease of the length $1, and has not come to its end.
+-- Reads the position from which a worker reads the journal itself, if its lease, of the length $1, has not ended.
 select greatest(c.position, c.followed_position) as position
 from worker_checkpoint c
 where not lease_has_ended(c.lease_until, clock_timestamp(), $1::interval)
 
 -- name: events_without_effect
--- Events published before $3 (or far ahead, before the clock was put back) without their effect, and without an open
--- dead letter or a replay after $3. Lost is one whose dead letter was discarded, and one before the last effect ($4,
--- published at $5, which must be later than a replay), unless a worker that reads the journal itself has not come to
--- it ($6).
+-- Events published before $3 (or far ahead, before the clock was put back) that have no effect, no open dead letter and
+-- no replay after $3. An event is lost if its dead letter was discarded. It is also lost if it is before the last
+-- effect ($4, published at $5, which must be later than a replay), unless a worker that reads the journal itself has
+-- not reached it ($6).
 select count(*) over () as event_count, count(*) filter (where f.is_lost) over () as lost_count, f.event_id,
     f.wallet_id, f.version, f.is_lost, f.is_discarded
 from (
@@ -349,8 +352,8 @@ select
     (select count(*) from dead_letters where state = 'open') as open_letter_count
 
 -- name: processed_activity
--- The events processed so far, summed by wallet and type, beside the wallet's statistics; either may be missing.
--- A completed transfer lies in the sender's sequence and concerns the receiver too.
+-- The events processed so far, summed by wallet and type, next to the wallet's statistics; either may be missing. A
+-- completed transfer is in the sender's sequence and also changes the receiver's totals.
 select bucket, wallet_id, a.type, a.is_receiver, a.amount, a.occurred_at, s.wallet_id is not null as has_stats,
     s.total_deposited, s.total_withdrawn, s.total_transferred_out, s.total_transferred_in, s.last_activity_at,
     s.suspicious_reason, (
@@ -381,12 +384,12 @@ full join wallet_stats s using (bucket, wallet_id)
 order by bucket, wallet_id, a.type, a.is_receiver
 
 -- name: operations_unlike_their_trail
--- Each outcome beside the row of the audit trail that its request left: in its wallet's bucket, or in bucket 0 and
--- without a wallet where many came in one request. Gives those whose row is missing or says something else, and those
--- whose path has escapes, to be compared when these are undone. What is read of a row is reduced before the join
--- (`offset 0`), so that no body is carried through it. A body that led to an outcome is UTF-8, so its text gives the
--- bytes again; of a longer one the first 4096 bytes are kept, and the last character may have been cut. An id is
--- UUIDv7: its first 48 bits are the time in milliseconds, by the clock of the api.
+-- Each outcome next to the row of the audit trail that its request wrote. That row is in the wallet's bucket, or, if
+-- the request had several operations, in bucket 0 and without a wallet. Returns the outcomes whose row is missing or
+-- differs, and those whose path has escapes, which the caller decodes and compares. The columns of a row are reduced
+-- before the join (`offset 0`), so that no body passes through the join. A body that led to an outcome is UTF-8, so its
+-- text gives the original bytes; of a longer body the first 4096 bytes are stored, and the last character may be cut.
+-- An id is a UUIDv7: its first 48 bits are the time in milliseconds, by the clock of the api.
 select c.bucket, c.wallet_id, c.request_id, c.kind, c.status, c.api_audit_id, c.is_missing, c.is_of_many, c.method,
     c.path, c.trail_status, c.trail_wallet_id, c.trail_request_id, c.is_body_intact, c.is_in_time, c.agrees
 from (
@@ -425,7 +428,8 @@ where c.is_missing or not c.agrees
     end
 
 -- name: trail_rows_without_outcome
--- Rows that say that money moved, of a request whose key has no outcome. The answer to a bulk request is 200.
+-- Rows of the audit trail that state that money moved, although the request's key has no outcome. The status of a bulk
+-- request is 200.
 select count(*) over () as fault_count, t.api_audit_id, t.wallet_id, t.request_id, t.status
 from api_audit t
 where t.status = 201 and not exists (

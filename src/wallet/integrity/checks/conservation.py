@@ -1,4 +1,4 @@
-"""I1: no money is made or lost; also counts the events, so that the longer readings know how long they will be."""
+"""I1: no money is created or lost. Also counts the events, so that the longer passes know their length in advance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from wallet.integrity.snapshot import SQL, Snapshot
 
 
 async def prove_conservation(snapshot: Snapshot) -> list[Finding]:
-    """Compare two sums over all wallets and all events."""
+    """Compare the sum over all wallets with the sum over all events."""
     return [(await read_totals(snapshot)).judge()]
 
 
@@ -25,7 +25,7 @@ class MoneyTotals:
     wallet_count: int
 
     def judge(self) -> Finding:
-        """Whether they agree."""
+        """Returns the result of the comparison."""
         finding = Finding(Check.CONSERVATION, "event", looked_at=self.event_count)
 
         in_flight = self._total(lambda effect: effect.in_flight)
@@ -41,7 +41,7 @@ class MoneyTotals:
         return finding
 
     def _total(self, part: Callable[[Effect], int]) -> Decimal:
-        """The sum over all events of one part of their effects."""
+        """Returns the sum over all events of one part of their effects."""
         total = ZERO
         for event_type, amount in self.amounts.items():
             if event_type in EVENT_TYPES:
@@ -50,12 +50,14 @@ class MoneyTotals:
 
 
 def too_much_or_little(difference: Decimal) -> str:
-    """A difference in words. A fault states no total: `GET /integrity` has it, of one moment, and money moves on."""
+    """Returns a difference in words. It states no total: `GET /integrity` reports the totals of one moment, and they
+    change.
+    """
     return f"{format_money(abs(difference))} too {'little' if difference.is_signed() else 'much'}"
 
 
 async def read_totals(snapshot: Snapshot) -> MoneyTotals:
-    """Both sums."""
+    """Returns both sums."""
     rows = await snapshot.rows(SQL.sums_by_type)
     wallets = await snapshot.row(SQL.sum_of_balances)
     assert wallets is not None

@@ -1,10 +1,12 @@
-"""I6, I17: the worker's inbox compared with the log. An event that has not arrived yet is late, not lost.
+"""I6, I17: compares the worker's inbox with the log. An event that has not arrived yet is late, not lost.
 
-An event is lost if it was published more than a minute ago, had no effect, has no open dead letter, and either its dead
-letter was discarded or the worker has passed over it: an event that was published later, and later than a replay of it,
-had its effect, more than a minute ago. One that is not published is the relay's to bring (I11); one that nothing later
-has passed waits in the queue, or for a worker that reads the journal, or was lost at the very end: it is named in a
-warning.
+An event is lost if it was published more than a minute ago, had no effect, has no open dead letter, and one of two
+conditions holds: its dead letter was discarded, or the worker has passed it. The worker has passed an event if another
+event, which was published later (and later than any replay of the first), had its effect more than a minute ago.
+
+Two kinds of event without effect are not lost. An unpublished event is the relay's task (I11). A published event that
+the worker has not passed is still in the queue, or waits for a worker that reads the journal, or was lost at the very
+end: a warning names it.
 """
 
 from collections.abc import Sequence
@@ -17,21 +19,25 @@ from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 from wallet.worker.journal import CHECKPOINT
 
 EFFECT_WITHIN: Final = timedelta(seconds=60)
-"""How long an event may be on its way; and how long a later effect must be ago to show that it is not any more."""
+"""How long an event may take to have its effect, and how old a later effect must be to prove that an event is lost."""
 LOST_NAMED_MAX: Final = 1_000
-"""Of each finding; the number of all is given beside the names."""
+"""The most names in one finding; the finding also states the total number."""
 BATCHES_SEARCHED: Final = 200
-"""The last effect is searched for in this many of the newest batches. If none had one, everything is late."""
+"""The last effect is searched for in this many of the newest batches. If none had an effect, every event counts as
+late.
+"""
 REBUILD: Final = "`wallet rebuild` gives the effect from the log"
 
 
 class HandledUpTo(NamedTuple):
-    """How far the worker has come, for certain: the last position with an effect, and when it was published."""
+    """How far the worker has certainly come: the last position with an effect, and when it was published."""
 
     position: int | None
     published_at: datetime | None
     followed_from: int | None
-    """Where a worker reads the journal itself, now: what was published to the journal only waits for it there."""
+    """The position from which a worker now reads the journal itself; events published to the journal only wait for it
+    after this position.
+    """
 
 
 async def read_handled(snapshot: Snapshot, effect_within: timedelta = EFFECT_WITHIN) -> HandledUpTo:
@@ -49,7 +55,9 @@ async def prove_delivery(
     warns_of_letters: bool = True,
     effect_within: timedelta = EFFECT_WITHIN,
 ) -> list[Finding]:
-    """No effect without its event, no failed event without its dead letter, none lost; warns of what waits."""
+    """Check that no effect lacks its event, no failed event lacks its dead letter, and no event is lost; warn of what
+    waits.
+    """
     passed = await read_handled(snapshot, effect_within)
     finding = Finding(Check.DELIVERY, "event")
     counts = await snapshot.row(SQL.inbox_counts, *buckets)
@@ -74,7 +82,7 @@ async def _prove_effects(snapshot: Snapshot, finding: Finding, buckets: Buckets)
         finding.add_fault(
             "processed_events",
             f"event {row['event_id']} (wallet {row['wallet_id']}, version {row['version']})",
-            expected="a dead letter, as it failed",
+            expected="a dead letter, because it failed",
             found=f"none; the error was {row['error_message']}",
             count=row["fault_count"],
         )
@@ -106,7 +114,7 @@ async def _prove_that_none_is_lost(
 
 
 class LostEvent(NamedTuple):
-    """An event that had no effect, and that nothing will bring any more."""
+    """An event that had no effect, and that no process will deliver any more."""
 
     event_id: UUID
     wallet_id: str
@@ -114,13 +122,13 @@ class LostEvent(NamedTuple):
 
 
 def add_lost(finding: Finding, lost: Sequence[LostEvent], count: int) -> None:
-    """Name lost events, each with its id as far as they are given, and the cure."""
+    """Add a fault that names lost events, with the ids that are given, and the remedy."""
     names = [f"event {each.event_id} (wallet {each.wallet_id}, version {each.version})" for each in lost]
     more = f"; and {count - len(names)} more" if count > len(names) else ""
     finding.add_fault(
         "events",
         "; ".join(names) + more,
         expected="its effect, or an open dead letter",
-        found=f"neither: it was lost on its way, or its dead letter discarded. {REBUILD}",
+        found=f"neither: it was lost in transit, or its dead letter was discarded. {REBUILD}",
         count=count,
     )

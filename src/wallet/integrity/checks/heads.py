@@ -1,8 +1,8 @@
-"""I9: the heads that the relay exported, compared with the journal: the only way to see that a tail was cut off, or
-that history was rewritten with a chain that fits.
+"""I9: compares the heads that the relay exported with the journal. Only this comparison shows that a tail was cut off,
+or that history was rewritten together with a matching chain.
 
-The file is read only as far as it went before the snapshot was taken: every head in that part was committed earlier,
-so one that the snapshot lacks is missing, not late.
+The file is read only up to the length that it had before the snapshot was taken. Every head in that part was committed
+earlier, so a head that the snapshot lacks is missing, not late.
 """
 
 import re
@@ -36,7 +36,7 @@ class ExportedHead:
 
 
 class ExportedHeads:
-    """The lines that a file has now; what is appended later is left out."""
+    """The lines that a file has now; lines appended later are ignored."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class ExportedHeads:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Note how long the file is, and that it can be read to there. Raises HeadsUnreadable."""
+        """Record the length of the file and check that it can be read up to there. Raises HeadsUnreadable."""
         try:
             heads = cls(path, path.stat().st_size)
         except OSError as error:
@@ -54,13 +54,13 @@ class ExportedHeads:
         return heads
 
     def __iter__(self) -> Iterator[ExportedHead]:
-        """The heads, without those that only repeat the one before. Raises HeadsUnreadable."""
+        """Yields the heads, except those that only repeat the previous one. Raises HeadsUnreadable."""
         last: tuple[int, bytes] | None = None
         for number, line in enumerate(self._lines(), start=1):
             match = _LINE.fullmatch(line)
             if match is None:
                 if not line.endswith(b"\n"):
-                    # The last one, on its way to the disk when the file was measured.
+                    # The last line was still being written when the length was read.
                     return
                 raise HeadsUnreadable(f"Line {number} of {self.path} is not `position chain time`: {line[:80]!r}.")
             head = ExportedHead(int(match[1]), bytes.fromhex(match[2].decode()), (match[3] or b"").decode(), number)
@@ -97,7 +97,7 @@ async def prove_heads(snapshot: Snapshot, exported: ExportedHeads) -> list[Findi
     for head, chain in wrong:
         _add_fault(finding, head, chain, agreed=agreed, end=end)
     if finding.looked_at == 0:
-        finding.warnings.append(f"{exported.path} holds no head, so a cut tail would not be seen")
+        finding.warnings.append(f"{exported.path} contains no head, so a missing tail can't be detected")
     return [finding]
 
 

@@ -1,7 +1,8 @@
-"""I2, I3, I4: every event in its wallet's order, folded as the write path folded it, up to the wallet's row.
+"""I2, I3, I4: reads every event in its wallet's order, folds it as the write path did, and compares the result with the
+wallet's row.
 
-Two balances are carried along. One follows the balances that the events state, so that a single wrong event does not
-make every later one wrong; the other is the fold of the amounts alone, which the wallet must end at.
+Two balances are tracked. One follows the balances that the events state, so that a single wrong event does not make
+every later event wrong. The other folds the amounts alone; the wallet's row must equal it.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 
 
 async def prove_histories(snapshot: Snapshot, observer: Observer, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
-    """Walk through all events, wallet by wallet: one sort on the server, one row at a time here."""
+    """Read all events, wallet by wallet: the server sorts once, and one row is processed at a time here."""
     walk = HistoryWalk()
     async for rows in snapshot.stream(SQL.histories, *buckets):
         walk.take(rows)
@@ -27,7 +28,7 @@ async def prove_histories(snapshot: Snapshot, observer: Observer, buckets: Bucke
 
 
 class HistoryWalk:
-    """Wallet by wallet through their events."""
+    """Checks the events of one wallet after the other."""
 
     def __init__(self) -> None:
         self.balances = Finding(Check.BALANCES, "wallet")
@@ -46,11 +47,13 @@ class HistoryWalk:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was found so far."""
+        """Returns the findings so far."""
         return [self.balances, self.versions, self.overdrafts]
 
     def go_to(self, row: Any, *, version: int, balance: Decimal, occurred_at: datetime | None) -> None:
-        """Go to an event of the row's wallet without proving what lies before it; the row is as `take` has it."""
+        """Continue after an event of the row's wallet without checking the events before it; the row has the form that
+        `take` reads.
+        """
         if (row[0], row[1]) != self._key:
             self.finish()
             self._key = row[0], row[1]
@@ -59,7 +62,7 @@ class HistoryWalk:
         self._version, self._balance, self._folded, self._occurred_at = version, balance, balance, occurred_at
 
     def take(self, rows: Iterable[Any]) -> None:
-        """The next rows, in the order of wallet and version."""
+        """Check the next rows, in the order of wallet and version."""
         for row in rows:
             bucket, wallet_id, version, event_type, amount, balance_after, occurred_at, currency, *_ = row
             if (bucket, wallet_id) != self._key:
@@ -107,7 +110,7 @@ class HistoryWalk:
         self._occurred_at = occurred_at or last
 
     def finish(self) -> None:
-        """The wallet's events are over: compare what they gave with its row, which each of them carried."""
+        """Finish the current wallet: compare the result of its events with its row, which each event row contains."""
         if self._key is None:
             return
         *_, wallet_version, balance, currency, is_last_event_at = self._row

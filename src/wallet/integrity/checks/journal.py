@@ -1,7 +1,8 @@
-"""I9: the journal from its first position to its head, then what is not sealed yet; batch by batch, see batches.py.
+"""I9: checks the journal from its first position to its head, then the batches that are not sealed yet. batches.py
+checks each single batch.
 
-Batches are read a page at a time with their events and operations, by key: what lies in one batch was written together
-and is read together, so nothing has to be sorted, and memory is bounded by a page (or by one batch).
+Batches are read a page at a time with their events and operations, by key. The rows of one batch were written together
+and are read together, so nothing has to be sorted, and memory is bounded by a page (or by one batch).
 """
 
 from collections import defaultdict
@@ -23,7 +24,7 @@ from wallet.wire.digest import GENESIS, chain_of
 BATCHES_READ: Final = 1_000
 EVENTS_READ: Final = 2_000
 OVERDUE: Final = timedelta(minutes=5)
-"""A batch unsealed or unpublished for so long has no relay; it is late, not wrong."""
+"""If a batch is unsealed or unpublished for this long, no relay is running; the batch is late, not wrong."""
 
 _MINUTES: Final = OVERDUE // timedelta(minutes=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ _BIGINT_MIN: Final = -(2**63)
 
 
 async def prove_journal(snapshot: Snapshot, observer: Observer) -> list[Finding]:
-    """Walk along the chain, and prove each batch on the way."""
+    """Follow the chain and check each batch."""
     walk = JournalWalk(observer)
     await walk.follow(snapshot)
     await walk.end(snapshot)
@@ -40,7 +41,7 @@ async def prove_journal(snapshot: Snapshot, observer: Observer) -> list[Finding]
 
 
 class JournalWalk:
-    """A walk along the chain, from a row that was proved before; without one from the beginning."""
+    """Follows the chain, starting at a row that was checked before, or at the beginning if there is none."""
 
     def __init__(self, observer: Observer, position: int = 0, chain: bytes = GENESIS) -> None:
         self.chain = Chain(position, chain)
@@ -49,7 +50,7 @@ class JournalWalk:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was found so far."""
+        """Returns the findings so far."""
         return [self.chain.finding, self._batches.digests, self._batches.payloads, self._batches.outcomes]
 
     async def follow(self, snapshot: Snapshot, events_max: int | None = None) -> bool:
@@ -63,7 +64,7 @@ class JournalWalk:
         return True
 
     async def end(self, snapshot: Snapshot) -> None:
-        """Hold the last row against the head, and prove what is not sealed yet; warns of what waits."""
+        """Compare the last row with the head, and check the batches that are not sealed yet; warn of what waits."""
         self.chain.end_at(await snapshot.row(SQL.head))
         overdue_count = 0
         async for page in _pages(snapshot, SQL.unsealed_batches, "seq", _BIGINT_MIN):
@@ -91,7 +92,9 @@ class Chain:
         self.value = chain
 
     def follow(self, batch: Record) -> None:
-        """The next sealed row; a wrong one is one fault, as the next is compared with what it says."""
+        """Check the next sealed row. A wrong row counts as one fault, because the next row is compared with the values
+        that it states.
+        """
         self.finding.looked_at += 1
         position, chain = batch["position"], batch["chain"]
         if position != self.position + 1:
@@ -113,7 +116,8 @@ class Chain:
 
 
 def pages(snapshot: Snapshot, after_position: int, page_events: int | None = None) -> AsyncIterator[Sequence[Record]]:
-    """The sealed batches after a position; all of them, wherever numbers below 1 may be, after none.
+    """Yields the sealed batches after a position, or all of them (including any with a position below 1) if none is
+    given.
 
     A page has at most this many events, or EVENTS_READ, or is one batch.
     """
@@ -123,7 +127,7 @@ def pages(snapshot: Snapshot, after_position: int, page_events: int | None = Non
 async def _pages(
     snapshot: Snapshot, statement: str, key: str, last: int, page_events: int | None = None
 ) -> AsyncIterator[Sequence[Record]]:
-    """The batches in order of the key, as many at a time as a page holds."""
+    """Yields the batches in order of the key, one page at a time."""
     page_events = page_events or EVENTS_READ
     while batches := await snapshot.rows(statement, last, BATCHES_READ):
         sizes = accumulate(batch["event_count"] for batch in batches)
@@ -136,7 +140,7 @@ async def _pages(
 async def prove_batches(
     snapshot: Snapshot, page: Sequence[Record], proof: BatchProof, observer: Observer
 ) -> Sequence[Record]:
-    """Hold each batch against its events and operations; returns the events."""
+    """Compare each batch with its events and operations. Returns the events."""
     batch_ids = [batch["batch_id"] for batch in page]
     events, operations = defaultdict(list), defaultdict(list)
     read = await snapshot.rows(SQL.events_of_batches, batch_ids)
@@ -152,7 +156,9 @@ async def prove_batches(
 
 
 async def _read_credits(snapshot: Snapshot, events: Sequence[Record]) -> dict[UUID, Decimal]:
-    """The receivers' balances after transfers: from these events, or from where a step is a transaction of its own."""
+    """Returns the receivers' balances after transfers. They are in these events, or in other batches where each step is
+    a database transaction of its own.
+    """
     credited = {event["transfer_id"]: event["balance_after"] for event in events if event["type"] == "TransferCredited"}
     elsewhere = {
         event["transfer_id"]: payload["toWalletId"]
@@ -179,5 +185,7 @@ async def _warn_of_unpublished(snapshot: Snapshot, finding: Finding) -> None:
 
 
 def made_at(batch: Record) -> datetime:
-    """An unsealed row has no time of its own; its id, a UUIDv7, begins with the milliseconds of its making."""
+    """Returns the time in the row's id, a UUIDv7, which begins with the milliseconds of its creation; an unsealed row
+    has no other time.
+    """
     return _EPOCH + timedelta(milliseconds=min(batch["batch_id"].int >> 80, _MS_MAX))

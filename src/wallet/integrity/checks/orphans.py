@@ -1,4 +1,6 @@
-"""I9: nothing lies outside the journal; the other way round, batches.py looks from each journal row at its rows."""
+"""I9: checks that no event or operation is outside the journal. The opposite direction, from each journal row to its
+events and operations, is checked by batches.py.
+"""
 
 from asyncpg import Record
 
@@ -7,7 +9,7 @@ from wallet.integrity.snapshot import ALL_BUCKETS, SQL, Buckets, Snapshot
 
 
 async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) -> list[Finding]:
-    """Two anti-joins."""
+    """Run two anti-joins."""
     finding = Finding(Check.STRAYS, "row")
     counts = await snapshot.row(SQL.counts, *buckets)
     assert counts is not None

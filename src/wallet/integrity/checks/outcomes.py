@@ -1,7 +1,7 @@
-"""I5: what an operation says (its fingerprint and its stored answer) compared with the events of its batch.
+"""I5: compares an operation (its fingerprint and its stored answer) with the events of its batch.
 
-The digest of a batch shows that an operation was changed; this shows what it ought to say, also where whoever changed
-it made the digest and the chain fit.
+The digest of a batch shows that an operation was changed. This check shows what the operation should contain, even if
+the digest and the chain were changed to match.
 """
 
 import re
@@ -19,7 +19,7 @@ from wallet.domain.commands import COMMANDS, Command
 from wallet.domain.money import format_money
 
 EFFECTS: Final = {kind: command.success.__name__ for kind, command in COMMANDS.items()}
-"""Kind of operation → the event that is its success, in the batch that gave it its outcome."""
+"""Kind of operation → the type of the event that a success has in the batch of its outcome."""
 
 _AMOUNT: Final = r"(0|[1-9][0-9]{0,15})\.[0-9]{4}"
 _REFUSED: Final = {
@@ -32,7 +32,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class ExpectedEnd:
-    """An operation with the event that concluded it; `event` is None for a refusal."""
+    """An operation with the event that completed it; `event` is None for a refusal."""
 
     operation: Record
     event: Record | None
@@ -42,9 +42,9 @@ class ExpectedEnd:
 def disagreements(
     concluded: Sequence[ExpectedEnd], credited: Mapping[UUID, Decimal]
 ) -> Iterator[tuple[Record, str, str]]:
-    """Yields each operation that disagrees with its event, with what it should say and what it says.
+    """Yields each operation that disagrees with its event, with the expected and the found value.
 
-    `credited` has the receivers' balances after the transfers, as far as they are known.
+    `credited` contains the receivers' balances after the transfers, as far as they are known.
     """
     for each in concluded:
         found = _unlike_fingerprint(each) or _unlike_answer(each, credited)
@@ -54,7 +54,7 @@ def disagreements(
 
 
 def command_of(each: ExpectedEnd) -> Command | None:
-    """What was asked for, as the event tells it."""
+    """Returns the command that the event implies."""
     operation, event = each.operation, each.event
     if event is None:
         return None
@@ -85,7 +85,7 @@ def _unlike_fingerprint(each: ExpectedEnd) -> tuple[str, str] | None:
 
 
 def _unlike_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> tuple[str, str] | None:
-    """Compares what the stored answer must hold; fields beyond that are for the digest to guard."""
+    """Compares the fields that the stored answer must have; the digest protects all other fields."""
     operation = each.operation
     if operation["success"] != (operation["status"] == _CREATED):
         return f"status {_CREATED} for a success alone", f"status {operation['status']}"
@@ -109,7 +109,7 @@ def _expected_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> dic
     operation, event = each.operation, each.event
     asked: dict[str, object] = {"requestId": operation["request_id"]}
     if not operation["success"] or event is None:
-        # The refusal of an atomic request names the key of the operation that could not.
+        # The refusal of an atomic request names the key of the operation that was refused.
         refused = {"code": operation["refusal"], "status": operation["status"]}
         return refused if operation["fingerprint"].startswith(f"{ATOMIC}:") else refused | asked
     balance = format_money(event["balance_after"])
@@ -130,7 +130,9 @@ def _expected_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> dic
 
 
 def _unlike_requests(concluded: Sequence[ExpectedEnd]) -> Iterator[tuple[Record, str, str]]:
-    """The operations of one atomic request: all of them are there, and their fingerprints cover what they did."""
+    """Yields the faults of atomic requests: all their operations must exist, and the fingerprints must cover what they
+    did.
+    """
     requests: dict[str, list[tuple[int, ExpectedEnd]]] = {}
     for each in concluded:
         if _ATOMIC.fullmatch(each.operation["fingerprint"]):
@@ -151,7 +153,7 @@ def _unlike_requests(concluded: Sequence[ExpectedEnd]) -> Iterator[tuple[Record,
 def _unlike_atomic(members: Sequence[tuple[int, ExpectedEnd]]) -> Iterator[tuple[Record, str, str]]:
     commands = [command for _, each in members if (command := command_of(each)) is not None]
     if len(commands) < len(members):
-        return  # A refusal leaves no event that would tell what was asked for.
+        return  # A refusal has no event from which the command could be derived.
     for (_, each), fingerprint in zip(members, atomic_fingerprints(commands), strict=True):
         found = each.operation["fingerprint"]
         if found != fingerprint:
@@ -164,4 +166,4 @@ def _shown(fields: Mapping[str, object], names: Sequence[str] | Mapping[str, obj
 
 _CREATED: Final = 201
 _FIRST_DEPOSIT: Final = 2
-"""The version of the deposit that made its wallet: it stands behind WalletCreated."""
+"""The version of the deposit that created its wallet: it follows WalletCreated."""

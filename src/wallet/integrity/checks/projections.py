@@ -1,7 +1,7 @@
-"""I8: the worker's statistics, compared with the events that its inbox contains.
+"""I8: compares the worker's statistics with the events that its inbox contains.
 
-Which alerts there must be depends on the fraud settings of the day, so alerts are not judged again: each must belong
-to a processed event, and a wallet's reason must be that of its earliest alert.
+Which alerts must exist depends on the fraud settings at the time, so the rules are not evaluated again. Each alert must
+belong to a processed event, and a wallet's reason must be that of its earliest alert.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from wallet.integrity.snapshot import SQL, Snapshot
 
 
 async def prove_projections(snapshot: Snapshot, observer: Observer) -> list[Finding]:
-    """Fold what the server has summed by wallet and type, and compare wallet by wallet."""
+    """Fold the amounts that the server summed by wallet and type, and compare wallet by wallet."""
     proof = _Proof()
     async for rows in snapshot.stream(SQL.processed_activity):
         for row in rows:
@@ -40,12 +40,12 @@ class _Proof:
         self._totals: WalletTotals | None = None
 
     def take(self, row: Any) -> None:
-        """The next row, in the order of wallets."""
+        """Add the next row, in the order of wallets."""
         if self._row is not None and (row["bucket"], row["wallet_id"]) != (self._row["bucket"], self._row["wallet_id"]):
             self.finish()
             self._totals = None
         self._row = row
-        # Types that this program does not know are a fault of the versions (I3), not of the statistics.
+        # A type that this program does not know is a fault of the versions (I3), not of the statistics.
         if row["type"] in EVENT_TYPES:
             activity = Activity(row["wallet_id"], row["type"], row["is_receiver"], row["amount"], row["occurred_at"])
             added = totals_of_activity(activity)

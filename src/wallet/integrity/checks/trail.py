@@ -1,8 +1,9 @@
-"""I18: each outcome has its row of the audit trail, which agrees with it, unless a record of pruning covers the row.
+"""I18: each outcome has a row of the audit trail that agrees with it, unless a record of pruning covers the row.
 
-What it can't see: a change of a row's headers, client address or query, or of its time by less than a day; of its body
-together with the body's digest, or of the first 4 KiB of a longer body; and rows of POSTs that stored no outcome
-(replays, and what was refused before the ledger), unless they say that money moved. The trail has no chain.
+The check can't detect: a change of a row's headers, client address or query; a change of its time by less than a day; a
+change of its body together with the body's digest; a change after the first 4 KiB of a longer body. It also can't
+detect changes to rows of POSTs that stored no outcome (replays, and requests refused before the ledger), unless the
+rows state that money moved. The trail has no chain.
 """
 
 from bisect import bisect_right
@@ -21,7 +22,7 @@ _POST: Final = "POST"
 
 
 async def prove_trail(snapshot: Snapshot) -> list[Finding]:
-    """Read the outcomes whose row is missing or says something else, and leave out what was pruned."""
+    """Read the outcomes whose row is missing or differs, and leave out those that were pruned."""
     finding = Finding(Check.TRAIL, "outcome")
     [count] = await snapshot.rows(SQL.operation_count)
     finding.looked_at = count["count"]
@@ -49,7 +50,9 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
 
 
 def _is_path_right(row: Record) -> bool:
-    """Whether a path with escapes is that of the outcome; one without was compared by the statement."""
+    """Returns whether a path with escapes matches the outcome; the statement has already compared paths without
+    escapes.
+    """
     expected = "/operations" if row["is_of_many"] else f"/wallet/{row['wallet_id']}/{row['kind']}"
     return "%" in row["path"] and unquote(row["path"]).removesuffix("/") == expected
 
@@ -69,7 +72,7 @@ class PrunedRows:
                 lasts.append(last_id)
 
     def covers(self, bucket: int, api_audit_id: UUID) -> bool:
-        """Whether a row with this id, in this bucket or without a wallet, was pruned."""
+        """Returns whether a row with this id, in this bucket or without a wallet, was pruned."""
         return self._has(bucket, api_audit_id) or self._has(NO_WALLET_BUCKET, api_audit_id)
 
     def _has(self, bucket: int, api_audit_id: UUID) -> bool:

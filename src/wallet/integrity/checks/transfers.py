@@ -1,4 +1,4 @@
-"""I7: no transfer is stuck, and each agrees with its events, with the receiver's word and with its outcome."""
+"""I7: no transfer is stuck, and each agrees with its events, with the receiver's decision and with its outcome."""
 
 from datetime import timedelta
 from typing import Final
@@ -10,7 +10,9 @@ from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
 
 STUCK_AFTER: Final = timedelta(seconds=60)
-"""Recovery takes up a transfer after 5 seconds and tries every second, so by then it has failed many times."""
+"""Recovery starts with a transfer after 5 seconds and retries every second, so after this time it has failed many
+times.
+"""
 
 _BEGUN: Final = ("TransferInitiated", "TransferDebited")
 STEPS: Final = (
@@ -19,11 +21,11 @@ STEPS: Final = (
     ("completed", (*_BEGUN, "TransferCredited", "TransferCompleted")),
     ("failed", (*_BEGUN, "TransferCompensated", "TransferFailed")),
 )
-"""Status → the types of the events that a transfer with it has; a debited one may have been credited already."""
+"""Status → the types of the events that a transfer with this status has; a debited one may already be credited."""
 
 
 async def prove_transfers(snapshot: Snapshot, *, ends: bool = True) -> list[Finding]:
-    """Four comparisons, each one statement. `ends`: a transfer that is stuck breaks the promise too."""
+    """Run four comparisons, each with one statement. If `ends` is set, a transfer that is stuck is a fault as well."""
     finding = Finding(Check.TRANSFERS, "transfer")
     [count] = await snapshot.rows(SQL.transfer_count)
     finding.looked_at = count["count"]
@@ -93,7 +95,7 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
 
 
 def _unlike_its_operation(row: Record) -> tuple[str, str] | None:
-    """What a transfer's operation should say, and what it says; None where they agree."""
+    """Returns the expected and the found values of a transfer's operation, or None if they agree."""
     of_it = f"as its transfer {row['transfer_id']} has it"
     if row["kind"] != "transfer":
         return f"kind transfer, {of_it}", f"kind {row['kind']}"
@@ -110,7 +112,7 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
         finding,
         "transfer_credits",
         row,
-        expected="a transfer and, where credited, a TransferCredited that agree with the receiver's word",
+        expected="a transfer and, where credited, a TransferCredited that agree with the receiver's decision",
         found=f"{row['outcome']}, but the transfer is {row['status'] or 'missing'}"
         + ("" if row["outcome"] == "refused" else f" and the event is {row['type'] or 'missing or different'}"),
     )

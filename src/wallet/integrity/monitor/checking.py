@@ -1,4 +1,4 @@
-"""What the integrity monitor does while it has the lease: two sorts of check, side by side."""
+"""Runs the integrity monitor's two kinds of check side by side while it has the lease."""
 
 import asyncio
 import time
@@ -35,14 +35,14 @@ from wallet.runtime.started import Standby
 INCREMENTAL_SECONDS: Final = 5.0
 """A twelfth of the minute within which a fault must be reported. Without new events a check takes milliseconds."""
 FIRST_CHECK_SECONDS: Final = 0.5
-"""Until the first slice of the first pass has summed what there is."""
+"""The interval until the first slice of the first full check has summed the existing events."""
 STANDBY_SECONDS: Final = 5.0
 FULL_CHECK_SECONDS: Final = 30.0
-"""From the start of one full check to the start of the next, at least: small books are checked twice a minute."""
+"""The shortest time between the starts of two full checks: small books are checked twice a minute."""
 PAUSE_FACTOR: Final = 9.0
 """A slice is followed by a pause of nine times its duration: the full check uses a tenth of the time."""
 PAUSE_FACTOR_IDLE: Final = 99.0
-"""Where nothing was sealed since the last full check it uses a hundredth: idle books must cost next to nothing."""
+"""If nothing was sealed since the last full check, it uses a hundredth: checks of idle books must be cheap."""
 PAUSE_SECONDS_MAX: Final = 60.0
 """A longer pause would leave changes unverified, and nothing would report it."""
 GIVE_UP_SECONDS: Final = 2.0
@@ -51,7 +51,7 @@ _RETRY_SECONDS_MIN: Final = 0.5
 _RETRY_SECONDS_MAX: Final = 10.0
 
 _PLANNED_EACH_TIME: Final = {"plan_cache_mode": "force_custom_plan"}
-"""A slice is one bucket, or all of them; a plan for one would be wrong for the other."""
+"""A slice covers one bucket or all of them; a plan for the one would be wrong for the other."""
 
 Result = TypeVar("Result")
 
@@ -63,7 +63,7 @@ async def until_done(
 ) -> "Result":
     """Do the work, and retry it with growing pauses when it fails. Raises only LeaseLost.
 
-    `report` is called with each error that waiting does not cure.
+    `report` is called with each error that waiting does not fix.
     """
     pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
     while True:
@@ -102,7 +102,7 @@ async def stand_by(dsn: str, holder: str) -> MonitorLease:
 
 
 async def check(dsn: str, lease: MonitorLease) -> None:
-    """Check until the lease is lost; a failure of one sort of check does not stop the other. At the end release it."""
+    """Check until the lease is lost, then release it. A failure of one kind of check does not stop the other."""
     try:
         async with asyncio.TaskGroup() as tasks:
             for name, work in ((INCREMENTAL, _check_new), (FULL, _check_everything)):
@@ -133,7 +133,7 @@ async def _check_new(dsn: str, lease: MonitorLease) -> None:
             if looked is None:
                 await asyncio.sleep(FIRST_CHECK_SECONDS)
             else:
-                # The worker may have a backlog of events at the same time: half of the time is left for it.
+                # The worker may have a backlog of events at the same time: the pause leaves it half of the time.
                 await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else looked.seconds)
 
 
@@ -156,7 +156,7 @@ async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
             # The first full check was of an empty journal: the next one begins at once.
             lease.full_check_wanted.set()
         if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
-            # The sums do not name the wallet; the full check does.
+            # The sums do not show which wallet is wrong; the full check does.
             state.due_at = looked.taken_at
             lease.full_check_wanted.set()
         faults.enter(state, look.findings, looked.taken_at)
@@ -166,7 +166,8 @@ async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
 
 
 async def _sum_balances(look: IncrementalCheck, state: MonitorState, looked: IncrementalResult) -> None:
-    # If it fails it took the longest time allowed, and the next incremental check does not try it again.
+    # If this fails, the stored duration is the longest one allowed, so the next incremental check does not try again at
+    # once.
     before, state.weighed = state.weighed, BalanceSumCheck(looked.taken_at, STATEMENT_SECONDS)
     seconds = await look.weigh()
     state.weighed = before if seconds is None else BalanceSumCheck(looked.taken_at, seconds)

@@ -1,4 +1,4 @@
-"""Stored faults: one for each check, from when it is found until a full check that began later finds none."""
+"""Stores faults: one for each check, from the time it is found until a full check that began later finds none."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -43,7 +43,7 @@ def add_to_tallies(passing: FullCheckProgress, findings: Iterable[Finding], at: 
 
 
 def conclude(state: MonitorState, passing: FullCheckProgress, at: datetime) -> None:
-    """The full check is completed: remove the faults that it did not find again, and replace those that it did."""
+    """Apply a completed full check: remove the faults that it did not find again, and replace those that it did."""
     for name, known in list(state.faults.items()):
         if name not in Check.__members__:
             continue  # A newer version found it, and only such a version can remove it.

@@ -1,16 +1,16 @@
-"""A pass over everything, in slices: each on a snapshot of its own, so that none is held for long.
+"""Checks everything in slices, each on a snapshot of its own, so that no snapshot stays open for long.
 
-| stage | a slice is | proves |
+| stage | content of a slice | proves |
 |---|---|---|
-| totals | the whole, two sums | I1; where incremental checks may begin again |
-| wallets | some buckets | I2, I3, I4, nothing outside the journal (I9), the inbox (I6), effects (I17) |
-| journal | the next EVENTS_READ events along the chain; at its end the head and what is not sealed | I5, I9 |
-| transfers | the whole, joins | I7, and the heads remembered (I9) |
-| trail | the whole, a join | I18 |
-| projections | the whole, one stream | I8 |
+| totals | everything, as two sums | I1; a starting point for incremental checks |
+| wallets | some buckets | I2, I3, I4, no orphans (I9), the inbox (I6), effects (I17) |
+| journal | the next EVENTS_READ events along the chain; at its end the head and the unsealed batches | I5, I9 |
+| transfers | everything, with joins | I7, and the remembered heads (I9) |
+| trail | everything, with a join | I18 |
+| projections | everything, as one stream | I8 |
 
 A slice of the wallets grows while it is quick and shrinks when it is slow. Transfers, trail and projections join
-wallets of all buckets with each other, so their slice is the whole. Where a pass stands is kept in the state after
+wallets of all buckets with each other, so they are one slice each. The progress is saved in the state after
 each slice: a restart continues there.
 """
 
@@ -48,10 +48,10 @@ _log = structlog.get_logger()
 
 
 async def check_slice(snapshot: Snapshot, state: MonitorState) -> None:
-    """Prove the next slice, beginning a pass where none is under way, and put what it found on record."""
+    """Check the next slice, start a new full check if none is in progress, and store the findings."""
     passing = state.passing or FullCheckProgress(snapshot.taken_at)
     if passing.stage not in _PROVE:
-        # Another version was here.
+        # The stored progress was written by another version.
         passing = FullCheckProgress(snapshot.taken_at)
     state.passing = passing
     begun = time.monotonic()
@@ -67,7 +67,7 @@ async def check_slice(snapshot: Snapshot, state: MonitorState) -> None:
 
 
 def progress_of(passing: FullCheckProgress, end: int) -> float:
-    """How much of a pass is done, from 0 to 1; `end` is the last position of the journal."""
+    """Returns the completed share of a full check, from 0 to 1; `end` is the last position of the journal."""
     wallets, journal, transfers, trail, projections = 0.02, 0.42, 0.80, 0.85, 0.90
     match passing.stage:
         case "totals":
@@ -87,11 +87,12 @@ def progress_of(passing: FullCheckProgress, end: int) -> float:
 async def _prove_totals(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
     totals = await read_totals(snapshot)
     end = await snapshot.row(MONITOR_SQL.last_sealed)
-    # The events that have no place yet belong to no look; they are few.
+    # Events without a position are not covered by any incremental check; they are few.
     unsealed = {row["type"]: row["amount"] for row in await snapshot.rows(MONITOR_SQL.unsealed_sums, None)}
     head = JournalHead() if end is None else JournalHead(end["position"], end["chain"])
     state.start = Start(head, sums_of(totals.amounts).minus(sums_of(unsealed)))
-    # By their number at first, by the time that they take from then on: what was quick on small books may be slow.
+    # The first width follows from the number of events, later ones from the duration: what was quick on small books may
+    # be slow on large ones.
     width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
     state.width = max(1, min(width, BUCKET_COUNT))
     passing.stage = "wallets"

@@ -1,18 +1,18 @@
-"""A look: what was sealed since the last one, proved on one snapshot.
+"""The incremental check: checks the batches sealed since the previous one, on one snapshot.
 
 | part | proves | statements |
 |---|---|---|
-| the head remembered | I9: it is in the journal still, with its chain: no tail was cut off or rewritten | 3 |
+| the remembered head | I9: it is still in the journal, with its chain: no tail was cut off or rewritten | 3 |
 | batches | I5, I9: positions, chain, digests, payloads, outcomes | 3 for each page |
-| wallets they touched | I2, I3, I4: each event follows from the one before, the row is its wallet's last event | 1 |
-| sums | I1: what is in flight by the events is what unfinished transfers say | 3, when caught up |
-| balances | I1: what all wallets hold is what the sums say | 2, when caught up, twice a minute at most |
+| changed wallets | I2, I3, I4: each event follows from the previous one, the row equals the last event | 1 |
+| sums | I1: the amount in flight by the events equals that of the unfinished transfers | 3, when caught up |
+| balances | I1: the sum of all balances equals the sums of the events | 2, when caught up, twice a minute at most |
 | worker | I17: how far it is behind, and which events it lost | 3, and 2 for each page that still waits |
 
-Bounds: EVENTS_MAX events and SECONDS_MAX a look (or one page more); the rest is for the next look, which then begins
-at once. A look that failed is tried again with half the events in a page, so that one over cold tables on a slow disk
-comes to an end within what a transaction may take. The one snapshot is why nothing that is under way looks like a
-fault. A look changes the state only at its end, at once.
+Bounds: EVENTS_MAX events and SECONDS_MAX for each check (or one page more). The next check reads the rest and begins
+at once. A failed check is retried with half the events in a page, so that a check of uncached tables on a slow disk
+ends within the time limit of a database transaction. Because all reads use one snapshot, work in progress is not
+reported as a fault. A check changes the state only once, at its end.
 """
 
 import time
@@ -47,22 +47,30 @@ from wallet.integrity.snapshot import SQL as PROOF_SQL
 from wallet.integrity.snapshot import Snapshot
 
 EVENTS_MAX: Final = 10_000
-"""A quarter of a second of proving: the worker beside it waits no longer, and the lease is renewed in time."""
+"""Checking this many takes a quarter of a second: the worker in the same process waits no longer than that, and the
+lease is renewed in time.
+"""
 SECONDS_MAX: Final = 2.0
-"""Of proving batches. A look is one transaction, which the server ends after 8 seconds."""
+"""The time limit for checking batches. An incremental check is one database transaction, which the server ends after 8
+seconds.
+"""
 UNSEALED_MAX: Final = 1_000
-"""More batches without a place have no relay; the sums then wait for one."""
+"""If more batches than this have no position, no relay is running; the sums are then not compared until one runs."""
 LOST_MAX: Final = 10
 WEIGH_SECONDS: Final = 30.0
-"""The least between two sums over all wallets: a balance changed behind our back shows within a minute."""
+"""The shortest interval between two sums over all wallets: a balance changed directly in the database is found within a
+minute.
+"""
 WEIGH_REST: Final = 50.0
-"""So many times its length lies between two sums: a fiftieth of the time is for them."""
+"""The interval between two sums is this many times the duration of the last one, so they use at most a fiftieth of the
+time.
+"""
 
 _EVENTS_OF_WALLET = dict[tuple[int, str], list["Record"]]
 
 
 class IncrementalCheck:
-    """One look from where the last one ended. `findings` are whole when `run` has returned."""
+    """One incremental check, from where the previous one ended. `findings` are complete when `run` has returned."""
 
     def __init__(
         self,
@@ -90,20 +98,21 @@ class IncrementalCheck:
 
     @property
     def findings(self) -> list[Finding]:
-        """What the look found, by check."""
+        """Returns the findings, one for each check."""
         proved = [self._batches.digests, self._batches.payloads, self._batches.outcomes]
         effects = [] if self.followed is None else [self.followed.effects]
         return [self._heads, self._chain.finding, *proved, *self._walk.findings, self._conservation, *effects]
 
     async def run(self, last: IncrementalResult | None) -> IncrementalResult:
-        """Look. Raises one of DATABASE_ERRORS, and then nothing was found."""
+        """Run the check. Raises one of DATABASE_ERRORS, and then there are no findings."""
         begun = time.monotonic()
         end = await self._find_remembered_heads(last)
         events = await self._prove_batches()
         await self._prove_wallets(events)
         is_caught_up = self._chain.position >= end.position
         if is_caught_up:
-            # A journal that ends before the place where we were is known by now: go on from its end.
+            # If the journal ends before the position reached earlier, that fault is already recorded: continue from the
+            # journal's end.
             self._chain.position, self._chain.value = end.position, end.chain
         sums = self._before.plus(sums_of(self._amounts))
         in_flight = await self._prove_in_flight(sums) if is_caught_up else sums.in_flight
@@ -120,7 +129,7 @@ class IncrementalCheck:
         )
 
     async def _find_remembered_heads(self, last: IncrementalResult | None) -> JournalHead:
-        """Hold what was seen against the journal; returns where it ends."""
+        """Compare the remembered head with the journal. Returns where the journal ends."""
         rows = await self._snapshot.rows(SQL.last_sealed)
         end = JournalHead(rows[0]["position"], rows[0]["chain"]) if rows else JournalHead()
         ended = Chain(end.position, end.chain)
@@ -177,7 +186,8 @@ class IncrementalCheck:
         self._walk.go_to(rows[0], version=before, balance=balance or ZERO, occurred_at=occurred_at)
         self._walk.take(rows_after)
         if around["last_version"] > events[-1]["version"]:
-            # Later events wait for a later look; the wallet's row is compared with the last of them now.
+            # Later events are checked by a later incremental check. The wallet's row is compared with the last of them
+            # now.
             self._walk.go_to(
                 rows[-1],
                 version=around["last_version"],
@@ -186,7 +196,9 @@ class IncrementalCheck:
             )
 
     async def _prove_in_flight(self, sums: Sums) -> Decimal:
-        """Compare two ways to say what is in flight, with the events that have no place yet."""
+        """Compare the amount in flight by the events with that by the unfinished transfers; includes events without a
+        position.
+        """
         [transfers] = await self._snapshot.rows(SQL.in_flight)
         [unsealed] = await self._snapshot.rows(SQL.unsealed_count, UNSEALED_MAX + 1)
         if unsealed["count"] <= UNSEALED_MAX:
@@ -203,9 +215,10 @@ class IncrementalCheck:
         return Decimal(transfers["amount"])
 
     async def weigh(self) -> float | None:
-        """Compare what all wallets hold with the sums up to now; how long it took, or None where it can't be said.
+        """Compare the sum of all balances with the sums so far. Returns the duration, or None if they can't be
+        compared.
 
-        To be asked last, and only of a look that is caught up. Raises one of DATABASE_ERRORS.
+        Call this last, and only if the check has caught up. Raises one of DATABASE_ERRORS.
         """
         if self._now is None or self.lost:
             return None
@@ -224,16 +237,17 @@ class IncrementalCheck:
 
 
 def is_balance_sum_due(state: MonitorState, now: datetime) -> bool:
-    """Whether the balances of all wallets may be summed again; also where the clock was put back."""
+    """Returns whether the balances of all wallets may be summed again. This also works if the clock was put back."""
     if state.weighed is None:
         return True
     return abs((now - state.weighed.at).total_seconds()) >= max(WEIGH_SECONDS, state.weighed.seconds * WEIGH_REST)
 
 
 def start_of(state: MonitorState) -> Start | None:
-    """Where the next look begins; None as long as no pass has summed what there is.
+    """Returns where the next incremental check begins, or None until a full check has summed the existing events.
 
-    The sums of a pass replace ours as soon as we are beyond them: what was wrong in them for a while does not stay.
+    The sums of a full check replace those of the incremental checks once these are beyond its position, so a wrong sum
+    does not persist.
     """
     looked, start = state.looked, state.start
     if looked is None:
@@ -244,7 +258,7 @@ def start_of(state: MonitorState) -> Start | None:
 
 
 def apply(state: MonitorState, look: IncrementalCheck, start: Start, looked: IncrementalResult) -> None:
-    """What the look learned becomes what is known."""
+    """Store the results of the check in the state."""
     state.looked = looked
     if look.followed is not None:
         state.waiting = look.followed.waiting
@@ -256,7 +270,7 @@ def apply(state: MonitorState, look: IncrementalCheck, start: Start, looked: Inc
 
 
 async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Finding) -> list[JournalHead]:
-    """Those of the heads seen earlier that the journal has no more."""
+    """Returns the heads seen earlier that are no longer in the journal."""
     lost = []
     for head in heads:
         finding.looked_at += 1
@@ -273,7 +287,7 @@ async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Findi
 
 
 def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
-    """The event as a row of `histories`. Its payload is compared with the columns elsewhere."""
+    """Returns the event as a row of `histories`. Another check compares its payload with the columns."""
     payload = read_payload(event["payload"]) if event["type"] == "WalletCreated" else None
     return (
         event["bucket"],

@@ -1,12 +1,13 @@
-"""How far the worker is behind, and which events it has lost: over either transport, a little at each look.
+"""Measures how far the worker is behind, and finds the events it has lost, over either transport, a few at each check.
 
-A position is remembered up to which every event had its effect or was decided about, and moves on over batches that
-are; so a look reads what is new, and what still waits. An event without effect in a batch that was passed over (it has
-an open dead letter, or later ones had their effects) is remembered by itself, and asked about at each look until it
-has its effect: it is lost as soon as `wallet.integrity.checks.delivery` would call it so.
+The check remembers a position up to which every event either had its effect or needs no more waiting. The position
+advances over batches for which that is true, so each check reads only new batches and those that still wait. An event
+without effect in a batch that was passed (it has an open dead letter, or later events had their effects) is remembered
+individually. Each check queries it again until it has its effect; it is lost as soon as
+`wallet.integrity.checks.delivery` would report it as lost.
 
-Bounds: a page of events at a time, SECONDS_MAX in all; beyond that the number of events is a lower bound. WAITING_MAX
-events are remembered; beyond them the full pass finds what is lost.
+Bounds: a page of events at a time, and SECONDS_MAX in total; beyond that the number of events is a lower bound. At most
+WAITING_MAX events are remembered; the full check finds lost events beyond that.
 """
 
 import time
@@ -26,12 +27,12 @@ SECONDS_MAX: Final = 0.5
 WAITING_MAX: Final = 1_000
 FAR_AHEAD: Final = timedelta(hours=1)
 NAMED_MAX: Final = 200
-"""In the stored state; the full check names more."""
+"""The most names in the stored state; the full check reports more."""
 
 
 @dataclass(slots=True)
 class Followed:
-    """What a look learned of the worker."""
+    """What an incremental check found about the worker."""
 
     lag: Lag
     waiting: list[EventWithoutEffect]
@@ -41,7 +42,7 @@ class Followed:
 async def follow_worker(
     snapshot: Snapshot, position: int, waiting: list[EventWithoutEffect], page_events: int | None = None
 ) -> Followed:
-    """Continue from a position up to which everything is decided; count the events after it that had no effect."""
+    """Continue after a position up to which no event waits. Count the later events that had no effect."""
     begun = time.monotonic()
     passed = await read_handled(snapshot, EFFECT_WITHIN)
     last, is_whole, count = position, True, 0
@@ -68,7 +69,9 @@ async def follow_worker(
 
 
 def _is_decided(batch: Record, passed: HandledUpTo, now: datetime) -> bool:
-    """Whether a batch need not be waited for: its events have effects or dead letters, or later ones were handled."""
+    """Returns whether a batch needs no more waiting: its events have effects or dead letters, or later ones were
+    handled.
+    """
     if not batch["is_published"]:
         return False
     if batch["event_count"] == 0:
@@ -103,5 +106,5 @@ def _is_lost(event: EventWithoutEffect, letters: Record, passed: HandledUpTo, no
 
 
 def _is_recent(moment: datetime, now: datetime) -> bool:
-    """Whether a time is less than a minute ago. One that is far ahead was written before the clock was put back."""
+    """Returns whether a time is less than a minute ago. A time far ahead was written before the clock was put back."""
     return now - EFFECT_WITHIN < moment < now + FAR_AHEAD

@@ -1,6 +1,6 @@
 """The integrity monitor: checks the books continuously, as a task of the worker that has the lease.
 
-Phases: wait for the lease → check what is new every INCREMENTAL_SECONDS on one connection, and everything in slices on
+Phases: wait for the lease → check new batches every INCREMENTAL_SECONDS on one connection, and everything in slices on
 another → at stop release the lease, so that another worker's monitor takes over at once.
 
 - It does not disturb the worker: every failure (the database, a bug, another holder) is logged and retried with a
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 async def run_monitor(dsn: str, stop: asyncio.Event) -> None:
-    """Check the books until `stop`. No outage ends it, and it raises nothing."""
+    """Check the books until `stop`. No outage ends it, and it never raises an error."""
     checking = asyncio.create_task(_check_books(dsn), name="integrity monitor")
     stopping = asyncio.create_task(stop.wait())
     try:

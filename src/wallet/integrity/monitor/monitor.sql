@@ -1,12 +1,12 @@
 -- name: save_state
--- Prolongs the lease; no row for a holder whose token is no longer the last.
+-- Renews the lease. Returns no row for a holder whose token is no longer the newest.
 update auditor
 set state = $2::jsonb, lease_until = now() + $3::interval
 where only_row and token = $1
 returning token
 
 -- name: read_state
--- What the integrity monitor stored, and beside it what can be asked at any time: each by an index, and bounded.
+-- Reads the monitor's stored state, and the values that can be queried at any time: each by an index, and bounded.
 select clock_timestamp() as now, a.state::text as state,
     h.position as head_position, u.oldest_at as unpublished_at, s.oldest_at as unsealed_at,
     t.stuck_count, t.transfer_id, t.from_wallet_id, t.updated_at as stuck_since,
@@ -62,7 +62,7 @@ order by j.position desc
 limit 1
 
 -- name: unsealed_sums
--- Of the events that are committed and have no place yet; null where there are too many batches ($1) to ask.
+-- Sums the committed events that have no position yet; null if too many batches ($1) are unsealed.
 select e.type, sum(e.amount) as amount
 from (select j.batch_id from journal j where j.position is null order by j.seq limit $1) as j
 join events e using (batch_id)
@@ -72,7 +72,7 @@ group by e.type
 select count(*) from (select from journal j where j.position is null order by j.seq limit $1) as j
 
 -- name: in_flight
--- What unfinished transfers say: debited, and the receiver has it not yet.
+-- The amount in unfinished transfers that are debited and not yet credited to the receiver.
 select coalesce(sum(t.amount), 0) as amount
 from transfers t
 where t.status = 'debited' and not exists (
@@ -82,12 +82,12 @@ where t.status = 'debited' and not exists (
 )
 
 -- name: read_whole_tables
--- The look fetches by keys; a sum over all wallets is one reading from end to end.
+-- The incremental check reads by keys; a sum over all wallets is one sequential scan.
 set local enable_seqscan = on
 
 -- name: unprocessed
--- The batches after a position up to another: how many of their events had no effect, and of those how many have
--- neither an open dead letter nor one that was replayed, so that they still wait.
+-- The batches after one position up to another: how many of their events had no effect, and how many of those still
+-- wait, because they have neither an open dead letter nor one that was replayed.
 select j.position, j.published_at is not null as is_published, j.published_at,
     j.published_at = j.sealed_at as is_in_journal_only, u.missing_count, u.event_count, u.oldest_at
 from (
@@ -113,7 +113,7 @@ cross join lateral (
 order by j.position
 
 -- name: missing_events
--- The events without effect in batches that were passed over.
+-- The events without effect in batches that were passed.
 select e.bucket, e.event_id, e.wallet_id, e.version, j.position, j.published_at
 from journal j
 join events e on e.batch_id = j.batch_id
@@ -126,7 +126,7 @@ order by j.position, e.ordinal
 limit $2
 
 -- name: waiting_events
--- What became of events that had no effect.
+-- The current state of events that had no effect.
 select k.event_id, exists (
         select from processed_events p
         where p.bucket = k.bucket and p.event_id = k.event_id and p.status = 'success'

@@ -14,7 +14,7 @@ from wallet.postgres.connections import Pool
 from wallet.queries.reading import ReadFailed, fetch, fetch_one
 
 BATCHES_READ: Final = 200
-"""Of a worker's lag, where no monitor measures it: a lower bound."""
+"""The most batches read for the worker's lag if no monitor measures it; the result is then a lower bound."""
 CHECK_OLD: Final = timedelta(seconds=40)
 """A check runs every 5 seconds, and after a crash another monitor takes over within 25."""
 
@@ -28,28 +28,30 @@ class IntegrityReading:
     head_position: int
     unsealed_at: datetime | None
     unpublished_at: datetime | None
-    """Of the oldest event that is not published: unsealed or sealed."""
+    """The time of the oldest event that is not published, unsealed or sealed."""
     stuck_count: int
     stuck_transfer: tuple[str, UUID] | None
     open_letter_count: int
     lag: Lag
-    """The worker's: from the last incremental check, or queried now if that was too long ago."""
+    """The worker's lag, from the last incremental check, or queried now if that check is too old."""
     lag_at: datetime
 
     @property
     def is_starting(self) -> bool:
-        """Whether something was never checked: no full check of all was completed, or only one of an empty journal."""
+        """Returns whether some check has never run: no full check was completed, or the only one found an empty
+        journal.
+        """
         passed = self.state.passed
         if passed is None or self.state.looked is None:
             return True
         if any(check.name not in passed.tallies for check in Check):
-            # The last full check was one of an earlier version, which had fewer checks.
+            # The last full check was made by an earlier version, which had fewer checks.
             return True
         return passed.head.position == 0 and self.head_position > 0
 
     @property
     def lag_seconds(self) -> float:
-        """How long the oldest published event without effect has waited."""
+        """Returns how long the oldest published event without effect has waited."""
         return 0.0 if self.lag.oldest_at is None else max(0.0, (self.lag_at - self.lag.oldest_at).total_seconds())
 
 
@@ -58,7 +60,7 @@ async def read_integrity(pool: Pool) -> IntegrityReading:
     try:
         row = await fetch_one(pool, SQL.read_state, STUCK_AFTER)
     except asyncpg.UndefinedTableError as error:
-        # Readiness names the missing migration; metrics must not fail because of it.
+        # The readiness check reports the missing migration; metrics must not fail because of it.
         raise ReadFailed from error
     assert row is not None, "a statement that begins with a value gives a row"
     try:
@@ -82,7 +84,7 @@ async def read_integrity(pool: Pool) -> IntegrityReading:
 
 
 async def _lag_of(pool: Pool, state: MonitorState, now: datetime) -> tuple[Lag, datetime]:
-    """The monitor runs in a worker. Without one, the lag that it measured last is out of date."""
+    """Returns the worker's lag and its time. Without a worker no monitor runs, and the stored lag is out of date."""
     looked = state.looked
     if looked is None:
         return Lag(), now

@@ -25,32 +25,34 @@ from wallet.wire.digest import GENESIS
 PAGE_EVENTS_MAX: Final = 2_000
 INCREMENTAL: Final = "incremental"
 FULL: Final = "full"
-"""The two sorts of check, as `State.failed` names them."""
+"""The two kinds of check, as `MonitorState.failed` names them."""
 _FIELD_OF_EFFECT: Final = {
     Effect(balance=1, outside=-1): "deposits",
     Effect(balance=-1, outside=1): "withdrawals",
     Effect(balance=-1, in_flight=1): "debits",
-    # `compensations` has the sums of earlier versions, which counted them apart.
+    # `compensations` contains sums of earlier versions, which counted them separately.
     Effect(balance=1, in_flight=-1): "credits",
 }
 SUMMED: Final = {name: _FIELD_OF_EFFECT[kind.effect] for name, kind in EVENT_TYPES.items() if any(kind.effect)}
 """Event type → the sum that its amounts are added to."""
 _encode: Final = msgspec.json.Encoder().encode
 MONITOR: Final = LeaseTable("auditor", timedelta(seconds=20))
-"""Four incremental checks: a slow one does not lose it, and after a crash another monitor checks within 30 s."""
+"""The length of four incremental checks: a slow check does not lose the lease, and after a crash another monitor checks
+within 30 s.
+"""
 SQL: Final = load_statements("wallet.integrity.monitor", "monitor.sql")
 _log = structlog.get_logger()
 
 
 class JournalHead(msgspec.Struct, frozen=True):
-    """A place in the journal, and the chain up to it."""
+    """A position in the journal, and the chain up to it."""
 
     position: int = 0
     chain: bytes = GENESIS
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """How much all events up to a place in the journal have moved."""
+    """How much all events up to a position in the journal have moved."""
 
     deposits: Decimal = ZERO
     withdrawals: Decimal = ZERO
@@ -60,12 +62,12 @@ class Sums(msgspec.Struct, frozen=True):
 
     @property
     def in_flight(self) -> Decimal:
-        """Debited from senders, and neither credited nor returned yet."""
+        """The amount debited from senders and neither credited nor returned yet."""
         return subtract(self.debits, add(self.credits, self.compensations))
 
     @property
     def balances(self) -> Decimal:
-        """The sum that the balances of all wallets must have."""
+        """Returns the sum that the balances of all wallets must have."""
         return subtract(subtract(self.deposits, self.withdrawals), self.in_flight)
 
     def plus(self, other: "Sums") -> "Sums":
@@ -86,14 +88,14 @@ def sums_of(amounts: dict[str, Decimal]) -> Sums:
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where incremental checks begin: a place, and the sums of everything up to it, from one snapshot."""
+    """Where incremental checks begin: a position, and the sums of everything up to it, from one snapshot."""
 
     head: JournalHead
     sums: Sums
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """How far the worker is behind the events published; every event up to `position` had its effect."""
+    """How far the worker is behind the published events; every event up to `position` had its effect."""
 
     position: int = 0
     event_count: int = 0
@@ -124,7 +126,7 @@ class IncrementalResult(msgspec.Struct, frozen=True):
 
 
 class StoredFault(msgspec.Struct):
-    """A broken promise: its first row, the number of rows, when it was found, and when it was seen last."""
+    """A broken promise: its first row, the number of rows, when it was found, and when it was last seen."""
 
     table: str
     row: str
@@ -174,18 +176,18 @@ class BalanceSumCheck(msgspec.Struct, frozen=True):
 
 
 class CheckFailure(msgspec.Struct, frozen=True):
-    """A check that could not be done since `at`, PostgreSQL's time, and the error of the last attempt."""
+    """A check that has failed since `at`, PostgreSQL's time, and the error of the last attempt."""
 
     at: datetime
     error: str
 
 
 class MonitorState(msgspec.Struct):
-    """The monitor's saved state. `failed` has the sorts of check that fail now.
+    """The monitor's saved state. `failed` contains the kinds of check that fail now.
 
     The next slice of the full check has `width` buckets and is due at `due_at`. `lost` are heads that are no longer in
     the journal. `waiting` are events before the lag's position that have no effect. An incremental check reads
-    `page_events` at once: fewer after one that took too long.
+    `page_events` events at once: fewer after a check that took too long.
     """
 
     looked: IncrementalResult | None = None
@@ -203,7 +205,7 @@ class MonitorState(msgspec.Struct):
 
     @property
     def has_checked_nothing(self) -> bool:
-        """Whether the last full check found the journal empty, which it no longer is."""
+        """Returns whether the last full check found the journal empty, which it no longer is."""
         return (
             self.passed is not None
             and self.passed.head.position == 0
@@ -233,7 +235,7 @@ def encode_state(state: MonitorState) -> str:
 
 
 class MonitorLease:
-    """The right to write the monitor's row, and the state in it."""
+    """The lease on the monitor's row, and the state in that row."""
 
     def __init__(self, lease: Lease, state: MonitorState) -> None:
         self._lease = lease
@@ -250,7 +252,7 @@ class MonitorLease:
         try:
             state = decode_state(lease.row["state"])
         except StateUnreadable as error:
-            # The next full check checks everything, so only what was remembered is lost.
+            # The next full check covers everything, so only the remembered state is lost.
             _log.error("integrity_state_unreadable", error=str(error))
             state = MonitorState()
         _log.info("integrity_lease_taken", holder=holder, token=lease.token)
@@ -258,7 +260,7 @@ class MonitorLease:
 
     async def save(self, connection: Connection) -> None:
         """Write the state and renew the lease. Raises LeaseLost."""
-        # One at a time, so that no older state comes after a newer one.
+        # Only one save at a time, so that no older state overwrites a newer one.
         async with self._saving:
             saved = await connection.fetchval(
                 SQL.save_state, self._lease.token, encode_state(self.state), MONITOR.length
@@ -267,6 +269,6 @@ class MonitorLease:
             raise self._lease.lost()
 
     async def release(self, connection: Connection) -> None:
-        """Let another monitor take over now. Harmless if it already has."""
+        """Let another monitor take over now. Safe to call if it already has."""
         await self._lease.release(connection)
         _log.info("integrity_lease_released", token=self._lease.token)

@@ -1,7 +1,7 @@
 """Plain SQL migrations, applied in order of their number, each once and never edited afterwards.
 
-Beside a running system: a session that waits for an exclusive lock makes every later one wait behind it. So a
-migration waits only a moment for its locks, gives them all back when it can't have one, and tries again.
+Migrations may run while the system is in use. A session that waits for an exclusive lock makes every later session wait
+behind it. So a migration waits only a moment for its locks; if it does not get one, it releases all and tries again.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ _CREATE_MIGRATIONS_TABLE = """
         constraint schema_migrations_pkey primary key (version)
     )
 """
-# Whoever waits behind us gives up after the 500 ms of `LOCK_MS`; this leaves them time to go on.
+# Sessions that wait behind this one give up after the 500 ms of `LOCK_MS`. This limit leaves them enough time.
 _WAIT_A_MOMENT: Final = "set local lock_timeout = '200ms'"
 LOCK_PAUSE_SECONDS: Final = 0.5
 LOCK_ATTEMPTS_MAX: Final = 90
-# While waiting for another `wallet migrate`: no other session waits behind this one.
+# The limit of the wait for another `wallet migrate`. It is long, as no other session waits behind this one then.
 TURN_MS: Final = 600_000
-# A migration may take long, where it holds no lock that others need.
+# A migration that has no lock that other sessions need may run for a long time.
 STATEMENT_SECONDS: Final = 24 * 3600.0
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -48,7 +48,7 @@ class MigrationBlocked(MigrationError):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its number, name, text and the checksum that the database remembers."""
+    """One migration file: its number, name, text, and the checksum that the database stores."""
 
     version: int
     name: str
@@ -57,12 +57,12 @@ class Migration:
 
     @property
     def full_name(self) -> str:
-        """The file's name without its ending."""
+        """The name of the file without its extension."""
         return f"{self.version:04d}_{self.name}"
 
 
 def read_migrations() -> list[Migration]:
-    """All migrations of this version, in order."""
+    """Returns all migrations of this version, in order."""
     found = [
         Migration(int(match[1]), match[2], sql, sha256(sql.encode()).hexdigest())
         for file in files(__name__).iterdir()
@@ -74,11 +74,11 @@ def read_migrations() -> list[Migration]:
 
 
 async def migrate(dsn: str, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-    """Bring the database to this version; returns the names of the migrations applied now.
+    """Apply the missing migrations. Returns the names of those that were applied now.
 
-    Safe when several processes do it at once: they queue for the same table lock. Each migration is one
-    transaction. Raises MigrationError where an applied one differs from its file, or MigrationBlocked where others hold
-    what it must lock; `tell` hears that it waits for that.
+    Several processes may do this at once, because they queue for the same table lock. Each migration is one
+    transaction. Raises MigrationError if an applied migration differs from its file, or MigrationBlocked if other
+    sessions have the locks that it needs. `tell` is called when a migration begins to wait for locks.
     """
     connection = await connect(
         dsn, application_name="wallet migrate", lock_ms=TURN_MS, statement_seconds=STATEMENT_SECONDS
@@ -91,14 +91,14 @@ async def migrate(dsn: str, tell: Callable[[str], None] = lambda line: None) -> 
 
 
 async def missing_migrations(connection: AnyConnection) -> list[str]:
-    """The names of the migrations this version needs and the database does not have."""
+    """Returns the names of the migrations that this version needs and that the database does not have."""
     exists = await connection.fetchval("select to_regclass('schema_migrations') is not null")
     applied = set(await _applied_versions(connection)) if exists else set()
     return [m.full_name for m in read_migrations() if m.version not in applied]
 
 
 async def _create_migrations_table(connection: AnyConnection) -> None:
-    # Two `create table if not exists` at once can collide in the catalogue, so look first and forgive a collision.
+    # Two concurrent `create table if not exists` can collide in the catalogue: check first, and ignore a collision.
     if await connection.fetchval("select to_regclass('schema_migrations') is not null"):
         return
     with contextlib.suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
