@@ -131,8 +131,8 @@ def test_money_lost_in_a_transfer_is_found() -> None:
     faults = faults_of(evidence)
     assert faults["every key had one effect"] == (
         (
-            "k-transfer (transfer of 20 from alice to bob) was answered as done: the histories contain -20.0000 on alice; "
-            "right is -20.0000 on alice and +20.0000 on bob"
+            "k-transfer (transfer of 20 from alice to bob) was answered as done: "
+            "the histories contain -20.0000 on alice; right is -20.0000 on alice and +20.0000 on bob"
         ),
     )
     assert faults["money is conserved"] == (
@@ -192,7 +192,10 @@ def test_a_refused_key_that_had_an_effect_is_found() -> None:
     taken = event("FundsWithdrawn", "-70.5", "0", REFUSED, at=9)
     show(evidence, BOB, "0", *evidence.shown[BOB].events, taken)
     assert faults_of(evidence)["every key had one effect"] == (
-        "k-refused (withdrawal of 1000 from bob) was refused: the histories contain -70.5000 on bob; right is no effect",
+        (
+            "k-refused (withdrawal of 1000 from bob) was refused: "
+            "the histories contain -70.5000 on bob; right is no effect"
+        ),
     )
 
 

@@ -24,9 +24,9 @@ from wallet.runtime.loop import TIMER_SLACK_SECONDS
 BULK_MAX: Final = 64
 BULK_UNDER_WAY_MAX: Final = 2
 """For one address: while one request commits, the next one is ready."""
-PACE_FACTOR: Final = 6
-PACE_SECONDS_MAX: Final = 3.0
-"""Well below the deadline, so that the only waiting request of an address gets its turn in time."""
+PACE_FACTOR: Final = 8
+PACE_DEADLINE_SHARE_MAX: Final = 0.7
+"""The longest pace, as a share of the time until the deadline: the only waiting request of an address gets its turn."""
 PACED_SINGLES_A_SECOND_MIN: Final = 20
 
 
@@ -87,7 +87,8 @@ class BulkTurns:
             self._make_room_beside(client)
         self._clients[address] = client
         self._count += 1
-        waiting = _Waiting(loop.create_future(), min(self._pace_seconds_per_command * command_count, PACE_SECONDS_MAX))
+        pace_seconds_max = PACE_DEADLINE_SHARE_MAX * max(0.0, deadline - loop.time())
+        waiting = _Waiting(loop.create_future(), min(self._pace_seconds_per_command * command_count, pace_seconds_max))
         client.waiting.append(waiting)
         try:
             _begin_those_that_may(client)

@@ -51,8 +51,9 @@ async def beset(lab: Laboratory) -> None:
     # Only single requests: the bulk requests of all clients share one lane, in which each client has a fair part.
     async with lab.load(concurrency=8, bulk_senders=0) as history:
         await history.more_answers(100)
-        alone, _ = await _measured(history, api)
         for name, attack in ATTACKS.items():
+            # Right before the attack, because the speed of the machine changes.
+            alone, _ = await _measured(history, api)
             async with attack(api):
                 rate, p99 = await _measured(history, api)
                 for _ in range(WINDOWS_MAX - 1):
