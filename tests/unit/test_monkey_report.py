@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from wallet.cli.monkey import RunBars, RunLines
+from wallet.cli.monkey_screen import RunBars, RunLines
 from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
 from wallet.stress.findings import RunCheck, not_checked
 from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId

@@ -65,8 +65,6 @@ def list_letters(
     data: DataDirectory = DATA,
 ) -> None:
     """List the open dead letters, oldest first. Changes nothing, however often."""
-    from wallet.cli.dlq import list_on_screen
-
     sys.exit(list_on_screen(data, with_closed=with_closed, limit=limit, as_json=as_json))
 
 
@@ -80,8 +78,6 @@ def show(
     data: DataDirectory = DATA,
 ) -> None:
     """Show all about one: message, error, history, the event in the log and how they differ. Changes nothing."""
-    from wallet.cli.dlq import show_on_screen
-
     sys.exit(show_on_screen(data, letter_id, body_only=body_only, as_json=as_json))
 
 
@@ -101,8 +97,6 @@ def replay(
     Exit code 0: all are replayed. 1: one failed again, or could not be replayed. 2: a wrong call, id or setting.
     3: the database or the broker can't be reached.
     """
-    from wallet.cli.dlq import replay_on_screen
-
     if bool(letter_ids) == is_all:
         raise typer.BadParameter("give the ids of dead letters, or --all", param_hint="ID")
     if is_all and is_forced:
@@ -129,8 +123,6 @@ def discard(
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.
     """
-    from wallet.cli.dlq import discard_on_screen
-
     sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, is_forced=is_forced, as_json=as_json))
 
 

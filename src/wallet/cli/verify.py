@@ -39,8 +39,6 @@ def verify(
     Exit code 0: every promise holds. 1: one is broken; the first row at fault is named. 2: a wrong call or setting.
     3: the database can't be reached.
     """
-    from wallet.cli.verify import verify_on_screen
-
     sys.exit(verify_on_screen(data, heads, as_json=as_json))
 
 
