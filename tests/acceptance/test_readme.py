@@ -214,7 +214,7 @@ def assert_a_deposit_is_counted(url: str) -> None:
 
 def test_the_lines_that_wallet_up_prints_are_those_of_the_readme() -> None:
     """The README shows three commands to try; `up` prints the same, for its own address."""
-    printed = (ROOT / "src" / "wallet" / "cli" / "up.py").read_text(encoding="utf-8")
+    printed = (ROOT / "src" / "wallet" / "cli" / "processes" / "up.py").read_text(encoding="utf-8")
     (shown,) = (block for block in blocks() if block.name.startswith("curl"))
     bodies = [shlex.split(command)[-1] for command in shown.commands]
     assert len(bodies) == 3
