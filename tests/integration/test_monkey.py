@@ -20,7 +20,7 @@ NOTHING_LOST = {
     Mode.REFERENCE_DIALECT: "replays, byte for byte",
     Mode.UNSURE: "none (connection closed without an answer): ",
     Mode.LATE_WORKER: "worker     caught up in ",
-    Mode.RESPELLS_REPLAYS: "with other bytes that say the same",
+    Mode.RESPELLS_REPLAYS: "with different bytes but equal JSON",
 }
 BROKEN = {
     Mode.LOSES_UPDATES: ["balances never jump", "every balance is exact", "money is conserved"],

@@ -94,10 +94,13 @@ async def whole_reads(database_url: str) -> dict[str, str]:
 
 async def test_the_events_of_a_long_history_are_found_by_their_versions(database_url: str) -> None:
     """The worker's look-up must not read all of a wallet's events for each one, whatever the statistics say."""
+    # Its statements have no time limit: on a slow machine the rows take longer than the wallet's connections wait.
+    filling = await asyncpg.connect(database_url)
+    await filling.execute("alter table events set (autovacuum_enabled = off)")
+    await filling.execute(FILL)
+    await filling.execute(LONG_HISTORY)
+    await filling.close()
     connection = await connect(database_url, application_name="test plans", settings=ROWS_BY_KEY)
-    await connection.execute("alter table events set (autovacuum_enabled = off)")
-    await connection.execute(FILL)
-    await connection.execute(LONG_HISTORY)
     read_events = load_statements("wallet.worker", "worker.sql").read_events
     arguments = [6] * 200, ["hot"] * 200, list(range(19_800, 20_000))
     for is_analyzed in (False, True):
