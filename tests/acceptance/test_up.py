@@ -11,7 +11,7 @@ import psutil
 
 from tests.support.postgres import run_apart
 from tests.support.processes import Processes, WalletProcess
-from tests.support.sessions import family_of
+from tests.support.sessions import family_of, wait_until_ended
 from tests.support.waiting import eventually_blocking
 
 
@@ -46,9 +46,7 @@ def test_nothing_outlives_a_killed_up(processes: Processes, tmp_path: Path) -> N
     post(up.url, 5)
     family = family_of(up.pid)
     psutil.Process(up.pid).kill()
-    eventually_blocking(
-        lambda: not [each for each in family if each.is_running() and each.status() != "zombie"], within=30
-    )
+    wait_until_ended(family, within=30)
     again = processes.start_up("--data", str(data))
     assert post(again.url, 5)["balance"] == "10.0000"
     again.stop()

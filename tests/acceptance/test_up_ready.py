@@ -68,7 +68,7 @@ def test_with_a_broker_it_is_ready_when_the_worker_consumes(
     processes: Processes, database_url: str, rabbitmq_url: str
 ) -> None:
     up = processes.start_up(DATABASE_URL=database_url, RABBITMQ_URL=rabbitmq_url)
-    assert "consumer_connected" in up.logs()
+    eventually_blocking(lambda: "consumer_connected" in up.logs())  # A process writes its log a little later.
     assert "RabbitMQ can't be reached" not in up.output()
     assert up.stop() == 0
 

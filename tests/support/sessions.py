@@ -29,9 +29,9 @@ def kill_session(leader: int, family: list[psutil.Process]) -> None:
     wait_until_ended(family)
 
 
-def wait_until_ended(family: list[psutil.Process]) -> None:
+def wait_until_ended(family: list[psutil.Process], within: float = END_SECONDS_MAX) -> None:
     """Waits until none of the processes runs; a zombie counts as ended, even if its parent has not collected it."""
-    eventually_blocking(lambda: not any(map(_runs, family)), within=END_SECONDS_MAX)
+    eventually_blocking(lambda: not any(map(_runs, family)), within=within)
 
 
 def _runs(process: psutil.Process) -> bool:
