@@ -30,7 +30,7 @@ from wallet.api.contract.commands import (
 from wallet.api.contract.problems import Code, FieldError, Refused, refusal_of
 from wallet.api.edge.exchange import Exchange
 from wallet.domain.commands import Command
-from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId, is_id
+from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId, is_id, matches_id
 from wallet.domain.money import InvalidAmount
 from wallet.ledger.requests import Answer
 from wallet.postgres.statements import uuid7
@@ -274,10 +274,16 @@ def _command_of(operation: object, api_audit_id: ApiAuditId) -> Command | None:
         return None
     kind = operation.get("type")
     body = BODIES.get(kind) if type(kind) is str else None
-    if body is None or len(operation) != len(body.of_operation):
+    wallet_id, request_id = operation.get("walletId"), operation.get("requestId")
+    if body is None or len(operation) != body.operation_field_count:
         return None
+    # A number is a kind of text here and is not an id, hence the exact types.
+    if not (type(wallet_id) is str and type(request_id) is str and matches_id(wallet_id) and matches_id(request_id)):
+        return None
+    values: dict[str, Any] = {"wallet_id": wallet_id, "request_id": request_id}
     try:
-        values = {attribute: read(operation[name]) for attribute, read, name in body.readers_of_operation}
+        for attribute, read, name in body.own_readers:
+            values[attribute] = read(operation[name])
     except (KeyError, InvalidField, InvalidAmount):
         return None
     if body.fault is not None and body.fault(values) is not None:

@@ -124,9 +124,14 @@ class CommandBody:
         return _by_name(TYPE, WALLET_ID, *self.fields, REQUEST_ID)
 
     @cached_property
-    def readers_of_operation(self) -> tuple[tuple[str, Callable[[object], object], str], ...]:
-        """Returns, for each value of an operation, the command's attribute, its reader and its name in JSON."""
-        return tuple((each.attribute, each.read, each.name) for each in (WALLET_ID, *self.fields, REQUEST_ID))
+    def own_readers(self) -> tuple[tuple[str, Callable[[object], object], str], ...]:
+        """The command's attribute, its reader and its name in JSON, for each field of its own."""
+        return tuple((each.attribute, each.read, each.name) for each in self.fields)
+
+    @cached_property
+    def operation_field_count(self) -> int:
+        """How many fields an operation of this kind has."""
+        return len(self.of_operation)
 
     @property
     def operation(self) -> type[msgspec.Struct]:
