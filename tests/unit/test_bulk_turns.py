@@ -187,3 +187,18 @@ async def test_the_pace_begins_at_twenty_single_requests_a_second(singles: int, 
     turns = BulkTurns()
     turns.note_batch(1.0, commands=100, singles=singles)
     assert (await wait_of_the_third(turns) >= 0.9 * PACE_FACTOR * 0.01) is is_paced
+
+
+async def test_requests_that_began_before_anything_was_measured_are_paced_by_what_they_cost() -> None:
+    turns = BulkTurns()
+    bulks = [Bulk(turns, "client") for _ in range(4)]
+    await settled()
+    turns.note_batch(0.01, commands=1, singles=50)
+    loop = asyncio.get_running_loop()
+    ended_at = loop.time()
+    for bulk in bulks[:2]:
+        await bulk.end()
+    await settled()
+    assert under_way(bulks) == []
+    await bulks[2].has_begun.wait()
+    assert loop.time() - ended_at >= 0.8 * PACE_FACTOR * 0.01

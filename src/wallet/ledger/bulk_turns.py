@@ -97,6 +97,9 @@ class BulkTurns:
                 yield
             finally:
                 client.under_way -= 1
+                # What it cost is known only now if no batch was measured before it began.
+                pace_seconds = min(self._pace_seconds_per_command * command_count, pace_seconds_max)
+                client.paced_until_seconds += max(0.0, pace_seconds - waiting.pace_seconds)
                 _begin_those_that_may(client)
         finally:
             self._count -= 1
