@@ -2,7 +2,7 @@
 
 The node is private: it has its own name, ports, cookie, files and epmd, everything listens on the loopback
 interface, and its processes are found by process id. Creating a virtual host through rabbitmqctl takes a third of
-a second, nearly all of it for the start of rabbitmqctl; so many are created in advance with one call.
+a second, nearly all of it for the start of rabbitmqctl; so a number of them are created in advance with one call.
 """
 
 import itertools

@@ -11,7 +11,7 @@ adds nothing. A message without a dead letter is not judged here, and stays.
 
 - Bounded: a pass ends with the last message that was in the queue when it began. For each message it keeps a digest.
 - After a crash every unacknowledged message returns to the queue, and the next pass finds it.
-- While a pass has a message unacknowledged, nobody else can see it. So the pass queries once more the messages that it
+- While a pass has a message unacknowledged, nobody else can see it. So the pass queries again for the messages that it
   returned, and another pass follows if a dead letter was closed in the meantime. This way two operators at once leave
   no message behind because each expects the other to remove it.
 """
