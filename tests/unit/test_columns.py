@@ -1,5 +1,6 @@
 """Rows become parameters: one array for each field, spelled by the field's type."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -7,8 +8,15 @@ from typing import NewType
 from uuid import UUID
 
 import msgspec
+import pytest
 
+from wallet.domain.wallet import Wallet
+from wallet.ledger import statements
+from wallet.ledger.statements import CreditRow, OperationRow, TransferRow
 from wallet.postgres.statements import Columns
+from wallet.trail import records
+from wallet.trail.records import TrailRecord
+from wallet.wire.digest import DigestedEvent
 
 RowId = NewType("RowId", UUID)
 Name = NewType("Name", str)
@@ -57,3 +65,26 @@ def test_fields_can_be_chosen_and_spelled_otherwise() -> None:
 
 def test_no_rows_are_empty_arrays() -> None:
     assert Columns(Row, "number", "name", "row_id").arrays([]) == ["{}", "{}", []]
+
+
+@pytest.mark.parametrize(
+    ("statement", "fields"),
+    [
+        (statements.SQL.insert_events, DigestedEvent.__struct_fields__),
+        (statements.SQL.insert_operations, OperationRow.__struct_fields__),
+        (statements.SQL.complete_operations, statements.COMPLETED_OPERATION),
+        (statements.SQL.insert_transfers, TransferRow.__struct_fields__),
+        (statements.SQL.end_transfers, statements.ENDED_TRANSFER),
+        (statements.SQL.insert_credits, CreditRow.__struct_fields__),
+        (statements.SQL.update_wallets, Wallet.__struct_fields__),
+        (records.SQL.insert_trail_rows, TrailRecord.__struct_fields__),
+    ],
+)
+def test_a_statement_names_its_parameters_in_the_order_of_the_fields(statement: str, fields: tuple[str, ...]) -> None:
+    """Two columns of one type in the wrong order would be stored without an error."""
+    named = re.search(r"as k \(([^)]*)\)", statement)
+    assert named is not None
+    columns = [name.strip() for name in named[1].split(",")]
+    assert columns[: len(fields)] == [name.removesuffix("_json") for name in fields]
+    parameters = re.findall(r"\$(\d+)::", statement)
+    assert parameters[: len(fields)] == [str(number) for number in range(1, len(fields) + 1)]

@@ -232,11 +232,13 @@ def _digested(row: OperationRow) -> DigestedOperation | None:
 
 
 _OPERATIONS: Final = Columns(OperationRow)
-_COMPLETED_OPERATIONS: Final = Columns(
-    OperationRow, "bucket", "wallet_id", "request_id", "success", "status", "refusal", "response"
-)
+COMPLETED_OPERATION: Final = ("bucket", "wallet_id", "request_id", "success", "status", "refusal", "response")
+"""The columns of an operation that is completed: its key, then what changes."""
+_COMPLETED_OPERATIONS: Final = Columns(OperationRow, *COMPLETED_OPERATION)
 _TRANSFERS: Final = Columns(TransferRow)
-_ENDED_TRANSFERS: Final = Columns(TransferRow, "bucket", "from_wallet_id", "transfer_id", "status", "last_error")
+ENDED_TRANSFER: Final = ("bucket", "from_wallet_id", "transfer_id", "status", "last_error")
+"""The columns of a transfer that has ended: its key, then what changes."""
+_ENDED_TRANSFERS: Final = Columns(TransferRow, *ENDED_TRANSFER)
 _CREDITS: Final = Columns(CreditRow)
 
 
