@@ -1,1 +1,1 @@
-"""The benchmark: what the service does on this machine, next to what a careful team would write instead."""
+"""The benchmark: measures the service on this machine, and compares it with a simpler design on the same server."""

@@ -1,4 +1,4 @@
-"""The books: whether they are right, and how long until nothing is waiting."""
+"""Checks of the books: whether they are correct, and when all events have been processed."""
 
 import os
 import subprocess
@@ -32,14 +32,14 @@ FAILED: Final = "select count(*) from processed_events where status <> 'success'
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The moment from which nothing was waiting, and how long that was after the load had ended."""
+    """The moment from which no event was waiting, and the seconds from the end of the load to that moment."""
 
     quiet_at: datetime
     seconds: float
 
 
 def errand(database_url: str, *arguments: str, directory: Path) -> str:
-    """Run one of the wallet's commands on a database and return what it says. Raises Fault."""
+    """Runs one of the wallet's commands on a database. Returns its output. Raises Fault if the command fails."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "LANG": "C.UTF-8"}
     finished = subprocess.run(
         [sys.executable, "-P", "-m", "wallet", *arguments],
@@ -58,29 +58,29 @@ def errand(database_url: str, *arguments: str, directory: Path) -> str:
 
 
 def expect_right_books(database_url: str, *, directory: Path) -> str:
-    """Prove the books with the product's own `verify`; its last line. Raises Fault."""
+    """Checks the books with `wallet verify`. Returns the last line of its output. Raises Fault if they are wrong."""
     return errand(database_url, "verify", directory=directory).strip().splitlines()[-1]
 
 
 def now(database_url: str) -> datetime:
-    """PostgreSQL's clock."""
+    """Returns the time of PostgreSQL's clock."""
     [(moment,)] = query(database_url, "select clock_timestamp()")
     assert isinstance(moment, datetime)
     return moment
 
 
 def drain(database_url: str, *, since: datetime) -> Drained:
-    """Wait until every batch is sealed and published and every event has had its effects. Raises Fault."""
+    """Waits until every batch is sealed and published and every event is processed. Raises Fault."""
     wait_until(lambda: not query(database_url, UNPUBLISHED)[0][0], "batches are still unpublished")
-    wait_until(lambda: query(database_url, UNPROCESSED)[0][0] == 0, "events are still without their effects")
+    wait_until(lambda: query(database_url, UNPROCESSED)[0][0] == 0, "events are still unprocessed")
     if query(database_url, FAILED)[0][0]:
-        raise Fault("events ended as dead letters")
+        raise Fault("some events became dead letters")
     [(quiet_at,)] = query(database_url, QUIET_AT)
     return Drained(quiet_at, max((quiet_at - since).total_seconds(), 0.0))
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str, *, seconds_max: float = DRAIN_SECONDS_MAX) -> None:
-    """Ask again and again, rarely enough not to disturb. Raises Fault."""
+    """Polls the condition until it is true, seldom enough not to disturb the measurement. Raises Fault at the limit."""
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""How long and how often things are measured: in full, or quickly while developing."""
+"""How long and how often each figure is measured: in a full run, or in a quick one during development."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,18 +6,18 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Durations in seconds, and numbers of runs."""
+    """The durations and the numbers of runs."""
 
     name: str
     yardstick_seconds: int
     yardstick_runs: int
-    """So many before a scenario and as many after it."""
+    """The number of runs before a scenario; the same number follows after it."""
     warm_up_seconds: int
     run_seconds: int
     runs: int
     pipeline_seconds: int
     backlog_runs: int
-    """How often the relay and the worker are given their 100,000 to work off."""
+    """How often the relay and the worker each process a backlog of 100,000 events."""
     open_loop_seconds: int
     open_loop_runs: int
     grown_events: int

@@ -1,4 +1,4 @@
-"""About how long a scenario takes, starts and proofs included: seen on two cores."""
+"""Estimates of how long a scenario takes, including starts and verification, as observed on two cores."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from benchmarks.effort import Effort
 from benchmarks.scenarios import Scenario
 
 OVERHEAD_SECONDS: Final = 12
-"""Databases copied, processes started, books proved."""
+"""For copying databases, starting processes and verifying the books."""
 DRAIN_FACTOR: Final = 2
 RELAY_RUN_SECONDS: Final = 15
 WORKER_RUN_SECONDS: Final = 22
@@ -14,7 +14,7 @@ LOADED_AND_PROVED_PER_SECOND: Final = 15_000
 
 
 def about_seconds(scenario: Scenario, effort: Effort) -> int:
-    """Seconds from the scenario's heading to its verdict."""
+    """Returns the estimated seconds from the beginning of a scenario to its verdict."""
     yardsticks = 2 * (1 + effort.yardstick_seconds * effort.yardstick_runs)
     match scenario.name:
         case "relay":
@@ -39,5 +39,5 @@ def _pressed_seconds(scenario: Scenario, effort: Effort) -> int:
 
 
 def spoken(seconds: int) -> str:
-    """A rough time as one says it."""
+    """Returns a rounded duration as text."""
     return f"about {round(seconds, -1)} s" if seconds < 120 else f"about {round(seconds / 60)} min"

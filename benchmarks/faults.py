@@ -1,5 +1,5 @@
-"""What makes a figure worthless."""
+"""The error that invalidates a measurement."""
 
 
 class Fault(Exception):
-    """A run that must not count: the message says why."""
+    """A run is invalid; the message contains the reason."""

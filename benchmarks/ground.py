@@ -1,7 +1,7 @@
-"""What every scenario stands on: a private PostgreSQL and RabbitMQ, databases to start from, and the wallet itself.
+"""The environment of every scenario: a private PostgreSQL and RabbitMQ, template databases, and the wallet's processes.
 
-Everything is started by this process and ended by it, by process id: in order at the end or at Ctrl-C, and by the
-reaper (a process that outlives us by a moment) if we are killed.
+This process starts all of them and ends them by process id: in order at the end or at Ctrl-C. If this process is
+killed, the reaper (a process that outlives it briefly) ends them.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from tests.support.reaper import Reaper
 
 POSTGRES_SETTINGS: Final = {
     "shared_buffers": "512MB",
-    "max_wal_size": "4GB",  # Checkpoints come when a measurement begins (`checkpoint`), not in its middle.
+    "max_wal_size": "4GB",  # Checkpoints happen before a measurement (`checkpoint`), not during it.
     "checkpoint_timeout": "30min",
 }
-"""Beside the durable ones, which the embedded server sets by itself; the same for the wallet and the yardsticks."""
+"""In addition to the durable settings of the embedded server. They apply to the wallet and to the yardsticks."""
 
 SEEDED: Final = Books(wallet_count=WALLETS, deposits_per_wallet=1)
 WAITING: Final = Books(wallet_count=WALLETS, deposits_per_wallet=1, waiting_events=100_000)
@@ -38,7 +38,7 @@ YARDSTICKS: Final = Path(__file__).parent / "yardsticks"
 
 
 class Ground:
-    """The servers of one run of the benchmark; `with` starts PostgreSQL, RabbitMQ comes when first asked for."""
+    """The servers of one run of the benchmark. `with` starts PostgreSQL; the first use of `rabbitmq` starts that."""
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
@@ -59,14 +59,14 @@ class Ground:
 
     @cached_property
     def rabbitmq(self) -> RabbitMQServer:
-        """The broker, durable queues as the service declares them."""
+        """Returns the broker. Its queues are durable, as the service declares them."""
         scripts = find_scripts()
         server = RabbitMQServer(self._reaper, scripts) if scripts else DockerRabbitMQServer(self._reaper)
         return self._stack.enter_context(server)
 
     @contextmanager
     def vhost(self) -> Iterator[str]:
-        """A virtual host of the broker, gone afterwards with whatever still waits in its queues."""
+        """Creates a virtual host of the broker, and deletes it with its queues at the end."""
         url = self.rabbitmq.create_vhost()
         try:
             yield url
@@ -75,19 +75,19 @@ class Ground:
 
     @contextmanager
     def second_postgres(self, **settings: str) -> Iterator[PostgresServer]:
-        """A server for a measurement that needs a setting the others must not have."""
+        """Starts a second server, for a measurement that needs a setting which the other measurements must not have."""
         with PostgresServer(self._reaper, POSTGRES_SETTINGS | settings) as server:
             yield server
 
     @contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """A copy of a database, gone afterwards."""
+        """Copies a database, and drops the copy at the end."""
         with self._dropped(self.postgres.copy_database(template)) as url:
             yield url
 
     @contextmanager
     def loaded(self, *books: Books, server: PostgresServer | None = None) -> Iterator[str]:
-        """A database of its own with these books."""
+        """Creates a database with these books, and drops it at the end."""
         server = server or self.postgres
         with self._dropped(server.create_database(), server) as url:
             for each in books:
@@ -103,17 +103,17 @@ class Ground:
 
     @cached_property
     def seeded(self) -> str:
-        """Wallets with money, and nothing waiting; to copy from."""
+        """Returns the template database in which every wallet has money and no event waits."""
         return self._stack.enter_context(self.loaded(SEEDED))
 
     @cached_property
     def waiting(self) -> str:
-        """The same with 100,000 events committed and not yet sealed; to copy from."""
+        """Returns the template database that has the same wallets, and 100,000 committed events that are not sealed."""
         return self._stack.enter_context(self.loaded(WAITING))
 
     @cached_property
     def yardstick(self) -> str:
-        """The yardsticks' tables; to copy from."""
+        """Returns the template database with the tables of the yardsticks."""
         url = self.postgres.create_database(migrated=False)
         self._stack.callback(self.postgres.drop_database, url)
         query(url, (YARDSTICKS / "schema.sql").read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ class Ground:
 
     @contextmanager
     def service(self, database_url: str, rabbitmq_url: str = "") -> Iterator["Service"]:
-        """The wallet's processes on a database, none of them started yet; all ended afterwards."""
+        """Yields a service without running processes on a database, and ends all its processes at the end."""
         directory = Path(tempfile.mkdtemp(prefix="service-", dir=self.directory))
         service = Service(Processes(directory, self._reaper), database_url, rabbitmq_url)
         try:
@@ -132,7 +132,7 @@ class Ground:
 
 
 class Service:
-    """The wallet's own processes, as they run in production, and their database."""
+    """The wallet's processes, as they run in production, and the addresses of their database and broker."""
 
     def __init__(self, processes: Processes, database_url: str, rabbitmq_url: str) -> None:
         self._processes = processes
@@ -140,23 +140,23 @@ class Service:
         self.rabbitmq_url = rabbitmq_url
 
     def start_api(self, *arguments: str) -> WalletProcess:
-        """Start `wallet api`; ready when this returns."""
+        """Starts `wallet api`, and waits until it is ready."""
         api = self._start("api", *arguments)
         self._processes.wait_until(api, lambda: "api_ready" in api.logs() + api.output())
         return api
 
     def start(self, command: str) -> WalletProcess:
-        """Start `wallet relay` or `wallet worker`; it says that it has started when this returns."""
+        """Starts `wallet relay` or `wallet worker`, and waits until it logs that it has started."""
         process = self._start(command)
         self._processes.wait_until(process, lambda: f"{command}_started" in process.logs())
         return process
 
     def spawn(self, command: str) -> WalletProcess:
-        """Start a process and wait for nothing."""
+        """Starts a process without waiting."""
         return self._start(command)
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """Ends all processes that still run."""
         self._processes.stop_all()
 
     def _start(self, command: str, *arguments: str) -> WalletProcess:
@@ -165,7 +165,10 @@ class Service:
 
 
 def query(url: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Rows as tuples, from a connection of its own; several statements at once where there are no arguments."""
+    """Executes a statement on a new connection. Returns its rows as tuples.
+
+    Without arguments it may also be a script with several statements; then there are no rows.
+    """
 
     async def fetch() -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(url)
@@ -183,5 +186,5 @@ def query(url: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
 
 
 def checkpoint(url: str) -> None:
-    """A checkpoint, so that every measurement begins with the same distance to the next one."""
+    """Runs a checkpoint, so that every measurement begins at the same distance from the next one."""
     query(url, "checkpoint")

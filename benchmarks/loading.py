@@ -1,7 +1,8 @@
-"""The benchmark's own fast path into a log: batches decided by the domain, rows made by the ledger, written by COPY.
+"""Loads a log quickly: the domain decides the batches, the ledger's code builds the rows, and COPY writes them.
 
-What it writes is what the service would have written: `wallet verify` accepts it, chain and digests included. Two
-processes make the rows, each for every second wallet; then the journal is sealed here, as its chain is one sequence.
+The rows are those that the service would have written: `wallet verify` accepts them, including chain and digests. Two
+processes write the rows, each those of every second wallet. This process then writes and seals the journal, because
+its chain is one sequence.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ ROOT: Final = Path(__file__).parents[1]
 PROCESSES: Final = 2
 LOAD_SECONDS_MAX: Final = 900
 
-# What the worker would have made of the published part of the log, which holds deposits only.
+# What the worker would have stored for the published part of the log, which contains only deposits.
 ENTER_PROCESSED: Final = """
 insert into processed_events (bucket, event_id, status, processed_at)
 select e.bucket, e.event_id, 'success', now()
@@ -50,7 +51,7 @@ MOVE_HEAD: Final = "update journal_head set position = $1, chain = $2"
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What to load: deposits that are sealed, published and processed, then events of all kinds that wait."""
+    """The content to load: deposits that are sealed, published and processed, then waiting events of all types."""
 
     wallet_count: int
     deposits_per_wallet: int
@@ -60,7 +61,7 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that was written, and what its journal row needs."""
+    """The data for the journal row of a batch whose other rows are written."""
 
     batch_id: UUID
     event_count: int
@@ -70,7 +71,7 @@ class Batch:
 
 
 def load(database_url: str, books: Books, *, reaper: Reaper) -> None:
-    """Load the books into a migrated database. Raises Fault."""
+    """Loads the books into a migrated database. Raises Fault."""
     batches = sorted(_make_rows(database_url, books, reaper), key=lambda batch: batch.at)
     asyncio.run(_write_journal(database_url, batches))
 
@@ -88,7 +89,7 @@ def _make_rows(database_url: str, books: Books, reaper: Reaper) -> Iterator[Batc
         for maker in makers:
             said, _ = maker.communicate(timeout=LOAD_SECONDS_MAX)
             if maker.returncode != 0:
-                raise Fault("loading failed; the lines above say why")
+                raise Fault("loading failed; the reason is in the output above")
             for batch_id, event_count, digest, at, is_sealed in json.loads(said):
                 yield Batch(UUID(batch_id), event_count, bytes.fromhex(digest), datetime.fromisoformat(at), is_sealed)
 
@@ -132,13 +133,13 @@ async def _write_journal(database_url: str, batches: Sequence[Batch]) -> None:
 
 
 async def _seal(connection: "asyncpg.Connection[asyncpg.Record]", batches: Sequence[Batch]) -> None:
-    """Chain the batches behind those that are sealed already."""
+    """Seals the batches after those that are already sealed."""
     head = await connection.fetchrow("select position, chain from journal_head")
     assert head is not None
     position, chain = head["position"], head["chain"]
     records: list[tuple[Any, ...]] = []
     now = datetime.now(UTC)
-    # As a broker confirmed them: a worker beside a queue passes over them.
+    # This is how a relay with a broker marks them, so that a worker with a broker skips them.
     confirmed_at = now + timedelta(microseconds=1)
     for batch in batches:
         position += 1

@@ -1,4 +1,4 @@
-"""Where the figures were taken: without it they mean nothing to anyone else."""
+"""The machine and the versions with which the figures were measured; the figures depend on them."""
 
 import platform
 import re
@@ -19,7 +19,7 @@ checkpoint_timeout wal_compression wal_level autovacuum max_connections data_che
 
 
 def describe_machine() -> dict[str, Any]:
-    """The machine, and which code ran on it."""
+    """Returns the properties of the machine, and the commit of the code under test."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_servers(ground: Ground) -> dict[str, Any]:
-    """What PostgreSQL says of its settings itself, and which RabbitMQ runs."""
+    """Returns PostgreSQL's settings as the server reports them, and the version of RabbitMQ."""
     settings = {name: query(ground.postgres.url("postgres"), f"show {name}")[0][0] for name in STATED.split()}
     return {"postgres": settings, "rabbitmq": ground.rabbitmq.ctl("version")}
 

@@ -1,4 +1,4 @@
-"""`./wallet bench`: runs the scenarios one after the other, then says whether each reached what it must."""
+"""`./wallet bench`: runs the scenarios one after another, then reports whether each of them reached its goals."""
 
 import io
 import signal
@@ -38,9 +38,9 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "growth": growth.measure,
     "idle": idle.measure,
 }
-"""How a scenario is measured, where it is not by raw pressure over HTTP."""
+"""How each scenario is measured that does not send a load over HTTP with wrk; `http.measure` measures the others."""
 
-# What ends a scenario and leaves the others their turn: it failed, or could not be measured.
+# Errors that end one scenario, because it failed or could not be measured; the other scenarios still run.
 FAILURES: Final = (
     Fault,
     AssertionError,
@@ -53,15 +53,15 @@ FAILURES: Final = (
 
 
 def run(names: Sequence[str], *, is_quick: bool, figures: Path, as_json: bool) -> int:
-    """Run the scenarios of these names, or all; print and write the result. Returns the exit code.
+    """Runs the scenarios with these names, or all without names; prints and writes the result. Returns the exit code.
 
-    With `as_json` stdout has the figures and nothing else. Raises UnknownScenario.
+    With `as_json`, stdout contains only the figures. Raises UnknownScenario.
     """
     scenarios = chosen(names)
-    # SIGTERM ends Python at once; as a KeyboardInterrupt it lets everything be ended in order.
+    # By default SIGTERM ends Python at once; as a KeyboardInterrupt it lets all processes and servers stop in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # A terminal that knows no ✓ still gets its table.
+        sys.stdout.reconfigure(errors="replace")  # An encoding without ✓ must not fail the table.
     console = Console(highlight=False, emoji=False, soft_wrap=True, stderr=as_json)
     try:
         exit_code = _run(scenarios, QUICK if is_quick else FULL, figures, console)
@@ -69,7 +69,7 @@ def run(names: Sequence[str], *, is_quick: bool, figures: Path, as_json: bool) -
             sys.stdout.write(figures.read_text(encoding="utf-8"))
         return exit_code
     except KeyboardInterrupt:
-        console.print("ended; everything it had started is gone")
+        console.print("interrupted; all processes and servers that the benchmark started have ended")
         return EXIT_INTERRUPTED
 
 
@@ -77,9 +77,7 @@ def _run(scenarios: Sequence[Scenario], effort: Effort, figures: Path, console: 
     began = time.monotonic()
     machine = describe_machine()
     seconds = sum(about_seconds(scenario, effort) for scenario in scenarios)
-    console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, which should have nothing else to do; {spoken(seconds)}"
-    )
+    console.print(f"{machine['cpu']}, {machine['cores']} cores, which should be otherwise idle; {spoken(seconds)}")
     with Ground(effort) as ground:
         console.print("starting PostgreSQL and RabbitMQ, fsync on …")
         servers = describe_servers(ground)
@@ -90,7 +88,7 @@ def _run(scenarios: Sequence[Scenario], effort: Effort, figures: Path, console: 
     print_report(console, rows)
     write_document(figures, document_of(rows, effort, machine, servers))
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
-    console.print(f"{minutes} min {seconds} s; every figure of every run is in {figures}")
+    console.print(f"{minutes} min {seconds} s; the figures of every run are in {figures}")
     return EXIT_MET if all(row.is_met for row in rows) else EXIT_SHORT
 
 

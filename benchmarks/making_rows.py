@@ -1,4 +1,4 @@
-"""One of the processes that make a log: `python -m benchmarks.making_rows ORDER`, see `benchmarks.loading`."""
+"""One of the processes that write a log: `python -m benchmarks.making_rows ORDER`, see `benchmarks.loading`."""
 
 import json
 import random
@@ -26,12 +26,12 @@ from wallet.postgres.statements import uuid7
 from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
 
 SEALED_COMMANDS: Final = 1_000
-"""A batch of the sealed part: as large as a full one of the ledger, for the sake of loading."""
+"""The size of a batch of the sealed part: that of a full batch of the ledger, because large batches load faster."""
 WAITING_COMMANDS: Final = 30
-"""A batch of the waiting part: of the size that some 64 clients make."""
+"""The size of a batch of the waiting part: about the size that 64 clients cause."""
 SEALED_STEP: Final = timedelta(milliseconds=1)
 WAITING_STEP: Final = timedelta(milliseconds=600)
-"""How far apart batches are in event time: a wallet's withdrawals are then seldom three a minute."""
+"""The time between two batches in `occurred_at`. With this step a wallet seldom has three withdrawals in a minute."""
 BATCHES_A_COPY: Final = 20
 
 DEPOSIT: Final = Decimal("1000000.0000")
@@ -39,7 +39,7 @@ SMALL: Final = Decimal("12.5000")
 LARGE_WITHDRAWAL: Final = Decimal("10000.0000")
 LARGE_EVERY: Final = 100
 MIX: Final = "dwdtdwdtdw"
-"""Ten commands, sixteen events: deposits, withdrawals, and transfers with their four."""
+"""Ten commands that cause sixteen events: deposits, withdrawals, and transfers, each of which causes four."""
 MIX_EVENTS: Final = 16
 
 NOTHING: Final = sha256(b"").digest()
@@ -59,7 +59,7 @@ Records = list[tuple[Any, ...]]
 
 
 class Maker:
-    """Makes the rows of every so many-th wallet; `batches` is what the journal must say of them."""
+    """Writes the rows of every nth wallet, where n is `parts`; `batches` has the data for their journal rows."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
@@ -73,7 +73,7 @@ class Maker:
         self.batches: list[tuple[str, int, str, str, bool]] = []
 
     async def run(self) -> None:
-        """Write everything but the journal."""
+        """Writes all tables except the journal."""
         connection = await asyncpg.connect(self._order["url"])
         try:
             sealed, waiting = self._sealed_commands(), self._waiting_commands()
@@ -122,7 +122,7 @@ class Maker:
         while batch := list(islice(commands, batch_size)):
             self._time += step
             self._add_batch(batch, is_sealed=is_sealed)
-            # One audit row a batch: it stands for a bulk request.
+            # One audit trail row per batch, as for a bulk request.
             self._audit_id = ApiAuditId(uuid7())
             if len(self.batches) % BATCHES_A_COPY == 0:
                 await self._copy(connection)
@@ -201,7 +201,7 @@ def _operation_record(row: DigestedOperation, batch_id: UUID) -> tuple[Any, ...]
 
 
 def main(order: str) -> None:
-    """Make the rows that the order asks for, and print what the journal needs."""
+    """Writes the rows that the order describes, and prints the data for their journal rows."""
     maker = Maker(json.loads(order))
     uvloop.run(maker.run())
     sys.stdout.write(json.dumps(maker.batches))

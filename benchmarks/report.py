@@ -1,4 +1,4 @@
-"""The result: a table to read at a glance, and a JSON file with every figure of every run."""
+"""The result: a table for people, and a JSON file with the figures of every run."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ COLUMNS: Final = ("scenario", "figure", "yardstick", "ratio", "must reach", "", 
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """One line for each criterion; what belongs to the whole scenario is in its first line."""
+    """Returns the table with one line for each criterion; a scenario's first line also has its other figures."""
     table = Table(*COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         for number, line in enumerate(row.lines):
@@ -30,9 +30,9 @@ def table_of(rows: Sequence[Row]) -> Table:
 
 
 def print_report(console: Console, rows: Sequence[Row]) -> None:
-    """The table, what went wrong, and the verdict."""
+    """Prints the table, the faults and the verdict."""
     if not console.is_terminal:
-        console.width = PLAIN_WIDTH  # Nobody's terminal sets one.
+        console.width = PLAIN_WIDTH  # A file or a pipe has no width.
     console.print(table_of(rows))
     for row in rows:
         for fault in row.measured.faults:
@@ -41,15 +41,15 @@ def print_report(console: Console, rows: Sequence[Row]) -> None:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """The last line."""
+    """Returns the last line of the report: how many scenarios reach their goals."""
     short = [row.scenario.name for row in rows if not row.is_met]
     if short:
-        return f"{len(rows) - len(short)} of {len(rows)} scenarios reach what they must; not {', '.join(short)}"
-    return f"all {len(rows)} scenarios reach what they must"
+        return f"{len(rows) - len(short)} of {len(rows)} scenarios reach their goals; missed by: {', '.join(short)}"
+    return f"all {len(rows)} scenarios reach their goals"
 
 
 def document_of(rows: Sequence[Row], effort: Effort, machine: dict[str, Any], servers: dict[str, Any]) -> str:
-    """Everything as JSON."""
+    """Returns the whole result as JSON."""
     document = {
         "machine": machine,
         "servers": servers,
@@ -61,7 +61,7 @@ def document_of(rows: Sequence[Row], effort: Effort, machine: dict[str, Any], se
 
 
 def write_document(path: Path, document: str) -> None:
-    """Write the JSON file, its directory too."""
+    """Writes the JSON file, and creates its directory if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(document, encoding="utf-8")
 
@@ -77,7 +77,7 @@ def _cells(line: Line, *, has_fault: bool) -> tuple[str, ...]:
 
 
 def must_reach(criterion: Criterion) -> str:
-    """The limit as a reader says it."""
+    """Returns a criterion's comparison and limit as text."""
     limit = f"{criterion.limit:,.2f} ×" if criterion.against else f"{criterion.limit:,g}{criterion.unit}"
     return f"{criterion.bound.value} {limit}"
 

@@ -1,4 +1,4 @@
-"""The scenarios: the one place for their names, what they do, and what each must reach."""
+"""The declarations of all scenarios: their names, loads and goals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Final
 
 @unique
 class Bound(Enum):
-    """On which side of its limit a figure must be."""
+    """The comparison that a figure must satisfy with its limit."""
 
     AT_LEAST = "≥"
     AT_MOST = "≤"
     BELOW = "<"
 
     def holds(self, value: float, limit: float) -> bool:
-        """Whether the value is on the right side."""
+        """Returns whether the value satisfies the comparison with the limit."""
         match self:
             case Bound.AT_LEAST:
                 return value >= limit
@@ -27,7 +27,7 @@ class Bound(Enum):
 
 @unique
 class Yardstick(Enum):
-    """What a user would do instead: pgbench with one function call per operation, by the name of its script."""
+    """A simpler design for comparison: pgbench with one function call per operation. The value names its script."""
 
     DEPOSIT = "deposit"
     HOT_DEPOSIT = "hot_deposit"
@@ -36,13 +36,13 @@ class Yardstick(Enum):
 
     @property
     def title(self) -> str:
-        """Its name for a reader."""
+        """Returns its name as it is shown in the report."""
         return self.value.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One thing that a scenario must reach: in the figure's own unit, or as a multiple of another figure."""
+    """One goal of a scenario: a limit in the figure's unit, or as a multiple of the figure named by `against`."""
 
     figure: str
     unit: str
@@ -50,25 +50,25 @@ class Criterion:
     limit: float
     against: str | None = None
     shown_beside: str | None = None
-    """A figure to give the ratio to, for a reader, where the limit is one in the figure's own unit."""
+    """A figure whose ratio is only shown, not judged, for a limit in the figure's unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What wrk sends: operations of one kind over keep-alive connections."""
+    """A load that wrk sends: operations of one kind over keep-alive connections."""
 
     kind: str
     connections: int
     wallet_count: int
     operations_per_request: int = 1
-    """1 is the single route; more is `POST /operations` with so many of them."""
+    """1 uses the route of a single operation; a larger number is the size of each `POST /operations`."""
     api_processes: int = 1
-    """As in `wallet api --workers`."""
+    """The value of `wallet api --workers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: what it does, and what it must reach."""
+    """One scenario: its load, its yardstick and its goals."""
 
     name: str
     title: str
@@ -76,19 +76,21 @@ class Scenario:
     yardstick: Yardstick | None = None
     pressure: Pressure | None = None
     beside: Pressure | None = None
-    """Measured in turns with `pressure`, where a scenario is compared with another load of the service itself."""
+    """Another load on the service, run alternately with `pressure`, for a comparison of the two."""
 
 
 class UnknownScenario(ValueError):
-    """There is no such scenario."""
+    """No scenario has this name."""
 
 
 def chosen(names: Sequence[str]) -> tuple[Scenario, ...]:
-    """The scenarios of these names in the order of the table; all of them for no names. Raises UnknownScenario."""
+    """Returns the scenarios with these names, or all without names, in their declared order. Raises UnknownScenario."""
     known = {scenario.name for scenario in SCENARIOS}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UnknownScenario(f"no scenario {', '.join(unknown)}; there are {', '.join(s.name for s in SCENARIOS)}")
+        raise UnknownScenario(
+            f"unknown scenario: {', '.join(unknown)}; the scenarios are {', '.join(s.name for s in SCENARIOS)}"
+        )
     return tuple(scenario for scenario in SCENARIOS if not names or scenario.name in names)
 
 
@@ -151,14 +153,14 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "bulk-deposits",
-        "500 deposits a request, 4 connections",
+        "500 deposits per request, 4 connections",
         (_rate(1.5, Yardstick.DEPOSIT.title, of="deposits"),),
         Yardstick.DEPOSIT,
         Pressure("deposit", wallet_count=WALLETS, **_BULK),
     ),
     Scenario(
         "bulk-transfers",
-        "500 transfers a request among 1,000 wallets, 4 connections",
+        "500 transfers per request among 1,000 wallets, 4 connections",
         (_rate(0.8, Yardstick.TRANSFER.title, of="transfers"),),
         Yardstick.TRANSFER,
         Pressure("transfer", wallet_count=TRANSFER_WALLETS, **_BULK),
@@ -202,7 +204,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "idle",
-        "api, relay and worker together with nothing to do, of one core",
+        "CPU time of api, relay and worker without load, as a part of one core",
         (Criterion("CPU", " %", Bound.AT_MOST, 2),),
     ),
 )

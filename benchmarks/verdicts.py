@@ -1,4 +1,4 @@
-"""What a scenario gave, compared with what it must reach."""
+"""The figures of a scenario, and their comparison with its goals."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from benchmarks.scenarios import Criterion, Scenario
 
 @dataclass(slots=True)
 class Measured:
-    """What a scenario gave. `faults` is what makes it worthless: a refused request, books that are not right."""
+    """The figures of a scenario. An entry in `faults` invalidates them: a refused request, or wrong books."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
     against: dict[str, Figure] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One criterion with its figures; a ratio where there is another figure beside it."""
+    """One criterion with its figure, and with the figure for comparison and the ratio, if it has them."""
 
     criterion: Criterion
     figure: Figure | None
@@ -41,12 +41,12 @@ class Row:
 
     @property
     def is_met(self) -> bool:
-        """Whether every criterion is met and nothing went wrong."""
+        """Returns whether every criterion is met and there is no fault."""
         return not self.measured.faults and all(line.is_met for line in self.lines)
 
 
 def judge(scenario: Scenario, measured: Measured, seconds: float) -> Row:
-    """The row of a scenario."""
+    """Returns a scenario's row of the report: its figures, compared with its criteria."""
     return Row(scenario, measured, tuple(_line(criterion, measured) for criterion in scenario.criteria), seconds)
 
 

@@ -1,4 +1,4 @@
-"""Raw HTTP pressure: wrk, with keys of its own for every request. Any request that failed makes the run a fault."""
+"""Sends a load over HTTP with wrk; every operation has a new key. A single failed request invalidates the run."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _ERRORS: Final = ("connect", "read", "write", "timeout", "status", "refused")
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """What one run gave."""
+    """The result of one run."""
 
     per_second: float
     p50_ms: float
@@ -29,14 +29,14 @@ class Pressed:
 
 
 def press(url: str, pressure: Pressure, seconds: int) -> Pressed:
-    """Send operations for so long. Raises Fault."""
+    """Sends operations for the given time. Raises Fault."""
     count = pressure.operations_per_request
     arguments = [f"kind={pressure.kind}", f"wallets={pressure.wallet_count}", f"operations={count}"]
     return _run("operations", url, arguments, connections=pressure.connections, seconds=seconds, per_request=count)
 
 
 def read_histories(url: str, *, prefix: str, wallet_count: int, page_size: int, seconds: int) -> Pressed:
-    """Read first history pages over one connection, each of them full. Raises Fault."""
+    """Reads first history pages over one connection; each page must be full. Raises Fault."""
     arguments = [f"prefix={prefix}", f"wallets={wallet_count}", f"page={page_size}"]
     return _run("history", url, arguments, connections=1, seconds=seconds, per_request=1)
 
@@ -58,9 +58,9 @@ def _run(script: str, url: str, arguments: list[str], *, connections: int, secon
 
 
 def pressed(raw: dict[str, Any], *, per_request: int) -> Pressed:
-    """The figures of a run. Raises Fault where a request failed."""
+    """Returns the figures of a run. Raises Fault if a request failed."""
     errors = {name: raw[name] for name in _ERRORS if raw[name]}
     if errors or not raw["requests"]:
-        words = ", ".join(f"{name} {count:,}" for name, count in errors.items()) or "no answer at all"
-        raise Fault(f"of {raw['requests']:,} requests some failed: {words}")
+        words = ", ".join(f"{name} {count:,}" for name, count in errors.items()) or "no answer received"
+        raise Fault(f"some of {raw['requests']:,} requests failed: {words}")
     return Pressed(raw["requests"] * per_request / raw["seconds"], raw["p50_ms"], raw["p99_ms"], raw)

@@ -1,4 +1,4 @@
-"""The yardsticks: pgbench with one function call per operation, on the server that the wallet is measured on."""
+"""The yardsticks: pgbench with one function call per operation, on the server on which the wallet is measured."""
 
 import importlib.util
 import re
@@ -19,7 +19,7 @@ _FAILED: Final = re.compile(r"^number of failed transactions: ([0-9]+)", re.MULT
 
 
 def run_yardstick(ground: Ground, yardstick: Yardstick) -> list[float]:
-    """Operations per second, once per run, on fresh tables."""
+    """Runs a yardstick on new tables. Returns the operations per second of each run. Raises Fault."""
     with ground.database(ground.yardstick) as url:
         query(url, "vacuum analyze")
         checkpoint(url)

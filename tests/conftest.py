@@ -1,4 +1,4 @@
-"""What every test can ask for; each fixture starts what it needs, and only when a test asks for it."""
+"""The fixtures that all tests share. A server starts when the first test uses it."""
 
 import os
 import random
@@ -24,35 +24,35 @@ hypothesis.settings.load_profile("wallet")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # SIGTERM ends Python at once; as a KeyboardInterrupt it lets every fixture clear up first. (Not by a SIGINT to
-    # ourselves: a shell that starts us in the background has that ignored.)
+    # By default SIGTERM ends Python at once; as a KeyboardInterrupt it lets every fixture clean up first. (A SIGINT
+    # to this process would not do: a shell makes its background processes ignore it.)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def reaper() -> Iterator[Reaper]:
-    """Clears up after a run that was killed."""
+    """Yields the reaper, which cleans up after a run that was killed."""
     with Reaper() as reaper:
         yield reaper
 
 
 @pytest.fixture(scope="session")
 def postgres_server(reaper: Reaper) -> Iterator[PostgresServer]:
-    """The run's PostgreSQL. A test that stops it asks for `own_postgres_server` instead."""
-    with PostgresServer(reaper) as server:
+    """Yields the PostgreSQL that all tests share. A test that stops its server uses `own_postgres_server` instead."""
+    with PostgresServer(reaper, in_memory=True) as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres_server(reaper: Reaper) -> Iterator[PostgresServer]:
-    """A PostgreSQL for this test alone, to stop, start and kill."""
-    with PostgresServer(reaper) as server:
+    """Yields a PostgreSQL for one test, which may stop, start and kill it."""
+    with PostgresServer(reaper, in_memory=True) as server:
         yield server
 
 
 @pytest.fixture
 def database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A fresh, migrated database."""
+    """Yields the address of a new, migrated database."""
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
@@ -60,7 +60,7 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A database without a single table."""
+    """Yields the address of a new database without tables."""
     url = postgres_server.create_database(migrated=False)
     yield url
     postgres_server.drop_database(url)
@@ -68,7 +68,7 @@ def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def rabbitmq_node(reaper: Reaper) -> Iterator[RabbitMQServer]:
-    """The run's RabbitMQ, started when the first test asks for it."""
+    """Yields the RabbitMQ that all tests share; it may be stopped."""
     scripts = find_scripts()
     with RabbitMQServer(reaper, scripts) if scripts else DockerRabbitMQServer(reaper) as server:
         yield server
@@ -76,7 +76,7 @@ def rabbitmq_node(reaper: Reaper) -> Iterator[RabbitMQServer]:
 
 @pytest.fixture
 def rabbitmq_server(rabbitmq_node: RabbitMQServer) -> RabbitMQServer:
-    """The run's RabbitMQ, running; a test may stop, kill and start it, the next one finds it running."""
+    """Returns the shared RabbitMQ, started. A test may stop, kill and start it."""
     if not rabbitmq_node.is_running:
         rabbitmq_node.start()
     return rabbitmq_node
@@ -84,13 +84,16 @@ def rabbitmq_server(rabbitmq_node: RabbitMQServer) -> RabbitMQServer:
 
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: RabbitMQServer) -> str:
-    """A virtual host that no other test uses."""
+    """Returns the address of a virtual host that no other test uses."""
     return rabbitmq_server.create_vhost()
 
 
 @pytest.fixture
 def tmp_path(reaper: Reaper) -> Iterator[Path]:
-    """A directory of the test's own. Pytest's is closed to the user whom PostgreSQL runs as when we are root."""
+    """Yields a directory for one test, and removes it at the end.
+
+    It replaces pytest's: if the tests run as root, PostgreSQL's user has no access to that.
+    """
     directory = Path(tempfile.mkdtemp(prefix="wallet-test-"))
     directory.chmod(0o711)
     reaper.watch_directory(directory)
@@ -100,7 +103,7 @@ def tmp_path(reaper: Reaper) -> Iterator[Path]:
 
 @pytest.fixture
 def processes(tmp_path: Path, reaper: Reaper) -> Iterator[Processes]:
-    """Starts the wallet's processes; shows what they said if the test fails, and ends them with it."""
+    """Yields an object that starts the wallet's processes, and ends them; a failed test's report has their output."""
     processes = Processes(tmp_path / "processes", reaper)
     yield processes
     processes.stop_all()
@@ -108,7 +111,7 @@ def processes(tmp_path: Path, reaper: Reaper) -> Iterator[Processes]:
 
 @pytest.fixture
 def seed() -> int:
-    """A random seed, shown if the test fails and given again by WALLET_TEST_SEED."""
+    """Returns a random seed, or WALLET_TEST_SEED if it is set. The report of a failed test has the seed."""
     return int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(2**32))
 
 

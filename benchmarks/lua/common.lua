@@ -1,4 +1,5 @@
--- What both scripts need: their arguments (`name=value` after `--`), draws of their own, and the figures at the end.
+-- Shared by both scripts: parses the arguments (`name=value` after `--`), seeds the random numbers of each thread,
+-- and prints the figures at the end.
 
 local threads = {}
 
@@ -14,7 +15,7 @@ function begin(args)
       options[name] = value
    end
    refused = 0
-   -- Seeded by the run and the thread, so that each draws wallets of its own.
+   -- The seed depends on the run and on the thread, so that each of them draws a different sequence of wallets.
    math.randomseed(tonumber(options.run, 16) % 2147483647 + thread_number)
    return options
 end

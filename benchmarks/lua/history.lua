@@ -1,4 +1,5 @@
--- The first history page of wallets drawn at random. Arguments: run=ID prefix=TEXT wallets=N page=N events.
+-- Reads the first history page of randomly drawn wallets.
+-- Arguments: run=ID prefix=TEXT wallets=N page=N (the number of events on a full page).
 
 dofile(debug.getinfo(1, "S").source:match("@(.*/)") .. "common.lua")
 
@@ -12,7 +13,7 @@ function request()
    return "GET /wallet/" .. prefix .. math.random(0, wallets - 1) .. tail
 end
 
--- Only full pages are compared: a shorter one is quicker to make.
+-- Every page must be full, because a shorter one is faster to create.
 function response(status, headers, body)
    local _, events = body:gsub('"id":', "")
    if events ~= page then

@@ -1,5 +1,6 @@
--- Deposits and transfers for wrk, each with a key of its own, alone or many in a request.
--- Arguments: kind=deposit|transfer|hot-transfer run=ID wallets=N operations=N (1 is the single route).
+-- Sends deposits or transfers, each with a new key, as single requests or in bulk requests.
+-- Arguments: kind=deposit|transfer|hot-transfer run=ID wallets=N operations=N
+-- (operations=1 uses the route of a single operation).
 
 dofile(debug.getinfo(1, "S").source:match("@(.*/)") .. "common.lua")
 

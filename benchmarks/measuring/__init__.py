@@ -1,1 +1,1 @@
-"""How each scenario is measured; what it must reach is in `benchmarks.scenarios`."""
+"""The measurement of each scenario; the goals are in `benchmarks.scenarios`."""

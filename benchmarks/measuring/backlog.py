@@ -1,4 +1,4 @@
-"""The relay and the worker, each with 100,000 events waiting for it."""
+"""Measures the relay and the worker, each with a backlog of 100,000 events."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from benchmarks.verdicts import Measured
 from tests.support.broker import message_count
 from wallet.rabbitmq.topology import WORKER_QUEUE
 
-# What waits is loaded with nothing sealed after the head, so whatever lies behind it is this run's work.
+# No batch after the head is sealed when a run begins, so all positions after it were sealed by this run.
 PUBLISHED: Final = """
 select sum(event_count), extract(epoch from max(published_at) - min(sealed_at))::double precision
 from journal
@@ -31,18 +31,21 @@ QUEUE_SECONDS_MAX: Final = 30.0
 
 
 def measure_relay(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """From the first batch sealed to the last confirm marked."""
+    """Measures the relay, from sealing the first batch to marking the last one as published."""
     _measure(ground, scenario, measured, tell, _run_relay)
 
 
 def measure_worker(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """From the first group's transaction to the last one's, with everything in the queue at the start."""
+    """Measures the worker, from the database transaction of the first group to that of the last one.
+
+    All messages are in the queue when the worker starts.
+    """
     _measure(ground, scenario, measured, tell, _run_worker)
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What one run gave: events a second, and megabytes sampled meanwhile."""
+    """The result of one run: events per second, and samples of the memory in megabytes."""
 
     per_second: float
     memory: list[float]
@@ -93,7 +96,7 @@ def _run_worker(service: Service) -> Worked:
 
 
 def _expect_in_queue(service: Service, event_count: int) -> None:
-    """Every event was confirmed into the queue, once. A quorum queue counts a moment later."""
+    """Waits until the queue has all messages: a quorum queue updates its count shortly after the confirms."""
 
     def is_there() -> bool:
         return asyncio.run(message_count(service.rabbitmq_url, WORKER_QUEUE)) >= event_count

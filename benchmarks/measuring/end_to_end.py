@@ -1,11 +1,11 @@
-"""Deposits offered at a steady rate, whatever the answers do, and followed to the worker's row.
+"""Measures deposits at a constant rate, from the scheduled start of the request to the commit of the worker's row.
 
-- Open loop: every request has its moment, and its latency counts from that moment; a service that stalls is charged
-  for everything that was due meanwhile.
-- The worker's row is visible from its COMMIT on, whose time PostgreSQL keeps with `track_commit_timestamp`; the answer
-  is timed by the same clock, as everything runs on one machine. That setting costs something, so this scenario has a
-  server of its own.
-- Afterwards every answered key must have its one event.
+- Open loop: every request has a scheduled time, independent of earlier answers, and its latency is measured from that
+  time. If the service stalls, this includes the delay of all requests that were due meanwhile.
+- The worker's row is visible after its COMMIT, whose time PostgreSQL stores with `track_commit_timestamp`. The time of
+  the answer is read from the same clock, because everything runs on one machine. The setting slows PostgreSQL down, so
+  this scenario has a separate server.
+- After the load every answered key must have exactly one event.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ where e.type = 'FundsDeposited' and e.payload ->> 'requestId' like $1
 
 @dataclass(slots=True)
 class Offered:
-    """One request: its key, when it was due, and when and how it was answered (on the system's clock)."""
+    """One request: its key, when it was due, and time and status of its answer. Times are those of the system clock."""
 
     key: str
     due_at: float
@@ -53,14 +53,14 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run gave, in milliseconds."""
+    """The latencies of one run, in milliseconds."""
 
     answers: list[float]
     effects: list[float]
 
 
 def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """Offer, wait until it is quiet, and look up when each effect became visible."""
+    """Sends the deposits, waits until all are processed, and reads when each effect became visible."""
     del scenario
     effort, runs = ground.effort, list[Run]()
     with ground.second_postgres(track_commit_timestamp="on") as server, ground.loaded(SEEDED, server=server) as url:
@@ -87,7 +87,7 @@ def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) 
 def _run(api_url: str, database_url: str, seconds: int) -> Run:
     run_id = secrets.token_hex(4)
     gc.collect()
-    gc.disable()  # A pause of ours would be charged to the service.
+    gc.disable()  # A pause of this process would count as the service's latency.
     try:
         offered = uvloop.run(_offer(api_url, run_id, seconds))
     finally:
@@ -95,21 +95,21 @@ def _run(api_url: str, database_url: str, seconds: int) -> Run:
     drain(database_url, since=now(database_url))
     refused = [each for each in offered if each.status != CREATED]
     if refused:
-        raise Fault(f"{len(refused):,} of {len(offered):,} were not answered 201, the first: {refused[0]}")
+        raise Fault(f"{len(refused):,} of {len(offered):,} deposits were not answered 201; the first: {refused[0]}")
     return _follow(offered, query(database_url, EFFECTS, f"{run_id}-%"))
 
 
 def _follow(offered: Sequence[Offered], effects: Sequence[tuple[str, float | None]]) -> Run:
-    """Every answered key has its one event and that its effect; the rest is arithmetic."""
+    """Checks that every answered key has one event and this event an effect. Returns the latencies. Raises Fault."""
     seen = dict(effects)
     if len(effects) != len(offered) or seen.keys() != {each.key for each in offered}:
-        raise Fault(f"{len(offered):,} deposits were answered and {len(effects):,} are in the log")
+        raise Fault(f"{len(offered):,} deposits were answered, but {len(effects):,} are in the log")
     waits = []
     for each in offered:
         visible_at = seen[each.key]
         if visible_at is None:
-            raise Fault(f"{each.key} had no effect")
-        # The worker may be done before the answer has been read.
+            raise Fault(f"the deposit {each.key} had no effect")
+        # The worker may commit before the client has read the answer.
         waits.append(max(visible_at - each.answered_at, 0.0) * 1000)
     return Run([(each.answered_at - each.due_at) * 1000 for each in offered], waits)
 

@@ -1,4 +1,4 @@
-"""A long log against an empty one: what a service that has run for a year would feel."""
+"""Compares a long log with an almost empty one: the effect of a year of operation on the service."""
 
 import json
 import secrets
@@ -22,7 +22,7 @@ EVENTS_PER_WALLET: Final = 300
 PAGE_SIZE: Final = 50
 PAGED_PREFIX: Final = "h"
 PAGED_WALLETS: Final = 100
-"""Wallets of the empty log whose first history page is full, so that equal pages are compared."""
+"""The wallets of the empty log whose first history page is full, so that the compared pages have the same size."""
 RESTART_SECONDS_MAX: Final = 30.0
 RESTART_POLL_SECONDS: Final = 0.01
 EFFECT: Final = """
@@ -35,14 +35,14 @@ where e.bucket = wallet_bucket('w0') and e.wallet_id = 'w0' and e.payload ->> 'r
 
 @dataclass(slots=True)
 class Felt:
-    """What was felt on one of the two logs."""
+    """The figures of one of the two logs."""
 
     deposits: list[float] = field(default_factory=list)
     pages_ms: list[float] = field(default_factory=list)
 
 
 def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """Worker restarts on the long log, then bulk deposits and history pages on both in turns."""
+    """Measures restarts of the worker on the long log, then bulk deposits and history pages on both logs in turns."""
     del scenario
     wallet_count = ground.effort.grown_events // EVENTS_PER_WALLET
     tell(f"loading {ground.effort.grown_events:,} events")
@@ -55,8 +55,8 @@ def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) 
                 _feel(ground, url, empty, wallet_count, prefix=PAGED_PREFIX, paged=PAGED_WALLETS)
             _feel(ground, grown_url, grown, wallet_count, prefix="w", paged=wallet_count)
             tell(
-                f"run {number} of {ground.effort.runs}: bulk deposits {grown.deposits[-1]:,.0f}/s against"
-                f" {empty.deposits[-1]:,.0f}/s, a page {grown.pages_ms[-1]:.2f} ms against {empty.pages_ms[-1]:.2f} ms"
+                f"run {number} of {ground.effort.runs}, long and empty log: bulk deposits {grown.deposits[-1]:,.0f}/s"
+                f" and {empty.deposits[-1]:,.0f}/s, a page {grown.pages_ms[-1]:.2f} ms and {empty.pages_ms[-1]:.2f} ms"
             )
         measured.raw["verify"] = expect_right_books(grown_url, directory=ground.directory)
         [(measured.raw["database_bytes"],)] = query(grown_url, "select pg_database_size(current_database())")
@@ -87,7 +87,7 @@ def _feel(ground: Ground, url: str, felt: Felt, wallet_count: int, *, prefix: st
 
 
 def _restart_worker(ground: Ground, url: str, tell: Tell) -> list[float]:
-    """Seconds from starting the worker's process to the effect of a message that was waiting for it."""
+    """Returns the seconds from each start of the worker's process to the effect of a message that waited for it."""
     seconds: list[float] = []
     with ground.vhost() as rabbitmq_url, ground.service(url, rabbitmq_url) as service:
         api = service.start_api()
@@ -102,7 +102,7 @@ def _restart_worker(ground: Ground, url: str, tell: Tell) -> list[float]:
             worker = service.spawn("worker")
             while not query(url, EFFECT, key)[0][0]:
                 if time.monotonic() - began > RESTART_SECONDS_MAX:
-                    raise Fault(f"the worker did nothing within {RESTART_SECONDS_MAX:g} s of its start")
+                    raise Fault(f"the worker processed no event within {RESTART_SECONDS_MAX:g} s of its start")
                 time.sleep(RESTART_POLL_SECONDS)
             seconds.append(time.monotonic() - began)
             tell(f"worker restart {number} of {ground.effort.restarts}: {seconds[-1]:.2f} s")
@@ -114,6 +114,6 @@ def _restart_worker(ground: Ground, url: str, tell: Tell) -> list[float]:
 def _deposit(api_url: str, key: str) -> None:
     body = json.dumps({"amount": "12.5", "requestId": key}).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{api_url}/wallet/w0/deposit", data=body, headers=headers)  # noqa: S310 - Ours.
-    with urllib.request.urlopen(request, timeout=RESTART_SECONDS_MAX) as response:  # noqa: S310 - Ours.
+    request = urllib.request.Request(f"{api_url}/wallet/w0/deposit", data=body, headers=headers)  # noqa: S310 - Local.
+    with urllib.request.urlopen(request, timeout=RESTART_SECONDS_MAX) as response:  # noqa: S310 - Local.
         response.read()

@@ -1,4 +1,4 @@
-"""Raw pressure over HTTP: first with relay and worker stopped, as the yardstick has no pipeline, then with them."""
+"""Measures a load over HTTP: without relay and worker, because the yardstick has no pipeline, and then with them."""
 
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ from benchmarks.verdicts import Measured
 from benchmarks.wrk import Pressed, press
 
 WARM_UP_SECONDS: Final = 1
-"""With the pipeline: short, as all of it must be worked off too."""
+"""The warm-up with the pipeline. It is short because the pipeline must also process its events."""
 
 
 def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """Measure a scenario that has a pressure and a yardstick."""
+    """Measures a scenario that has a pressure and a yardstick."""
     assert scenario.pressure is not None
     assert scenario.yardstick is not None
     with between(ground, scenario.yardstick, measured, tell), ground.database(ground.seeded) as url:
@@ -46,7 +46,7 @@ def _measure_api(ground: Ground, scenario: Scenario, url: str, measured: Measure
 
 
 def workers(pressure: Pressure) -> tuple[str, ...]:
-    """The arguments of `wallet api` for so many processes."""
+    """Returns the arguments of `wallet api` for the number of processes."""
     return () if pressure.api_processes == 1 else ("--workers", str(pressure.api_processes))
 
 
@@ -77,4 +77,4 @@ def _measure_with_pipeline(ground: Ground, pressure: Pressure, url: str, measure
     measured.drain_seconds = drained.seconds
     raw: dict[str, Any] = {"events": event_count, "events_per_second_to_the_end": events_per_second}
     measured.raw["with_pipeline"] = run.raw | raw
-    tell(f"with relay and worker {run.per_second:,.0f}/s, quiet {drained.seconds:,.1f} s later")
+    tell(f"with relay and worker {run.per_second:,.0f}/s, quiet after {drained.seconds:,.1f} s")

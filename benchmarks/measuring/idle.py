@@ -1,4 +1,4 @@
-"""What the three processes cost while nothing happens."""
+"""Measures the CPU time of the three processes without load."""
 
 import time
 from contextlib import suppress
@@ -15,11 +15,11 @@ from benchmarks.verdicts import Measured
 from tests.support.sessions import family_of
 
 CALM_SECONDS: Final = 5
-"""After their start, until every loop has found its longest pause."""
+"""The time after the start until every loop has reached its longest pause."""
 
 
 def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) -> None:
-    """CPU time of api, relay and worker over a while, as a part of one core."""
+    """Measures the CPU time of api, relay and worker over a period, in percent of one core."""
     del scenario
     with ground.database(ground.seeded) as url:
         with ground.vhost() as rabbitmq_url, ground.service(url, rabbitmq_url) as service:
@@ -27,7 +27,7 @@ def measure(ground: Ground, scenario: Scenario, measured: Measured, tell: Tell) 
             pids = {name: process.pid for name, process in processes.items()} | {"postgres": ground.postgres.pid}
             time.sleep(CALM_SECONDS)
             before, began = {name: _cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
-            tell(f"watching for {ground.effort.idle_seconds} s")
+            tell(f"measuring for {ground.effort.idle_seconds} s")
             time.sleep(ground.effort.idle_seconds)
             seconds = time.monotonic() - began
             percent = {name: (_cpu_seconds(pid) - before[name]) / seconds * 100 for name, pid in pids.items()}

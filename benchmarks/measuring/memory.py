@@ -1,4 +1,4 @@
-"""A process's memory while it works, and whether it stays flat."""
+"""Measures the memory of a process while it works, to check that it stays constant."""
 
 import time
 from collections.abc import Callable
@@ -16,19 +16,22 @@ MEGABYTE: Final = 1024 * 1024
 
 
 def sample_memory(process: WalletProcess, until: Callable[[], bool], *, seconds_max: float = 600) -> list[float]:
-    """Megabytes of the process and its children, five times a second until the condition is met. Raises Fault."""
+    """Samples the memory of a process and its children, five times per second until the condition is met.
+
+    Returns the samples in megabytes. Raises Fault if the process ends before, or at the limit.
+    """
     samples: list[float] = []
     deadline = time.monotonic() + seconds_max
     while not until():
         if time.monotonic() > deadline or process.exit_code is not None:
-            raise Fault(f"{process.name} did not get done: {process.output()}{process.logs()[-2_000:]}")
+            raise Fault(f"{process.name} did not finish its work: {process.output()}{process.logs()[-2_000:]}")
         samples.append(resident_megabytes(process.pid))
         time.sleep(SAMPLE_SECONDS)
     return samples
 
 
 def resident_megabytes(pid: int) -> float:
-    """What a process and its children hold in memory."""
+    """Returns the resident memory of a process and its children."""
     total = 0
     for member in family_of(pid):
         with suppress(psutil.NoSuchProcess):
@@ -37,6 +40,6 @@ def resident_megabytes(pid: int) -> float:
 
 
 def earlier_and_late(samples: list[float]) -> tuple[float, float]:
-    """The most it held in the second quarter of its work, and in the last."""
+    """Returns the maximum of the second quarter of the samples, and that of the last quarter."""
     quarter = max(len(samples) // 4, 1)
     return max(samples[quarter : 2 * quarter] or samples), max(samples[-quarter:])

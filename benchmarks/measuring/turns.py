@@ -1,4 +1,4 @@
-"""Yardstick, scenario, yardstick: a machine that slows down meanwhile slows both."""
+"""Runs the yardstick before and after a scenario, so that changes in the machine's speed affect both."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def between(ground: Ground, yardstick: Yardstick, measured: Measured, tell: Tell) -> Iterator[None]:
-    """Run the yardstick before and after the block, and keep its figure."""
+    """Runs the yardstick before and after the block, and stores its figure."""
     runs = run_yardstick(ground, yardstick)
     tell(f"yardstick {yardstick.title} {figure(*runs).median:,.0f}/s")
     yield

@@ -1,6 +1,6 @@
--- What a careful team would write instead of this service: three tables and one function call per operation.
--- The same durability, the same idempotency, and what the same reads need: the history of a wallet by time, and the
--- events that have yet to be published. No buckets, no journal, no audit rows, no digests.
+-- The design that a careful team would choose instead of this service: three tables and one function call per
+-- operation. It has the same durability and idempotency, and the indexes for the same reads: the history of a wallet by
+-- time, and the events that are not yet published. It has no buckets, no journal, no audit trail and no digests.
 
 create table y_wallets (
     wallet_id  text           not null primary key,

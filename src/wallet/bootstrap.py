@@ -1,8 +1,9 @@
 """Assembles the parts into processes; the only module that imports every package."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -11,9 +12,12 @@ from wallet.api.admin import admin_listener
 from wallet.api.app import ROUTES, create_app
 from wallet.api.contract import openapi
 from wallet.api.contract.reply import RENDER
+from wallet.api.edge.asgi import Edge
+from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.routes.health import Health
 from wallet.api.routes.static_files import SwaggerMissing
+from wallet.api.services import Executes
 from wallet.integrity.monitor.monitor import run_monitor
 from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
@@ -21,10 +25,10 @@ from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay as lead_and_seal
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
-from wallet.trail.buffer import open_trail_buffer
+from wallet.trail.buffer import TrailBuffer, open_trail_buffer
 from wallet.worker.process import run_worker as handle_events
 
-__all__ = ["CANNOT_RUN", "openapi_document", "run_api", "run_relay", "run_worker"]
+__all__ = ["CANNOT_RUN", "ApiParts", "api_parts", "openapi_document", "run_api", "run_relay", "run_worker"]
 
 CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing)
 """Errors that end a process with one line that states the cause, because waiting would not help."""
@@ -39,12 +43,28 @@ HEALTH_POOL_MAX: Final = 1
 _log = structlog.get_logger()
 
 
-async def run_api(
-    settings: Settings, *, host: str, port: int, stop: asyncio.Event, process_number: int | None = None
-) -> None:
-    """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish the waiting commands.
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What an api process has besides its server."""
 
-    With a `process_number` it is one of several processes that share the port. Raises one of CANNOT_RUN.
+    app: Edge
+    metrics: Metrics
+    trail_buffer: TrailBuffer
+
+
+@asynccontextmanager
+async def api_parts(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    process_number: int | None = None,
+    body_limits: BodyLimits | None = None,
+    around_ledger: Callable[[Executes], Executes] = lambda ledger: ledger,
+) -> AsyncIterator[ApiParts]:
+    """Run everything that an api process has besides its server.
+
+    `around_ledger` returns what the routes use instead of the ledger. At the end of the block, the ledger finishes the
+    waiting commands. If the ledger ends earlier, by an error, no request can be answered, so `stop` is set.
     """
     async with AsyncExitStack() as stack:
         reads, background, health = [
@@ -67,55 +87,67 @@ async def run_api(
         metrics = Metrics("api", process_number=process_number)
         readiness = Health(health)
         metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
-        async with open_trail_buffer(background, metrics) as trail_buffer:
-            app = create_app(
-                ledger=ledger,
-                may_concern=ledger.may_concern,
-                pool=reads,
-                health=readiness,
-                trail_buffer=trail_buffer,
-                metrics=metrics,
-                settings=settings,
-            )
-            if process_number in (None, 1):
-                await stack.enter_async_context(admin_listener(settings, readiness, metrics))
-            running = asyncio.create_task(ledger.run(), name="ledger")
-            # If the ledger ends by itself, no request can be answered: the process ends, so that it is started again.
-            running.add_done_callback(lambda _task: stop.set())
-            telling = asyncio.create_task(metrics.keep_current(), name="metrics")
-            shares_port = process_number is not None
-            try:
-                await serve(
-                    app,
-                    host=host,
-                    port=port,
-                    stop=stop,
-                    on_ready=_say_ready,
-                    shares_port=shares_port,
-                    trusted_proxies=settings.trusted_proxies,
-                )
-            finally:
-                telling.cancel()
-                ledger.stop()
-                await running
+        trail_buffer = await stack.enter_async_context(open_trail_buffer(background, metrics))
+        app = create_app(
+            ledger=around_ledger(ledger),
+            may_concern=ledger.may_concern,
+            pool=reads,
+            health=readiness,
+            trail_buffer=trail_buffer,
+            metrics=metrics,
+            settings=settings,
+            body_limits=body_limits,
+        )
+        if process_number in (None, 1):
+            await stack.enter_async_context(admin_listener(settings, readiness, metrics))
+        running = asyncio.create_task(ledger.run(), name="ledger")
+        running.add_done_callback(lambda _task: stop.set())
+        telling = asyncio.create_task(metrics.keep_current(), name="metrics")
+        try:
+            yield ApiParts(app, metrics, trail_buffer)
+        finally:
+            telling.cancel()
+            ledger.stop()
+            await running
+
+
+async def run_api(
+    settings: Settings, *, host: str, port: int, stop: asyncio.Event, process_number: int | None = None
+) -> None:
+    """Serve HTTP until `stop`: answer every request that was read, then let the ledger finish the waiting commands.
+
+    With a `process_number` it is one of several processes that share the port. Raises one of CANNOT_RUN.
+    """
+    async with api_parts(settings, stop, process_number=process_number) as parts:
+        await serve(
+            parts.app,
+            host=host,
+            port=port,
+            stop=stop,
+            on_ready=_say_ready,
+            shares_port=process_number is not None,
+            trusted_proxies=settings.trusted_proxies,
+        )
 
 
 async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     """Seal and publish until `stop`. Raises one of CANNOT_RUN."""
-    async with _observed(settings, Metrics("relay")):
-        await lead_and_seal(settings, stop)
+    metrics = Metrics("relay")
+    async with _observed(settings, metrics):
+        await lead_and_seal(settings, metrics, stop)
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Handle events, and check the books in the same process, until `stop`. Raises one of CANNOT_RUN."""
-    async with _observed(settings, Metrics("worker")):
-        await _handle_and_check(settings, stop)
+    metrics = Metrics("worker")
+    async with _observed(settings, metrics):
+        await _handle_and_check(settings, metrics, stop)
 
 
-async def _handle_and_check(settings: Settings, stop: asyncio.Event) -> None:
+async def _handle_and_check(settings: Settings, metrics: Metrics, stop: asyncio.Event) -> None:
     auditing = asyncio.create_task(run_monitor(settings.dsn, stop), name="integrity monitor")
     try:
-        await handle_events(settings, stop)
+        await handle_events(settings, metrics, stop)
     finally:
         if not stop.is_set():
             auditing.cancel()

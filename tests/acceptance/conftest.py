@@ -1,4 +1,4 @@
-"""The whole system as processes, on either transport."""
+"""Fixtures that run the whole system as processes, on each transport."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from tests.support.processes import Processes, WalletProcess
 
 @dataclass
 class System:
-    """Settings that its processes share, and a way to start them."""
+    """Starts processes that share a database, a broker and settings."""
 
     processes: Processes
     database_url: str
@@ -17,15 +17,15 @@ class System:
     settings: dict[str, str] = field(default_factory=dict)
 
     def start_api(self, **settings: str) -> WalletProcess:
-        """One more api, ready."""
+        """Starts another api, and waits until it is ready."""
         return self.processes.start_api(**self._settings(settings))
 
     def start_relay(self, **settings: str) -> WalletProcess:
-        """One more relay."""
+        """Starts another relay, and waits until it has started."""
         return self.processes.start_relay(**self._settings(settings))
 
     def start_worker(self, **settings: str) -> WalletProcess:
-        """One more worker."""
+        """Starts another worker, and waits until it has started."""
         return self.processes.start_worker(**self._settings(settings))
 
     def _settings(self, settings: dict[str, str]) -> dict[str, str]:
@@ -35,12 +35,12 @@ class System:
 
 @pytest.fixture(params=["rabbitmq", "embedded"])
 def system(request: pytest.FixtureRequest, processes: Processes, database_url: str) -> System:
-    """A system on each transport in turn, nothing started yet."""
+    """Returns a system without running processes; the test runs once for each transport."""
     rabbitmq_url = request.getfixturevalue("rabbitmq_url") if request.param == "rabbitmq" else None
     return System(processes, database_url, rabbitmq_url)
 
 
 @pytest.fixture
 def rabbitmq_system(processes: Processes, database_url: str, rabbitmq_url: str) -> System:
-    """A system on RabbitMQ, nothing started yet."""
+    """Returns a system on RabbitMQ, without running processes."""
     return System(processes, database_url, rabbitmq_url)

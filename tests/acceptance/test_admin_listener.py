@@ -53,6 +53,26 @@ def test_each_process_answers_probes_and_scrapes(kind: str, database_url: str, p
     assert (head.status_code, head.content) == (200, b"")
 
 
+def test_relay_and_worker_count_what_they_did(database_url: str, rabbitmq_url: str, processes: Processes) -> None:
+    """One deposit into a new wallet is one batch of two events."""
+    ports = {kind: free_port() for kind in KINDS}
+    for kind, port in ports.items():
+        started(processes, kind, database_url, port, RABBITMQ_URL=rabbitmq_url)
+    api = processes.start_api(DATABASE_URL=database_url)
+    body = {"amount": 1, "requestId": "one"}
+    assert httpx.post(f"{api.url}/wallet/alice/deposit", json=body, trust_env=False).status_code == 201
+
+    def are_counted() -> bool:
+        relay, worker = (ask(ports[kind], "/metrics").text for kind in ("relay", "worker"))
+        assert "wallet_relay_batches_sealed_total 1.0" in relay
+        assert "wallet_relay_events_published_total 2.0" in relay
+        assert 'wallet_worker_messages_total{result="effect"} 2.0' in worker
+        assert 'wallet_worker_messages_total{result="dead_letter"} 0.0' in worker
+        return True
+
+    eventually_blocking(are_counted, within=30.0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_database_the_process_is_alive_and_not_ready(kind: str, processes: Processes) -> None:
     port = free_port()

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import typer.main
 
+from tests.support.client import deposit_once, total_deposited
 from tests.support.commands import run_in
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
@@ -163,11 +163,10 @@ def test_migrate_waits_for_its_database_and_reports_it(
 def test_commands_find_a_running_up_without_options(processes: Processes, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path / "home")}
     up = processes.start_up("--data", str(tmp_path / "elsewhere"), **home)
-    assert httpx.post(f"{up.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False).status_code == 201
+    deposit_once(up.url)
     (record,) = (tmp_path / "home" / RECORDS).glob("*.json")
     assert record.stat().st_mode & 0o777 == 0o600
-    stats = f"{up.url}/wallet/alice/stats"
-    eventually_blocking(lambda: httpx.get(stats, trust_env=False).json()["totalDeposited"] == "5.0000")
+    eventually_blocking(lambda: total_deposited(up.url) == "5.0000")
     for command, said in (
         (["verify"], "clean: every promise holds"),
         (["dlq", "list"], "no open dead letters"),

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.commands import environment_of, run_in
+from tests.support.database import execute
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes
-from tests.support.relay import connected
 from tests.support.written_books import seal_all
 
 
@@ -51,8 +51,7 @@ SPOILT_SCHEMA = {
 
 @pytest.mark.parametrize("command", SPOILT_SCHEMA)
 async def test_a_schema_that_somebody_changed_is_a_failure(command: str, database_url: str, tmp_path: Path) -> None:
-    async with connected(database_url) as connection:
-        await connection.execute(SPOILT_SCHEMA[command])
+    await execute(database_url, SPOILT_SCHEMA[command])
     code, _, said = run_in(tmp_path, *command.split(), DATABASE_URL=database_url)
     assert code == 1, said
     assert said.startswith("wallet: The database reports an error: ")
@@ -63,8 +62,7 @@ async def test_a_login_that_is_refused_is_a_wrong_call(database_url: str, tmp_pa
     address = urlsplit(database_url)
     wrong_password = address._replace(netloc=f"wallet:hunter2@{address.hostname}:{address.port}").geturl()
     no_database = address._replace(path="/nothing").geturl()
-    async with connected(database_url) as connection:
-        await connection.execute("create role guest login password 'guest'")
+    await execute(database_url, "create role guest login password 'guest'")
     no_privilege = address._replace(netloc=f"guest:guest@{address.hostname}:{address.port}").geturl()
     try:
         for url in (wrong_password, no_database, no_privilege):
@@ -73,8 +71,7 @@ async def test_a_login_that_is_refused_is_a_wrong_call(database_url: str, tmp_pa
             assert said.startswith("wallet: The database refuses the login: ")
             assert "hunter2" not in said
     finally:
-        async with connected(database_url) as connection:
-            await connection.execute("drop role guest")
+        await execute(database_url, "drop role guest")
 
 
 def test_output_that_cannot_be_written_is_a_failure(database_url: str, tmp_path: Path) -> None:

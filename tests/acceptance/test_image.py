@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.client import assert_a_deposit_is_counted
 from tests.support.deployment import Ports, addresses_of, image_environment, our_services, unpack_image
 from tests.support.processes import Processes, WalletProcess
-from tests.support.waiting import eventually_blocking
 
 
 def test_the_images_files_are_enough_to_run_the_whole_system(
@@ -22,13 +22,7 @@ def test_the_images_files_are_enough_to_run_the_whole_system(
     api, relay, worker = (start(name, processes, environment, ports) for name in ("api", "relay", "worker"))
     for process in (api, relay, worker):
         processes.wait_until(process, partial(is_healthy, process, ports))
-    answer = httpx.post(f"{api.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
-    assert answer.status_code == 201, answer.text
-    stats = f"{api.url}/wallet/alice/stats"
-    eventually_blocking(
-        lambda: httpx.get(stats, trust_env=False).json()["totalDeposited"] == "5.0000",
-        within=30,
-    )
+    assert_a_deposit_is_counted(api.url)
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
     assert [each.stop() for each in (worker, relay, api)] == [0, 0, 0]
     assert not any(is_healthy(each, ports) for each in (api, relay, worker))

@@ -10,12 +10,12 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.client import assert_a_deposit_is_counted
 from tests.support.deployment import Ports, addresses_of, our_services
 from tests.support.image import Image, ImageBuilder, image_directory, reason_not_to_build
 from tests.support.ports import free_port
 from tests.support.processes import Processes, WalletProcess
 from tests.support.reaper import Reaper
-from tests.support.waiting import eventually_blocking
 from wallet.version import version
 
 COMMAND_SECONDS_MAX = 60.0
@@ -91,7 +91,7 @@ def assert_it_runs_the_whole_system(containers: Containers) -> None:
     for process in (api, relay, worker):
         processes.wait_until(process, partial(is_healthy, containers, process))
         assert_is_confined(process)
-    assert_a_deposit_reaches_the_totals(api)
+    assert_a_deposit_is_counted(api.url)
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
     verified = containers.run("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -124,15 +124,6 @@ def assert_is_confined(process: WalletProcess) -> None:
         assert status["NoNewPrivs"] == ["1"]
         for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(status[capabilities][0], 16) == 0
-
-
-def assert_a_deposit_reaches_the_totals(api: WalletProcess) -> None:
-    answer = httpx.post(f"{api.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
-    assert answer.status_code == 201, answer.text
-    eventually_blocking(
-        lambda: httpx.get(f"{api.url}/wallet/alice/stats", trust_env=False).json()["totalDeposited"] == "5.0000",
-        within=30,
-    )
 
 
 def is_healthy(containers: Containers, process: WalletProcess) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.client import assert_a_deposit_is_counted
 from tests.support.processes import ROOT, Processes
 from tests.support.venvs import create_venv, pip_install, run
-from tests.support.waiting import eventually_blocking
 from wallet.version import version
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -34,12 +34,7 @@ def test_the_package_is_installed_by_pip_and_runs_without_the_checkout(tmp_path:
     )
     processes.wait_until(up, lambda: "ready http://" in up.output())
     url = up.output().split("ready ")[1].split()[0]
-    answer = httpx.post(f"{url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
-    assert answer.status_code == 201, answer.text
-    eventually_blocking(
-        lambda: httpx.get(f"{url}/wallet/alice/stats", trust_env=False).json()["totalDeposited"] == "5.0000",
-        within=30,
-    )
+    assert_a_deposit_is_counted(url)
     assert httpx.get(f"{url}/docs", trust_env=False).status_code == 200
     assert up.stop() == 0
 

@@ -11,10 +11,10 @@ import pika
 import pika.exceptions
 
 from tests.acceptance.conftest import System
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right, assert_pipeline_is_quiet_and_right
 from tests.support.broker import save_queue_directory
 from tests.support.client import Client, open_client, random_load, send_random_operations
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
+from tests.support.database import fetch_rows, fetch_value
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.waiting import eventually, eventually_blocking
 
@@ -76,8 +76,8 @@ def take_message(channel: pika.adapters.blocking_connection.BlockingChannel) -> 
 
 
 async def fetch_deposit(database_url: str) -> asyncpg.Record:
-    connection = await asyncpg.connect(database_url)
-    row = await connection.fetchrow(
+    row, *_ = await fetch_rows(
+        database_url,
         """
         select e.event_id, j.position, j.published_at is not null as published, p.status as processed,
             o.request_id as operation_request_id, a.status as audit_status
@@ -87,10 +87,8 @@ async def fetch_deposit(database_url: str) -> asyncpg.Record:
         join api_audit a on a.bucket = e.bucket and a.api_audit_id = e.api_audit_id
         join processed_events p on p.bucket = e.bucket and p.event_id = e.event_id
         where e.type = 'FundsDeposited'
-        """
+        """,
     )
-    await connection.close()
-    assert row is not None
     return row
 
 
@@ -178,7 +176,7 @@ async def test_an_api_killed_in_the_middle_of_a_stepwise_transfer_is_relieved_by
     system.start_worker()
 
     async def is_completed() -> bool:
-        return await fetch_value(system.database_url, "select status from transfers") == "completed"
+        return bool(await fetch_value(system.database_url, "select status from transfers") == "completed")
 
     await eventually(is_completed, within=20)
     async with open_client(relief.url) as client:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.support.checkout import ROOT, copy_checkout
+from tests.support.client import assert_a_deposit_is_counted
 from tests.support.ports import free_port
 from tests.support.reaper import Reaper
 from tests.support.sessions import family_of, kill_session, wait_until_ended
@@ -199,17 +200,6 @@ def follow(reader: Reader, commands: list[str]) -> set[str]:
         return follow(reader, others)
     with reader.running(command, starts[1]):
         return follow(reader, others) | {starts[1]}
-
-
-def assert_a_deposit_is_counted(url: str) -> None:
-    answer = httpx.post(f"{url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
-    assert answer.status_code == 201, answer.text
-
-    def is_counted() -> bool:
-        stats = httpx.get(f"{url}/wallet/alice/stats", trust_env=False).json()
-        return bool(stats["totalDeposited"] == "5.0000")
-
-    eventually_blocking(is_counted, within=30)
 
 
 def test_the_lines_that_wallet_up_prints_are_those_of_the_readme() -> None:

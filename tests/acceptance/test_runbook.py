@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.checkout import ROOT, copy_checkout
+from tests.support.client import deposit_once, total_deposited
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes, WalletProcess
 from tests.support.reaper import Reaper
@@ -56,20 +57,14 @@ class Operator:
         return finished.stdout
 
 
-def deposit(process: WalletProcess, key: str) -> bool:
-    """Deposit 5 to alice; returns whether that was a replay."""
-    body = {"amount": 5, "requestId": key}
-    answer = httpx.post(f"{process.url}/wallet/alice/deposit", json=body, trust_env=False, timeout=20)
-    assert answer.status_code == 201, answer.text
+def deposit_was_replayed(process: WalletProcess, key: str) -> bool:
+    """Deposits 5 to alice with this key. Returns whether the answer was a replay."""
+    answer = deposit_once(process.url, key=key, timeout=20)
     return bool(answer.headers.get("Idempotency-Replayed") == "true")
 
 
 def balance(process: WalletProcess) -> str:
     return str(httpx.get(f"{process.url}/wallet/alice", trust_env=False).json()["balance"])
-
-
-def totals(process: WalletProcess) -> str:
-    return str(httpx.get(f"{process.url}/wallet/alice/stats", trust_env=False).json()["totalDeposited"])
 
 
 def test_every_block_is_run_below() -> None:
@@ -89,12 +84,12 @@ def test_a_backup_of_wallet_up_is_restored_beside_it_judged_and_switched_to(
     def start_up(**settings: str) -> WalletProcess:
         return processes.start_up("--data", str(checkout / "data"), LOG_DIR=str(log_dir), **settings)
 
-    assert not deposit(up := start_up(), "kept")
+    assert not deposit_was_replayed(up := start_up(), "kept")
     assert up.stop() == 0, "the relay exports the head"
     up = start_up()
     operator.run(back_up)
-    assert not deposit(up, "lost")
-    eventually_blocking(lambda: totals(up) == "10.0000")
+    assert not deposit_was_replayed(up, "lost")
+    eventually_blocking(lambda: total_deposited(up.url) == "10.0000")
     assert up.stop() == 0
     heads.write_text((log_dir / "journal-heads.log").read_text())
     up = start_up()
@@ -110,10 +105,10 @@ def test_a_backup_of_wallet_up_is_restored_beside_it_judged_and_switched_to(
     assert up.stop() == 0
     operator.run(switch, position)
     up = start_up(**restored)
-    assert (balance(up), totals(up)) == ("5.0000", "5.0000")
-    assert (deposit(up, "kept"), deposit(up, "lost")) == (True, False)
+    assert (balance(up), total_deposited(up.url)) == ("5.0000", "5.0000")
+    assert (deposit_was_replayed(up, "kept"), deposit_was_replayed(up, "lost")) == (True, False)
     assert balance(up) == "10.0000"
-    eventually_blocking(lambda: totals(up) == "10.0000")
+    eventually_blocking(lambda: total_deposited(up.url) == "10.0000")
     assert CLEAN in operator.run(look, restored)
     assert "history was rewritten" in operator.run(compare, restored, exit_code=1)
 
@@ -147,12 +142,12 @@ def test_a_standby_is_made_waited_for_and_promoted_and_nothing_is_lost(
         both = {"DATABASE_URL": f"{login}@{place.partition('/')[0]},{other}"}
         api, relay = processes.start_api(**both), processes.start_relay(**both)
         processes.start_worker(**both)
-        assert not deposit(api, "kept")
-        eventually_blocking(lambda: totals(api) == "5.0000")
+        assert not deposit_was_replayed(api, "kept")
+        eventually_blocking(lambda: total_deposited(api.url) == "5.0000")
         assert relay.stop() == 0
         heads.write_text((relay.directory / "logs" / "journal-heads.log").read_text())
         own_postgres_server.kill()
         assert CLEAN in operator.run(fail_over, {"STANDBY_URL": standby.url(database)})
-        assert deposit(api, "kept")
-        assert not deposit(api, "another")
+        assert deposit_was_replayed(api, "kept")
+        assert not deposit_was_replayed(api, "another")
         assert balance(api) == "10.0000"

@@ -5,20 +5,15 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asyncpg
 import httpx
 import psutil
 
+from tests.support.client import deposit_once, total_deposited
+from tests.support.database import execute
 from tests.support.postgres import run_apart
 from tests.support.processes import Processes, WalletProcess
 from tests.support.sessions import family_of, wait_until_ended
 from tests.support.waiting import eventually_blocking
-
-
-def post(url: str, amount: int) -> dict[str, object]:
-    answer = httpx.post(f"{url}/wallet/alice/deposit", json={"amount": amount}, trust_env=False)
-    assert answer.status_code == 201, answer.text
-    return dict(answer.json())
 
 
 def test_everything_starts_stops_cleanly_and_finds_its_data_again(processes: Processes, tmp_path: Path) -> None:
@@ -31,9 +26,8 @@ def assert_one_run(processes: Processes, data: Path, signal_number: int, *, bala
     up = processes.start_up("--data", str(data))
     family = family_of(up.pid)
     assert len(family) > 4
-    assert post(up.url, 5)["balance"] == balance
-    stats = f"{up.url}/wallet/alice/stats"
-    eventually_blocking(lambda: httpx.get(stats, trust_env=False).json()["totalDeposited"] == balance)
+    assert deposit_once(up.url).json()["balance"] == balance
+    eventually_blocking(lambda: total_deposited(up.url) == balance)
     assert up.stop(signal_number) == 0
     assert not [process for process in family if process.is_running()]
     assert "ready http://127.0.0.1:" in up.output()
@@ -43,12 +37,12 @@ def assert_one_run(processes: Processes, data: Path, signal_number: int, *, bala
 def test_nothing_outlives_a_killed_up(processes: Processes, tmp_path: Path) -> None:
     data = tmp_path / "data"
     up = processes.start_up("--data", str(data))
-    post(up.url, 5)
+    deposit_once(up.url)
     family = family_of(up.pid)
     psutil.Process(up.pid).kill()
     wait_until_ended(family, within=30)
     again = processes.start_up("--data", str(data))
-    assert post(again.url, 5)["balance"] == "10.0000"
+    assert deposit_once(again.url).json()["balance"] == "10.0000"
     again.stop()
 
 
@@ -58,17 +52,17 @@ def test_a_child_that_dies_is_started_again(processes: Processes, tmp_path: Path
     api.kill()
     eventually_blocking(lambda: "api ended by itself" in up.output())
     eventually_blocking(lambda: is_ready(up.url))
-    assert post(up.url, 5)["balance"] == "5.0000"
+    assert deposit_once(up.url).json()["balance"] == "5.0000"
     assert up.stop() == 0
 
 
 def test_a_postgres_that_dies_is_started_again_as_soon_as_it_can_be(processes: Processes, tmp_path: Path) -> None:
     up = processes.start_up("--data", str(tmp_path / "data"))
-    assert post(up.url, 5)["balance"] == "5.0000"
+    assert deposit_once(up.url).json()["balance"] == "5.0000"
     kill_postgres(up)
     eventually_blocking(lambda: "PostgreSQL runs again" in up.output())
     eventually_blocking(lambda: is_ready(up.url))
-    assert post(up.url, 5)["balance"] == "10.0000"
+    assert deposit_once(up.url).json()["balance"] == "10.0000"
     settings = tmp_path / "data" / "pgdata" / "postgresql.conf"
     settings.rename(settings.with_suffix(".away"))
     kill_postgres(up)
@@ -76,7 +70,7 @@ def test_a_postgres_that_dies_is_started_again_as_soon_as_it_can_be(processes: P
     settings.with_suffix(".away").rename(settings)
     eventually_blocking(lambda: up.output().count("PostgreSQL runs again") == 2)
     eventually_blocking(lambda: is_ready(up.url))
-    assert post(up.url, 5)["balance"] == "15.0000"
+    assert deposit_once(up.url).json()["balance"] == "15.0000"
     assert up.stop() == 0
 
 
@@ -114,19 +108,10 @@ def test_a_stop_while_it_starts_leaves_nothing_behind(processes: Processes, tmp_
 
 def test_commits_that_are_not_durable_stop_the_start(processes: Processes, database_url: str) -> None:
     database = urlsplit(database_url).path.removeprefix("/")
-    execute(database_url, f"alter database {database} set synchronous_commit = off")
+    run_apart(execute(database_url, f"alter database {database} set synchronous_commit = off"))
     up = processes.start("up", settings={"DATABASE_URL": database_url})
     assert up.wait() == 1
     assert "synchronous_commit" in up.output()
-
-
-def execute(database_url: str, statement: str) -> None:
-    async def connect_and_execute() -> None:
-        connection = await asyncpg.connect(database_url)
-        await connection.execute(statement)
-        await connection.close()
-
-    run_apart(connect_and_execute())
 
 
 def test_a_directory_that_cannot_be_used_is_one_clear_line(processes: Processes) -> None:

@@ -5,10 +5,11 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import httpx
 import pytest
 
+from tests.support.client import deposit_once
+from tests.support.database import connected
 from tests.support.ports import free_port
 from tests.support.processes import Processes, WalletProcess
 from tests.support.waiting import eventually_blocking
@@ -20,13 +21,9 @@ POLLS = 5
 @asynccontextmanager
 async def locked(database_url: str, table: str) -> AsyncIterator[None]:
     """A table with one row, which nobody else can change meanwhile."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        async with connection.transaction():
-            await connection.execute(f"select from {table} for update")
-            yield
-    finally:
-        await connection.close()
+    async with connected(database_url) as connection, connection.transaction():
+        await connection.execute(f"select from {table} for update")
+        yield
 
 
 def has_waited(up: WalletProcess) -> bool:
@@ -77,8 +74,7 @@ def test_a_broker_that_is_away_does_not_delay_ready_and_is_named(processes: Proc
     away = f"amqp://guest:hunter2@127.0.0.1:{free_port()}/"
     up = processes.start_up(DATABASE_URL=database_url, RABBITMQ_URL=away)
     eventually_blocking(lambda: "RabbitMQ can't be reached: events wait in the journal until it is back" in up.output())
-    answer = httpx.post(f"{up.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
-    assert answer.status_code == 201
+    deposit_once(up.url)
     assert up.stop() == 0
 
 
@@ -86,7 +82,7 @@ def test_a_request_is_a_line_on_the_terminal_or_it_says_why_there_is_none(
     processes: Processes, database_url: str
 ) -> None:
     up = processes.start_up(DATABASE_URL=database_url, FORCE_COLOR="1", COLUMNS="100")
-    httpx.post(f"{up.url}/wallet/alice/deposit", json={"amount": 5}, trust_env=False)
+    deposit_once(up.url)
     eventually_blocking(lambda: re.search(r"POST +/wallet/alice/deposit .*201.* ms", up.output()))
     assert up.stop() == 0
     for setting in ({"LOG_REQUESTS": "false"}, {"LOG_LEVEL": "warning"}):

@@ -16,8 +16,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.books import assert_books_are_right, fetch_value
-from tests.support.client import Client, Reply, open_client, random_load, send_random_operations
+from tests.support.books import assert_books_are_right
+from tests.support.client import Client, Reply, deposit_once, open_client, random_load, send_random_operations
+from tests.support.database import fetch_value
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Processes, WalletProcess
 from tests.support.sessions import family_of, wait_until_ended
@@ -306,7 +307,7 @@ def test_up_passes_the_number_on(processes: Processes, tmp_path: Path) -> None:
     workers = Workers(up, tmp_path)
     processes.wait_until(up, lambda: len(workers.events("api_ready")) == 2)
     assert sum("api-process" in process.cmdline() for process in family_of(up.pid)) == 2
-    assert httpx.post(f"{up.url}/wallet/a/deposit", json={"amount": 1}, trust_env=False).status_code == 201
+    deposit_once(up.url)
     assert up.stop() == 0
 
 

@@ -9,8 +9,9 @@ import jsonschema_rs
 
 from tests.support.api import running_api
 from tests.support.broker import take_all
+from tests.support.database import connected
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
-from tests.support.relay import connected, count_where, relay_settings, running_relay
+from tests.support.relay import count_where, relay_settings, running_relay
 from tests.support.waiting import eventually
 from wallet.api.app import ROUTES
 from wallet.api.contract.openapi import document

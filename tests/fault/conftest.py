@@ -1,4 +1,4 @@
-"""The servers of the test run, for the experiments."""
+"""Fixtures with the servers of the experiments."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -6,13 +6,21 @@ from contextlib import ExitStack
 import pytest
 
 from tests.fault.servers import Servers
+from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitMQServer, find_scripts
 from tests.support.reaper import Reaper
 
 
 @pytest.fixture(scope="session")
+def postgres_server(reaper: Reaper) -> Iterator[PostgresServer]:
+    """Yields the PostgreSQL of the experiments, whose files are on a disk, as in production."""
+    with PostgresServer(reaper) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest, reaper: Reaper) -> Iterator[Servers]:
-    """Returns the servers that all tests share, and a second broker for the experiments that kill it."""
+    """Yields the servers that all tests share, and a second broker for the experiments that kill it."""
     with ExitStack() as stack:
         breakable: list[RabbitMQServer] = []
 

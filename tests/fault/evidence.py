@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import asyncpg
 from asyncpg import Record
 
 from tests.fault.load import History, Start
+from tests.support.database import connected
 from wallet.stress.findings import Evidence
 from wallet.stress.histories import SIGNS, Event, Shown
 from wallet.stress.operations import Key, WalletId
@@ -64,15 +64,14 @@ async def read_evidence(database_url: str, history: History) -> Books:
     wallet_ids = history.plan.wallet_ids
     keys = list({exchange.request.operation.key for exchange in history.exchanges})
     books = Books(wallet_ids, history.exchanges, starts=history.starts)
-    connection = await asyncpg.connect(database_url)
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            events = await connection.fetch(EVENTS, wallet_ids, keys)
-            balances = await connection.fetch(BALANCES, wallet_ids)
-            totals = await connection.fetch(TOTALS, wallet_ids)
-            operations = await connection.fetch(OPERATIONS, wallet_ids, keys)
-    finally:
-        await connection.close()
+    async with (
+        connected(database_url) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        events = await connection.fetch(EVENTS, wallet_ids, keys)
+        balances = await connection.fetch(BALANCES, wallet_ids)
+        totals = await connection.fetch(TOTALS, wallet_ids)
+        operations = await connection.fetch(OPERATIONS, wallet_ids, keys)
     by_wallet = {wallet_id: tuple(map(_event, rows)) for wallet_id, rows in groupby(events, lambda row: row[0])}
     books.shown.update({wallet_id: Shown(events=by_wallet.pop(wallet_id, ())) for wallet_id in wallet_ids})
     books.shown.update({row[0]: Shown(row["balance"], books.shown[row[0]].events) for row in balances})

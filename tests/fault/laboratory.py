@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fault.load import History, Start, load_on
 from tests.fault.proof import Proof, prove, tries_of, wait_for_rest
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes, WalletProcess
 from tests.support.rabbitmq import RabbitMQServer
@@ -169,7 +169,7 @@ class Laboratory:
         """Wait until the relay has published everything."""
 
         async def is_published() -> bool:
-            return await fetch_value(self.database_url, UNPUBLISHED) == 0
+            return bool(await fetch_value(self.database_url, UNPUBLISHED) == 0)
 
         await eventually(is_published, within=PUBLISHED_SECONDS_MAX, every=0.1)
 

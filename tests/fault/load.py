@@ -14,8 +14,7 @@ from decimal import Decimal
 import asyncpg
 
 from tests.fault.bulk import send_bulk
-from tests.support.books import CONSERVATION
-from tests.support.waiting import eventually, last
+from tests.support.waiting import eventually, pause
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.stress.client import Client, open_client
 from wallet.stress.exchanges import TriedRequest
@@ -25,6 +24,14 @@ PATIENCE_SECONDS = 90.0
 BULK_SIZE = 20
 SAMPLE_SECONDS = 0.1
 CONNECT_SECONDS_MAX = 5.0
+CONSERVATION = """
+select (select coalesce(sum(balance), 0) from wallets)
+    + coalesce(sum(amount) filter (where type = 'TransferDebited'), 0)
+    - coalesce(sum(amount) filter (where type in ('TransferCredited', 'TransferCompensated')), 0)
+    - coalesce(sum(amount) filter (where type = 'FundsDeposited'), 0)
+    + coalesce(sum(amount) filter (where type = 'FundsWithdrawn'), 0)
+from events
+"""
 
 
 Start = tuple[str, float]
@@ -93,7 +100,7 @@ async def _send(
         if number is None:
             return
         history.exchanges.append(await client.send(history.plan.request(number)))
-        await last(pause_seconds)
+        await pause(pause_seconds)
 
 
 async def _send_bulk(
@@ -105,7 +112,7 @@ async def _send_bulk(
             return
         history.bulk_keys.update(request.operation.key for request in requests)
         history.exchanges += await send_bulk(client, requests)
-        await last(pause_seconds)
+        await pause(pause_seconds)
 
 
 async def _sample(database_url: str, history: History, is_over: asyncio.Event) -> None:
@@ -124,6 +131,6 @@ async def _sample(database_url: str, history: History, is_over: asyncio.Event) -
 
 async def _pause(is_over: asyncio.Event) -> None:
     if is_over.is_set():
-        await last(SAMPLE_SECONDS)
+        await pause(SAMPLE_SECONDS)
     with suppress(TimeoutError):
         await asyncio.wait_for(is_over.wait(), SAMPLE_SECONDS)

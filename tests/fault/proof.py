@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import httpx
 import psutil
 
@@ -13,8 +12,8 @@ from tests.fault.checker import check_history
 from tests.fault.evidence import read_evidence
 from tests.fault.load import History
 from tests.fault.orders import fields_of
-from tests.support.books import assert_books_are_right, fetch_value
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
+from tests.support.books import assert_books_are_right, assert_pipeline_is_quiet_and_right
+from tests.support.database import execute, fetch_rows, fetch_value
 from tests.support.processes import WalletProcess
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
@@ -67,7 +66,7 @@ async def wait_for_rest(database_url: str, apis: Sequence[WalletProcess], *, has
     await assert_pipeline_is_quiet_and_right(database_url, within=REST_SECONDS_MAX, has_dead_letters=has_dead_letters)
 
     async def has_no_open_session() -> bool:
-        return await fetch_value(database_url, SESSIONS_LEFT_OPEN) == 0
+        return bool(await fetch_value(database_url, SESSIONS_LEFT_OPEN) == 0)
 
     await eventually(has_no_open_session, within=REST_SECONDS_MAX)
     async with httpx.AsyncClient(trust_env=False) as client:
@@ -84,7 +83,7 @@ async def prove(
 ) -> Proof:
     """Run every check on every history, check the books, and run `wallet verify`."""
     # Without statistics the anti-joins of the proof take minutes over the tables of a busy experiment.
-    await fetch_value(database_url, "analyze")
+    await execute(database_url, "analyze")
     checks: list[RunCheck] = []
     for history in histories:
         checks += check_history(await read_evidence(database_url, history), history.sums)
@@ -123,11 +122,7 @@ async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
         for exchange in history.exchanges:
             if exchange.request.operation.key not in history.bulk_keys:
                 tries[exchange.request.operation.wallet_id, exchange.request.operation.key] += exchange.tries
-    connection = await asyncpg.connect(database_url)
-    try:
-        rows = {(row[0], row[1]): (row[2], row[3]) for row in await connection.fetch(EXAMPLE_REPORT)}
-    finally:
-        await connection.close()
+    rows = {(row[0], row[1]): (row[2], row[3]) for row in await fetch_rows(database_url, EXAMPLE_REPORT)}
     faults = []
     for key, attempts in tries.items():
         answered = sum(isinstance(attempt, ServiceAnswer) and attempt.is_definite for attempt in attempts)

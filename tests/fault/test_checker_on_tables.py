@@ -12,11 +12,12 @@ import pytest
 from tests.fault.checker import ANSWERS_STORED, EVENTS_MATCH, REFUSALS_DUE, check_history
 from tests.fault.evidence import read_evidence
 from tests.fault.load import History, load_on
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
+from tests.support.books import assert_pipeline_is_quiet_and_right
+from tests.support.database import fetch_rows
 from tests.support.processes import Processes
 from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import as_owner, proof_of
-from tests.support.worker import fetch, running_worker
+from tests.support.worker import running_worker
 from wallet.stress.findings import EXACT, ONE_EFFECT
 from wallet.stress.operations import OperationKind, Plan, PlannedRequest
 
@@ -114,7 +115,7 @@ async def test_a_refusal_that_is_gone_without_a_trace_is_seen_by_the_history_alo
     database_url: str, processes: Processes, tmp_path: Path, seed: int
 ) -> None:
     history = await play(database_url, processes, plan_for(seed), concurrency=1)
-    key = (await fetch(database_url, A_REFUSAL))[0][0]
+    key = (await fetch_rows(database_url, A_REFUSAL))[0][0]
     await take_back(database_url, key)
     await come_to_rest(database_url, tmp_path)
     assert (await proof_of(database_url)).is_clean

@@ -1,4 +1,4 @@
-"""Books that are written once and copied for each test that spoils them; what tests of a network need."""
+"""Fixtures for books that are written once and copied for each test that changes them, and for tests of connections."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ from tests.support.waiting import eventually
 from tests.support.written_books import write_books
 
 FRESH_SECONDS_MAX = 120.0
-"""After five minutes `wallet verify` warns of what waits in them."""
+"""The greatest age of the books that are copied: after five minutes `wallet verify` warns of their waiting events."""
 
 
 class WrittenBooks:
-    """The original: see written_books. Nobody may connect to it, or it can't be copied."""
+    """The original of the books, see tests.support.written_books. It can be copied only while no session uses it."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -24,7 +24,7 @@ class WrittenBooks:
         self._fresh_until_seconds = 0.0
 
     def copy(self) -> str:
-        """A database with books that are new: what waits in them has not waited for long."""
+        """Copies the books, and writes them again if they are too old. Returns the address of the copy."""
         if self._url is None or time.monotonic() > self._fresh_until_seconds:
             self._url = self._server.create_database()
             run_apart(write_books(self._url))
@@ -34,13 +34,13 @@ class WrittenBooks:
 
 @pytest.fixture(scope="session")
 def written_books(postgres_server: PostgresServer) -> WrittenBooks:
-    """Written when the first test asks for a copy."""
+    """Returns the original of the books, which is written when it is first copied."""
     return WrittenBooks(postgres_server)
 
 
 @pytest.fixture
 def books_url(postgres_server: PostgresServer, written_books: WrittenBooks) -> Iterator[str]:
-    """A copy of the books for one test."""
+    """Yields the address of a copy of the books for one test."""
     url = written_books.copy()
     yield url
     postgres_server.drop_database(url)
@@ -48,15 +48,15 @@ def books_url(postgres_server: PostgresServer, written_books: WrittenBooks) -> I
 
 @pytest.fixture
 async def marks_url(empty_database_url: str) -> str:
-    """A database with the table of tests.support.marks."""
+    """Returns the address of a database with the table of tests.support.marks."""
     await make_marks(empty_database_url)
     return empty_database_url
 
 
 @pytest.fixture
 async def no_task_afterwards() -> AsyncIterator[None]:
-    """Fails a test that leaves a task behind."""
+    """Fails a test after which a task still runs."""
     before = asyncio.all_tasks()
     yield
-    # What asyncpg starts for a connection that is lost ends in a turn or two of the loop.
+    # The tasks that asyncpg starts for a lost connection end within a few iterations of the loop.
     await eventually(lambda: asyncio.all_tasks() - before <= {asyncio.current_task()})

@@ -5,10 +5,10 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.support.api import RunningApi, head, running_api
+from tests.support.database import execute, fetch_rows
 from tests.support.raw_http import RawAnswer
 from wallet.api.app import ROUTES
 from wallet.api.contract.openapi import document
@@ -18,11 +18,11 @@ NO_NUMBER = "must be a plain decimal number such as 100 or 100.25: digits, and a
 NEXT = re.compile(r'<(?P<target>/wallet/alice/history\?limit=\d+&cursor=[A-Za-z0-9_-]+)>; rel="next"')
 
 
-async def deposit(api: RunningApi, wallet_id: str, amount: str, *headers: str) -> RawAnswer:
+async def post_deposit(api: RunningApi, wallet_id: str, amount: str, *headers: str) -> RawAnswer:
     return await api.post(f"/wallet/{wallet_id}/deposit", f'{{"amount":{amount}}}', *headers)
 
 
-async def transfer(api: RunningApi, body: str, *headers: str) -> RawAnswer:
+async def post_transfer(api: RunningApi, body: str, *headers: str) -> RawAnswer:
     return await api.post("/wallet/alice/transfer", body, *headers)
 
 
@@ -30,7 +30,7 @@ async def test_money_moves_as_the_reference_system_says(database_url: str) -> No
     async with running_api(database_url) as api:
         made = await api.post("/wallet/alice/deposit", '{"amount":100.5,"requestId":"d1"}')
         taken = await api.post("/wallet/alice/withdraw", '{"amount":"0.5","requestId":"w1"}')
-        moved = await transfer(api, '{"toWalletId":"bob","amount":25,"requestId":"t1"}')
+        moved = await post_transfer(api, '{"toWalletId":"bob","amount":25,"requestId":"t1"}')
     assert (made.status, taken.status, moved.status) == (201, 201, 201)
     assert made.body == b'{"walletId":"alice","balance":"100.5000","requestId":"d1","created":true}'
     assert taken.body == b'{"walletId":"alice","balance":"100.0000","requestId":"w1","created":false}'
@@ -57,7 +57,7 @@ async def test_money_moves_as_the_reference_system_says(database_url: str) -> No
 )
 async def test_a_refusal_says_why(database_url: str, operation: str, body: str, status: int, code: str) -> None:
     async with running_api(database_url) as api:
-        await deposit(api, "alice", "5")
+        await post_deposit(api, "alice", "5")
         refused = await api.post(f"/wallet/alice/{operation}", body)
         balance = await api.get("/wallet/alice")
     assert (refused.status, refused.code) == (status, code)
@@ -123,9 +123,9 @@ async def test_a_retry_gets_the_first_answer_byte_for_byte(database_url: str) ->
     async with running_api(database_url) as api:
         first = await api.post("/wallet/alice/deposit", '{"amount":"1.50","requestId":"k"}')
         again = await api.post("/wallet/alice/deposit", '{"requestId":"k","amount":1.5}')
-        by_header = await deposit(api, "alice", "1.5000", 'Idempotency-Key: "k"')
+        by_header = await post_deposit(api, "alice", "1.5000", 'Idempotency-Key: "k"')
         refused = await api.post("/wallet/alice/withdraw", '{"amount":9,"requestId":"w"}')
-        await deposit(api, "alice", "100")
+        await post_deposit(api, "alice", "100")
         refused_again = await api.post("/wallet/alice/withdraw", '{"amount":9,"requestId":"w"}')
     assert (first.status, first.body) == (again.status, again.body) == (by_header.status, by_header.body)
     assert "idempotency-replayed" not in first.headers
@@ -154,16 +154,16 @@ async def test_a_key_of_another_request_is_refused(database_url: str, operation:
 
 async def test_a_request_without_a_key_is_told_the_one_it_got(database_url: str) -> None:
     async with running_api(database_url) as api:
-        first = await deposit(api, "alice", "1")
-        again = await deposit(api, "alice", "1", f"Idempotency-Key: {first.json['requestId']}")
-        other = await deposit(api, "alice", "1")
+        first = await post_deposit(api, "alice", "1")
+        again = await post_deposit(api, "alice", "1", f"Idempotency-Key: {first.json['requestId']}")
+        other = await post_deposit(api, "alice", "1")
     assert again.headers["idempotency-replayed"] == "true"
     assert other.json["balance"] == "2.0000"
 
 
 async def test_a_history_is_newest_first_and_pages_without_a_gap(database_url: str) -> None:
     async with running_api(database_url) as api:
-        await asyncio.gather(*(deposit(api, "alice", str(number)) for number in range(1, 12)))
+        await asyncio.gather(*(post_deposit(api, "alice", str(number)) for number in range(1, 12)))
         whole = (await api.get("/wallet/alice/history?limit=999")).json
         paged: list[Any] = []
         target = "/wallet/alice/history?limit=5"
@@ -171,7 +171,7 @@ async def test_a_history_is_newest_first_and_pages_without_a_gap(database_url: s
             page = await api.get(target)
             paged += page.json
             # What arrives meanwhile is newer than the cursor, so it neither shows nor shifts the pages.
-            await deposit(api, "alice", "1")
+            await post_deposit(api, "alice", "1")
             match = NEXT.fullmatch(page.headers.get("link", ""))
             target = match["target"] if match else ""
     assert [item["type"] for item in whole] == ["FundsDeposited"] * 11 + ["WalletCreated"]
@@ -185,7 +185,7 @@ async def test_a_history_is_newest_first_and_pages_without_a_gap(database_url: s
 async def test_before_is_exact_to_the_microsecond(database_url: str) -> None:
     async with running_api(database_url) as api:
         for number in range(1, 5):
-            await deposit(api, "alice", str(number))
+            await post_deposit(api, "alice", str(number))
         whole = (await api.get("/wallet/alice/history")).json
         second = datetime.fromisoformat(whole[1]["occurredAt"])
         at = second.strftime("%Y-%m-%dT%H:%M:%S.%f")
@@ -203,12 +203,11 @@ async def test_before_is_exact_to_the_microsecond(database_url: str) -> None:
 
 
 async def test_a_row_that_was_only_locked_is_no_wallet(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(
+    await execute(
+        database_url,
         "insert into wallets (bucket, wallet_id, currency, balance, version) "
-        "values (wallet_bucket('ghost'), 'ghost', 'USD', 0, 0)"
+        "values (wallet_bucket('ghost'), 'ghost', 'USD', 0, 0)",
     )
-    await connection.close()
     async with running_api(database_url) as api:
         assert (await api.get("/wallet/ghost")).json == {"walletId": "ghost", "balance": "0.0000", "exists": False}
 
@@ -233,9 +232,7 @@ async def test_the_audit_row_of_a_request_holds_no_secret(database_url: str) -> 
         )
         await api.post("/wallet/alice/deposit", '{"amount":1,"requestId":"k"}', *headers)
         await api.post("/wallet/alice/deposit?token=s3cret&note=x", '{"amount":1,"requestId":"k"}', *headers)
-    connection = await asyncpg.connect(database_url)
-    rows = await connection.fetch("select a.*, a::text as everything from api_audit a order by status")
-    await connection.close()
+    rows = await fetch_rows(database_url, "select a.*, a::text as everything from api_audit a order by status")
     assert [row["status"] for row in rows] == [201, 400]
     for row in rows:
         assert "s3cret" not in row["everything"]
@@ -304,7 +301,7 @@ async def test_without_swagger_the_document_remains(database_url: str) -> None:
 async def test_metrics_count_requests_by_route_and_status(database_url: str) -> None:
     async with running_api(database_url) as api:
         for wallet_id in ("alice", "bob", "-wrong"):
-            await deposit(api, wallet_id, "1")
+            await post_deposit(api, wallet_id, "1")
         await api.get("/nowhere")
         metrics = (await api.get("/metrics")).body.decode()
     assert 'seconds_count{method="POST",route="/wallet/{id}/deposit",status="201"} 2.0' in metrics

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.support.api import HOST, RunningApi, head, post, running_api
+from tests.support.database import execute, fetch_rows
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
-from tests.support.raw_http import connected
+from tests.support.raw_http import raw_connection
 from tests.support.relay import relay_settings, running_relay
 from tests.support.waiting import eventually
 from wallet.api.edge.server import CannotListen, PortInUse, ServerLimits, serve
@@ -68,16 +68,8 @@ class Held:
         return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
-async def fetch(database_url: str, query: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        return list(await connection.fetch(query))
-    finally:
-        await connection.close()
-
-
 async def audited(database_url: str) -> list[tuple[int, str | None]]:
-    found = await fetch(database_url, 'select status, request_id from api_audit order by "timestamp"')
+    found = await fetch_rows(database_url, 'select status, request_id from api_audit order by "timestamp"')
     return [(row["status"], row["request_id"]) for row in found]
 
 
@@ -191,9 +183,9 @@ async def test_events_wait_whatever_the_lease_and_the_clock_say(
     async with running_api(database_url) as api:
         await api.post(DEPOSIT, BODY)
         # As after the clock was put back by an hour.
-        await fetch(database_url, "alter table events disable trigger user")
-        await fetch(database_url, "update events set occurred_at = now() + interval '1 hour'")
-        await fetch(database_url, "update journal_head set holder = 'x', lease_until = now() + interval '1 hour'")
+        await execute(database_url, "alter table events disable trigger user")
+        await execute(database_url, "update events set occurred_at = now() + interval '1 hour'")
+        await execute(database_url, "update journal_head set holder = 'x', lease_until = now() + interval '1 hour'")
         assert (await api.get("/readyz")).json["status"] == "ready"
         after = await eventually(lambda: degraded(api))
     assert "no relay seals them" in next(check["detail"] for check in after["checks"] if check["name"] == "relay")
@@ -220,7 +212,7 @@ async def degraded(api: RunningApi) -> dict[str, Any]:
 
 async def test_a_server_whose_commits_could_be_lost_is_not_ready(database_url: str) -> None:
     name = database_url.rpartition("/")[2]
-    await fetch(database_url, f'alter database "{name}" set synchronous_commit = off')
+    await execute(database_url, f'alter database "{name}" set synchronous_commit = off')
     async with running_api(database_url) as api:
         not_ready = await api.get("/readyz")
     assert not_ready.status == 503
@@ -232,7 +224,7 @@ async def test_more_refusals_than_the_buffer_holds_are_counted_as_lost(own_postg
     sent = REFUSED_ROWS_MAX + BATCH_ROWS_MAX + 50
     async with running_api(database_url) as api:
         await asyncio.to_thread(own_postgres_server.stop)
-        async with connected(api.port) as connection:
+        async with raw_connection(api.port) as connection:
             for _ in range(sent):
                 await connection.send(post(DEPOSIT, "{}"))
                 assert (await connection.answer()).status == 400
@@ -251,7 +243,7 @@ async def test_the_effect_does_not_depend_on_the_client_staying(database_url: st
         return holds[0]
 
     async with running_api(database_url, around_ledger=hold) as api:
-        async with connected(api.port) as connection:
+        async with raw_connection(api.port) as connection:
             await connection.send(post(DEPOSIT, BODY))
             await holds[0].asked.wait()
             connection.abort()
@@ -271,8 +263,8 @@ async def test_a_stop_answers_what_was_read_and_closes_what_is_idle(database_url
 
     async with (
         running_api(database_url, around_ledger=hold) as api,
-        connected(api.port) as idle,
-        connected(api.port) as busy,
+        raw_connection(api.port) as idle,
+        raw_connection(api.port) as busy,
     ):
         await idle.send(head("GET", "/healthz"))
         assert (await idle.answer()).status == 200
@@ -296,7 +288,10 @@ async def test_a_stop_does_not_wait_for_ever(database_url: str) -> None:
         return holds[0]
 
     limits = ServerLimits(head_seconds_max=1.0, stop_seconds_max=0.2)
-    async with running_api(database_url, around_ledger=hold, server_limits=limits) as api, connected(api.port) as busy:
+    async with (
+        running_api(database_url, around_ledger=hold, server_limits=limits) as api,
+        raw_connection(api.port) as busy,
+    ):
         await busy.send(post(DEPOSIT, BODY))
         await holds[0].asked.wait()
         api.stop.set()

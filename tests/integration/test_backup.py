@@ -8,20 +8,20 @@ import asyncpg
 import pytest
 
 from tests.support.backup import dump, restore
-from tests.support.books import assert_books_are_right
+from tests.support.books import assert_books_are_right, assert_pipeline_is_quiet_and_right
+from tests.support.database import connected, fetch_rows
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.postgres import PostgresServer
-from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.relay import export_journal_head, relay_settings, running_relay
 from tests.support.verification import faults_of, proof_of
 from tests.support.waiting import eventually
-from tests.support.worker import RULES, fetch, running_worker
+from tests.support.worker import RULES, running_worker
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.integrity.checks.heads import ExportedHeads
 from wallet.integrity.findings import Check
 from wallet.postgres.migrations import missing_migrations
-from wallet.relay.seal import FILENAME, export_head
+from wallet.relay.seal import FILENAME
 from wallet.worker.rebuild import rebuild
 
 GUARDS = """
@@ -53,9 +53,7 @@ def copied(postgres_server: PostgresServer, tmp_path: Path) -> Copied:
 async def exported(url: str, directory: Path) -> Path:
     """Seal everything and append the head to the relay's file."""
     await seal_all(url)
-    async with connected(url) as connection:
-        await export_head(connection, directory)
-    return directory / FILENAME
+    return await export_journal_head(url, directory)
 
 
 async def test_a_dump_of_a_system_at_work_is_one_clean_moment_of_it(
@@ -79,14 +77,14 @@ async def test_a_dump_of_a_system_at_work_is_one_clean_moment_of_it(
 
 
 async def was_sealed(url: str) -> bool:
-    return bool(await fetch(url, "select from journal where position > 100"))
+    return bool(await fetch_rows(url, "select from journal where position > 100"))
 
 
 async def test_a_restored_copy_has_every_guard_and_goes_on_where_the_original_was(
     books_url: str, copied: Copied
 ) -> None:
     elsewhere = copied(books_url)
-    assert await fetch(elsewhere, GUARDS) == await fetch(books_url, GUARDS)
+    assert await fetch_rows(elsewhere, GUARDS) == await fetch_rows(books_url, GUARDS)
     async with connected(elsewhere) as connection:
         assert await missing_migrations(connection) == []
         for change in ("update events set amount = 1", "delete from operations", "truncate journal"):
@@ -148,10 +146,10 @@ async def test_what_was_consumed_after_the_dump_is_in_no_total_until_a_rebuild(
     elsewhere = copied(database_url)
     # The broker has given its messages away by now; nobody publishes a second time what is marked as published.
     totals = "select total_deposited::integer from wallet_stats"
-    assert await fetch(elsewhere, totals) == []
+    assert await fetch_rows(elsewhere, totals) == []
     assert (await proof_of(elsewhere)).is_clean
     await rebuild(elsewhere, RULES)
-    assert await fetch(elsewhere, totals) == [(100,)]
+    assert [tuple(row) for row in await fetch_rows(elsewhere, totals)] == [(100,)]
     assert (await proof_of(elsewhere)).is_clean
 
 
@@ -170,13 +168,14 @@ async def test_messages_of_lost_events_that_the_broker_still_has_count_nowhere(
     async with running_worker(elsewhere, rabbitmq_url), running_relay(settings):
         await eventually(lambda: has_dead_letter(elsewhere))
         await assert_pipeline_is_quiet_and_right(elsewhere, has_dead_letters=True)
-    assert await fetch(elsewhere, "select wallet_id, version from dead_letters") == [("alice", 3)]
+    [letter] = await fetch_rows(elsewhere, "select wallet_id, version from dead_letters")
+    assert tuple(letter) == ("alice", 3)
     assert await faults_of(elsewhere) == {}
 
 
 async def is_published(url: str) -> bool:
-    return not await fetch(url, "select from journal where published_at is null")
+    return not await fetch_rows(url, "select from journal where published_at is null")
 
 
 async def has_dead_letter(url: str) -> bool:
-    return bool(await fetch(url, "select from dead_letters"))
+    return bool(await fetch_rows(url, "select from dead_letters"))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.api import RunningApi, running_api
 from tests.support.books import assert_books_are_right
+from tests.support.database import fetch_rows
 from tests.support.postgres import PostgresServer
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
@@ -22,15 +23,15 @@ Operation = dict[str, Any]
 BOOKS = ("wallets", "events", "operations", "transfers", "transfer_credits", "journal")
 
 
-def deposit(wallet_id: str, amount: object, key: str) -> Operation:
+def deposit_operation(wallet_id: str, amount: object, key: str) -> Operation:
     return {"type": "deposit", "walletId": wallet_id, "amount": amount, "requestId": key}
 
 
-def withdraw(wallet_id: str, amount: object, key: str) -> Operation:
+def withdraw_operation(wallet_id: str, amount: object, key: str) -> Operation:
     return {"type": "withdraw", "walletId": wallet_id, "amount": amount, "requestId": key}
 
 
-def transfer(wallet_id: str, to_wallet_id: str, amount: object, key: str) -> Operation:
+def transfer_operation(wallet_id: str, to_wallet_id: str, amount: object, key: str) -> Operation:
     return {
         "type": "transfer", "walletId": wallet_id, "toWalletId": to_wallet_id, "amount": amount, "requestId": key,
     }  # fmt: skip
@@ -49,18 +50,10 @@ async def balances(api: RunningApi, *wallet_ids: str) -> list[str]:
     return [(await api.get(f"/wallet/{wallet_id}")).json["balance"] for wallet_id in wallet_ids]
 
 
-async def fetch(database_url: str, query: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        return list(await connection.fetch(query))
-    finally:
-        await connection.close()
-
-
 async def books(database_url: str) -> list[int]:
     """How many rows each table of the books has."""
     counts = ", ".join(f"(select count(*) from {table}) as {table}" for table in BOOKS)
-    (row,) = await fetch(database_url, f"select {counts}")
+    (row,) = await fetch_rows(database_url, f"select {counts}")
     return list(row.values())
 
 
@@ -68,7 +61,7 @@ async def audit_rows(database_url: str, count: int) -> list[asyncpg.Record]:
     """The trail rows in the order of the requests, once there are so many."""
 
     async def rows() -> list[asyncpg.Record]:
-        found = await fetch(database_url, "select * from api_audit order by api_audit_id")
+        found = await fetch_rows(database_url, "select * from api_audit order by api_audit_id")
         assert len(found) == count
         return found
 
@@ -76,23 +69,23 @@ async def audit_rows(database_url: str, count: int) -> list[asyncpg.Record]:
 
 
 MIX = [
-    deposit("alice", "100.5", "d1"),
-    withdraw("alice", 0.5, "w1"),
-    withdraw("alice", "1000", "w2"),
-    withdraw("nobody", 1, "w3"),
-    transfer("alice", "bob", 25, "t1"),
-    transfer("bob", "alice", 26, "t2"),
-    transfer("nobody", "bob", 1, "t3"),
-    deposit("alice", "100.50", "d1"),
-    deposit("bob", "1.0001", "d1"),
+    deposit_operation("alice", "100.5", "d1"),
+    withdraw_operation("alice", 0.5, "w1"),
+    withdraw_operation("alice", "1000", "w2"),
+    withdraw_operation("nobody", 1, "w3"),
+    transfer_operation("alice", "bob", 25, "t1"),
+    transfer_operation("bob", "alice", 26, "t2"),
+    transfer_operation("nobody", "bob", 1, "t3"),
+    deposit_operation("alice", "100.50", "d1"),
+    deposit_operation("bob", "1.0001", "d1"),
 ]
-REUSED = deposit("alice", "7", "d1")
+REUSED = deposit_operation("alice", "7", "d1")
 INVALID = [
-    transfer("alice", "alice", 1, "t4"),
-    deposit("alice", "-1", "d2"),
-    deposit("alice", "1", "no spaces"),
-    withdraw("alice", None, "w4") | {"requestId": 7},
-    transfer("alice", "b/c", "1e2", "t5"),
+    transfer_operation("alice", "alice", 1, "t4"),
+    deposit_operation("alice", "-1", "d2"),
+    deposit_operation("alice", "1", "no spaces"),
+    withdraw_operation("alice", None, "w4") | {"requestId": 7},
+    transfer_operation("alice", "b/c", "1e2", "t5"),
 ]
 
 
@@ -130,7 +123,7 @@ async def test_a_bulk_request_sent_again_gets_its_first_answers(database_url: st
         first = await bulk(api, "independent", *MIX, *INVALID)
         stored = await books(database_url)
         again = await bulk(api, "independent", *MIX, *INVALID)
-        partly = await bulk(api, "independent", MIX[0], deposit("alice", 1, "new"))
+        partly = await bulk(api, "independent", MIX[0], deposit_operation("alice", 1, "new"))
     assert [result | {"replayed": None} for result in first.json["results"]] == [
         result | {"replayed": None} for result in again.json["results"]
     ]
@@ -143,9 +136,11 @@ async def test_a_bulk_request_sent_again_gets_its_first_answers(database_url: st
 
 async def test_keys_are_the_same_on_every_route(database_url: str) -> None:
     async with running_api(database_url) as api:
-        alone = await single(api, deposit("alice", 1, "a"))
-        in_bulk = await bulk(api, "independent", deposit("alice", "1.0", "a"), deposit("alice", 2, "b"))
-        alone_again = await single(api, deposit("alice", 2, "b"))
+        alone = await single(api, deposit_operation("alice", 1, "a"))
+        in_bulk = await bulk(
+            api, "independent", deposit_operation("alice", "1.0", "a"), deposit_operation("alice", 2, "b")
+        )
+        alone_again = await single(api, deposit_operation("alice", 2, "b"))
         assert await balances(api, "alice") == ["3.0000"]
     results = in_bulk.json["results"]
     assert (results[0]["status"], results[0]["replayed"], results[0]["body"]) == (201, True, alone.json)
@@ -156,7 +151,11 @@ async def test_keys_are_the_same_on_every_route(database_url: str) -> None:
 
 
 async def test_an_atomic_request_takes_effect_as_one(database_url: str) -> None:
-    operations = [deposit("alice", 10, "a"), transfer("alice", "bob", 4, "b"), withdraw("bob", "1.5", "c")]
+    operations = [
+        deposit_operation("alice", 10, "a"),
+        transfer_operation("alice", "bob", 4, "b"),
+        withdraw_operation("bob", "1.5", "c"),
+    ]
     async with running_api(database_url) as api:
         first = await bulk(api, "atomic", *operations)
         stored = await books(database_url)
@@ -175,15 +174,15 @@ async def test_an_atomic_request_takes_effect_as_one(database_url: str) -> None:
 
 async def test_the_first_refusal_refuses_an_atomic_request_for_good(database_url: str) -> None:
     operations = [
-        deposit("alice", 10, "a"),
-        transfer("alice", "bob", 4, "b"),
-        withdraw("bob", 5, "c"),
-        withdraw("nobody", 1, "d"),
+        deposit_operation("alice", 10, "a"),
+        transfer_operation("alice", "bob", 4, "b"),
+        withdraw_operation("bob", 5, "c"),
+        withdraw_operation("nobody", 1, "d"),
     ]
     async with running_api(database_url) as api:
         refused = await bulk(api, "atomic", *operations)
         assert await balances(api, "alice", "bob") == ["0.0000", "0.0000"]
-        await single(api, deposit("bob", 100, "x"))
+        await single(api, deposit_operation("bob", 100, "x"))
         again = await bulk(api, "atomic", *operations)
         reused = [await single(api, operation) for operation in operations]
         assert await balances(api, "alice", "bob") == ["0.0000", "100.0000"]
@@ -195,7 +194,7 @@ async def test_the_first_refusal_refuses_an_atomic_request_for_good(database_url
     assert again.headers["idempotency-replayed"] == "true"
     assert [one.code for one in reused] == ["idempotency_key_reused"] * 4
     assert "in an atomic request" in reused[0].json["detail"]
-    assert [row["type"] for row in await fetch(database_url, "select type from events order by version")] == [
+    assert [row["type"] for row in await fetch_rows(database_url, "select type from events order by version")] == [
         "WalletCreated",
         "FundsDeposited",
     ]
@@ -205,11 +204,14 @@ async def test_the_first_refusal_refuses_an_atomic_request_for_good(database_url
 @pytest.mark.parametrize(
     ("operations", "index"),
     [
-        ([deposit("alice", 10, "a"), deposit("alice", 2, "b"), deposit("bob", 1, "c")], None),
-        ([deposit("alice", 1, "a"), deposit("alice", 2, "b")], 0),
-        ([deposit("alice", 2, "b"), deposit("alice", 10, "a")], 0),
-        ([deposit("alice", 10, "a")], 0),
-        ([deposit("alice", 1, "alone"), deposit("alice", 3, "new")], 0),
+        (
+            [deposit_operation("alice", 10, "a"), deposit_operation("alice", 2, "b"), deposit_operation("bob", 1, "c")],
+            None,
+        ),
+        ([deposit_operation("alice", 1, "a"), deposit_operation("alice", 2, "b")], 0),
+        ([deposit_operation("alice", 2, "b"), deposit_operation("alice", 10, "a")], 0),
+        ([deposit_operation("alice", 10, "a")], 0),
+        ([deposit_operation("alice", 1, "alone"), deposit_operation("alice", 3, "new")], 0),
     ],
     ids=["more", "other amount", "other order", "fewer", "a key used alone"],
 )
@@ -217,8 +219,8 @@ async def test_the_keys_of_an_atomic_request_stand_for_the_whole_of_it(
     database_url: str, operations: list[Operation], index: int | None
 ) -> None:
     async with running_api(database_url) as api:
-        await bulk(api, "atomic", deposit("alice", 10, "a"), deposit("alice", 2, "b"))
-        await single(api, deposit("alice", 1, "alone"))
+        await bulk(api, "atomic", deposit_operation("alice", 10, "a"), deposit_operation("alice", 2, "b"))
+        await single(api, deposit_operation("alice", 1, "alone"))
         stored = await books(database_url)
         refused = await bulk(api, "atomic", *operations)
         assert await balances(api, "alice", "bob") == ["13.0000", "0.0000"]
@@ -236,8 +238,8 @@ async def test_the_keys_of_an_atomic_request_stand_for_the_whole_of_it(
 async def test_a_bulk_request_has_one_audit_row_that_everything_of_it_names(database_url: str) -> None:
     async with running_api(database_url) as api:
         await bulk(api, "independent", *MIX)
-        await bulk(api, "atomic", deposit("carol", 1, "a"), transfer("carol", "dave", 1, "b"))
-        await bulk(api, "atomic", deposit("erin", 1, "c"), withdraw("erin", 2, "d"))
+        await bulk(api, "atomic", deposit_operation("carol", 1, "a"), transfer_operation("carol", "dave", 1, "b"))
+        await bulk(api, "atomic", deposit_operation("erin", 1, "c"), withdraw_operation("erin", 2, "d"))
         await bulk(api, "independent", *INVALID)
         await bulk(api, "atomic", *INVALID)
         rows = await audit_rows(database_url, 5)
@@ -247,7 +249,7 @@ async def test_a_bulk_request_has_one_audit_row_that_everything_of_it_names(data
     }
     counted = {}
     for table in ("events", "operations"):
-        found = await fetch(database_url, f"select api_audit_id, count(*) from {table} group by 1")
+        found = await fetch_rows(database_url, f"select api_audit_id, count(*) from {table} group by 1")
         counted[table] = {row["api_audit_id"]: row["count"] for row in found}
     independent, atomic, refused, *_ = (row["api_audit_id"] for row in rows)
     assert counted["events"].keys() == {independent, atomic}
@@ -256,8 +258,8 @@ async def test_a_bulk_request_has_one_audit_row_that_everything_of_it_names(data
 
 @pytest.mark.parametrize("mode", ["independent", "atomic"])
 async def test_a_thousand_operations_are_one_commit(database_url: str, mode: str) -> None:
-    operations = [deposit("rich", 1000, "first")]
-    operations += [transfer("rich", f"wallet-{number % 100}", "0.5", f"t{number}") for number in range(999)]
+    operations = [deposit_operation("rich", 1000, "first")]
+    operations += [transfer_operation("rich", f"wallet-{number % 100}", "0.5", f"t{number}") for number in range(999)]
     async with running_api(database_url) as api:
         answer = await bulk(api, mode, *operations)
         again = await bulk(api, mode, *operations)
@@ -274,11 +276,11 @@ async def test_requests_that_meet_in_the_same_wallets_all_take_effect(database_u
 
     def crossing(number: int) -> list[Operation]:
         pairs = [("a", "b"), ("b", "c"), ("c", "a")]
-        moves = [transfer(one, two, 1, f"{number}-{one}") for one, two in pairs]
+        moves = [transfer_operation(one, two, 1, f"{number}-{one}") for one, two in pairs]
         return moves if number % 2 else moves[::-1]
 
     async with running_api(database_url) as api:
-        await bulk(api, "atomic", *(deposit(wallet_id, 1000, "first") for wallet_id in "abc"))
+        await bulk(api, "atomic", *(deposit_operation(wallet_id, 1000, "first") for wallet_id in "abc"))
         answers = await asyncio.gather(
             *(bulk(api, "atomic" if number % 3 else "independent", *crossing(number)) for number in range(60))
         )
@@ -292,10 +294,14 @@ async def test_stepwise_an_atomic_request_is_refused_by_name_and_an_independent_
     database_url: str,
 ) -> None:
     async with running_api(database_url, transfer_mode="stepwise") as api:
-        refused = await bulk(api, "atomic", deposit("alice", 1, "a"))
+        refused = await bulk(api, "atomic", deposit_operation("alice", 1, "a"))
         assert await books(database_url) == [0] * len(BOOKS)
-        served = await bulk(api, "independent", deposit("alice", 5, "a"), transfer("alice", "bob", 2, "b"))
-        again = await bulk(api, "independent", deposit("alice", 5, "a"), transfer("alice", "bob", 2, "b"))
+        served = await bulk(
+            api, "independent", deposit_operation("alice", 5, "a"), transfer_operation("alice", "bob", 2, "b")
+        )
+        again = await bulk(
+            api, "independent", deposit_operation("alice", 5, "a"), transfer_operation("alice", "bob", 2, "b")
+        )
         assert await balances(api, "alice", "bob") == ["3.0000", "2.0000"]
     assert (refused.status, refused.code) == (400, "atomic_not_available")
     assert [result["status"] for result in served.json["results"]] == [201, 201]

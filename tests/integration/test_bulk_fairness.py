@@ -5,12 +5,16 @@ import json
 import time
 from collections import Counter
 
+import pytest
+
 from tests.support.api import RunningApi, running_api
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import ServerLimits
+
+pytestmark = pytest.mark.alone
 
 HOSTILE = "X-Forwarded-For: 203.0.113.66"
 HONEST = "X-Forwarded-For: 198.51.100.7"

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import asyncpg
 import pytest
 
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import connected, execute, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.postgres_proxy import Loss, PostgresProxy
 from tests.support.waiting import eventually
@@ -39,19 +39,18 @@ async def test_connections_killed_in_the_middle_of_bulk_requests_double_nothing_
     """Each request is big enough for its rows to be built while PostgreSQL stores those before."""
     async with running_ledger(database_url, deadline_seconds=30) as ledger:
         await send_bulk(ledger, [deposit(f"w{number}", 1000) for number in range(20)])
-        killer = await asyncpg.connect(database_url)
-        killed = 0
-        for round_number in range(ROUNDS):
-            commands: list[Command] = [
-                transfer(f"w{number % 20}", f"w{(number + 7) % 20}", 1, f"r{round_number}-{number}")
-                for number in range(200)
-            ]
-            sending = asyncio.create_task(until_definite(ledger, commands, is_atomic=is_atomic))
-            # At a moment of the batch that differs from round to round.
-            await asyncio.wait([sending], timeout=0.005 * round_number)
-            killed += await killer.fetchval(KILL)
-            assert {answer.status for answer in (await sending).results} == {201}
-        await killer.close()
+        async with connected(database_url) as killer:
+            killed = 0
+            for round_number in range(ROUNDS):
+                commands: list[Command] = [
+                    transfer(f"w{number % 20}", f"w{(number + 7) % 20}", 1, f"r{round_number}-{number}")
+                    for number in range(200)
+                ]
+                sending = asyncio.create_task(until_definite(ledger, commands, is_atomic=is_atomic))
+                # At a moment of the batch that differs from round to round.
+                await asyncio.wait([sending], timeout=0.005 * round_number)
+                killed += await killer.fetchval(KILL)
+                assert {answer.status for answer in (await sending).results} == {201}
         assert killed > 0
     assert await fetch_value(database_url, "select count(*) from transfers") == ROUNDS * 200
     await assert_books_are_right(database_url)
@@ -95,19 +94,15 @@ async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_a
 ) -> None:
     async with running_ledger(database_url, deadline_seconds=2) as ledger:
         await asyncio.gather(*(send(ledger, deposit(name, 1)) for name in ("held", "free")))
-        outside = await asyncpg.connect(database_url)
-        holding = outside.transaction()
-        await holding.start()
-        await outside.execute("select from wallets where wallet_id = 'held' for update")
-        bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")]))
-        # It waits in its lane until the lock times out, and then beside the others.
-        await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
-        await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
-        assert (await send_bulk(ledger, [deposit("other", 1)])).status == 200
-        with pytest.raises(NotExecuted):
-            await bulk
-        await holding.rollback()
-        await outside.close()
+        async with connected(database_url) as outside, outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'held' for update")
+            bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")]))
+            # It waits in its lane until the lock times out, and then beside the others.
+            await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
+            await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
+            assert (await send_bulk(ledger, [deposit("other", 1)])).status == 200
+            with pytest.raises(NotExecuted):
+                await bulk
         again = await send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")])
         assert [answer.replayed for answer in again.results] == [False, False]
     await assert_books_are_right(database_url)
@@ -116,34 +111,28 @@ async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_a
 async def test_only_so_many_bulk_requests_wait_for_a_held_wallet(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("held", 1))
-        outside = await asyncpg.connect(database_url)
-        holding = outside.transaction()
-        await holding.start()
-        await outside.execute("select from wallets where wallet_id = 'held' for update")
-        first = asyncio.create_task(send_bulk(ledger, [deposit("held", 1)]))
-        # It waits in its lane until the lock times out, and then beside the others.
-        await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
-        await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
-        others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_MAX + 4)]
-        refused, waiting = await asyncio.wait(others, timeout=0.5)
-        assert all(isinstance(task.exception(), NotExecuted) for task in refused)
-        assert (len(refused), len(waiting)) == (5, BULK_MAX - 1)
-        await holding.rollback()
-        await outside.close()
+        async with connected(database_url) as outside, outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'held' for update")
+            first = asyncio.create_task(send_bulk(ledger, [deposit("held", 1)]))
+            # It waits in its lane until the lock times out, and then beside the others.
+            await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
+            await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
+            others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_MAX + 4)]
+            refused, waiting = await asyncio.wait(others, timeout=0.5)
+            assert all(isinstance(task.exception(), NotExecuted) for task in refused)
+            assert (len(refused), len(waiting)) == (5, BULK_MAX - 1)
         assert {bulk.status for bulk in await asyncio.gather(first, *waiting)} == {200}
     await assert_books_are_right(database_url)
 
 
 async def test_a_bulk_request_with_a_culprit_fails_whole_and_alone(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("alter table operations add constraint planted check (request_id <> 'bad')")
+    await execute(database_url, "alter table operations add constraint planted check (request_id <> 'bad')")
     async with running_ledger(database_url) as ledger:
         requests: list[list[Command]] = [
             [deposit(f"w{number}", 1), deposit(f"w{number}", 1, "bad" if number == 2 else None)] for number in range(5)
         ]
         results = await asyncio.gather(*(send_bulk(ledger, each) for each in requests), return_exceptions=True)
         assert [isinstance(result, CommandFailed) for result in results] == [number == 2 for number in range(5)]
-    await connection.close()
     assert await fetch_value(database_url, "select count(*) from wallets where wallet_id = 'w2'") == 0
     await assert_books_are_right(database_url)
 

@@ -5,7 +5,8 @@ from random import Random
 
 import msgspec
 
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, send_bulk, transfer, withdraw
 from tests.support.waiting import eventually
 from wallet.api.contract.reply import RENDER

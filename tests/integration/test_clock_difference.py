@@ -3,7 +3,8 @@
 import pytest
 
 from tests.support.api import running_api
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.support.other_clock import set_clock
 from wallet.ledger.requests import NotExecuted

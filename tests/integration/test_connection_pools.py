@@ -2,10 +2,9 @@
 
 import asyncio
 
-import asyncpg
 import httpx
 
-from tests.support.books import fetch_value
+from tests.support.database import connected, fetch_value
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
 
@@ -22,9 +21,11 @@ async def test_blocked_reads_delay_neither_readiness_nor_the_audit_trail(
     database_url: str, processes: Processes
 ) -> None:
     api = processes.start_api(DATABASE_URL=database_url)
-    blocker = await asyncpg.connect(database_url)
     limits = httpx.Limits(max_connections=READS_WAITING + 2)
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False, timeout=60, limits=limits) as client:
+    async with (
+        connected(database_url) as blocker,
+        httpx.AsyncClient(base_url=api.url, trust_env=False, timeout=60, limits=limits) as client,
+    ):
         # Connections exist before the reads take all that they may have.
         assert (await client.post("/wallet/alice/deposit", json={"amount": "-1"})).status_code == 400
         async with blocker.transaction():
@@ -47,4 +48,3 @@ async def test_blocked_reads_delay_neither_readiness_nor_the_audit_trail(
 
             await eventually(row_is_there, within=ANSWER_SECONDS_MAX)
         await asyncio.gather(*reads)
-    await blocker.close()

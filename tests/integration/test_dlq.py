@@ -7,10 +7,11 @@ from uuid import UUID
 import pytest
 
 from tests.support.broker import message_count, raw_channel, take_all
+from tests.support.database import fetch_rows
 from tests.support.dlq import Operator, ended, happenings, has_open, states
 from tests.support.event_log import Log, Row
 from tests.support.processes import Processes
-from tests.support.worker import Wire, fetch, projections_match, publish, until
+from tests.support.worker import Wire, projections_match, publish, until
 from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
@@ -230,6 +231,5 @@ async def test_a_letter_whose_event_took_effect_all_the_same_says_so_and_a_repla
     assert "had taken effect before" in replayed
     assert await states(wire) == ["replayed"] * len(rows)
     assert await projections_match(wire.database_url, rows)
-    assert await fetch(wire.database_url, "select status, count(*) from processed_events group by status") == [
-        ("success", len(rows))
-    ]
+    statuses = await fetch_rows(wire.database_url, "select status, count(*) from processed_events group by status")
+    assert [tuple(row) for row in statuses] == [("success", len(rows))]

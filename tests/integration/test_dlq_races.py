@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.support.broker import message_count, raw_channel, take_all
+from tests.support.database import fetch_rows, fetch_value
 from tests.support.dlq import ACTOR, happenings, has_open, open_count, replay, states
 from tests.support.event_log import Log, Row
-from tests.support.worker import Wire, fetch, projections_match, publish, running_worker, until
+from tests.support.worker import Wire, projections_match, publish, running_worker, until
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, open_database, read_message
 from wallet.dead_letters.replay import Discarded, Fate, Replay, discard, remove_closed
 from wallet.postgres.connections import Connection
@@ -78,7 +79,8 @@ async def test_a_message_that_fails_again_before_its_letter_is_marked_stays_open
         (replayed,) = [each async for each in Replay(connection, route, actor=ACTOR).run([LetterId(1)])]
     assert replayed.fate is Fate.FAILED_AGAIN
     assert await states(Wire(database_url, None)) == ["open"]
-    assert await fetch(database_url, "select error, attempts, actor from dead_letters") == [("still no good", 2, None)]
+    [letter] = await fetch_rows(database_url, "select error, attempts, actor from dead_letters")
+    assert tuple(letter) == ("still no good", 2, None)
     assert await happenings(Wire(database_url, None), 1) == ["opened", "replay failed"]
 
 
@@ -103,7 +105,7 @@ async def test_what_was_not_reached_when_the_broker_went_away_is_untouched(datab
         with pytest.raises(BrokerUnavailable):
             _ = [each async for each in Replay(connection, route, actor=ACTOR).run([LetterId(1), LetterId(2)])]
     assert await states(Wire(database_url, None)) == ["open", "open"]
-    assert await fetch(database_url, "select distinct attempts from dead_letters") == [(1,)]
+    assert {row["attempts"] for row in await fetch_rows(database_url, "select attempts from dead_letters")} == {1}
 
 
 async def test_a_replayed_letter_is_published_once_more_only_by_force(database_url: str) -> None:
@@ -129,7 +131,7 @@ async def test_many_replays_and_discards_at_once_leave_each_letter_closed_once_a
 
     async with wire.worker():
         await asyncio.gather(*(replay(wire) for _ in range(4)), discard_last(), discard_last())
-        if (await fetch(wire.database_url, "select state from dead_letters where id = 1")) == [("discarded",)]:
+        if await fetch_value(wire.database_url, "select state from dead_letters where id = 1") == "discarded":
             await replay(wire, 1, is_forced=True)
         await until(projections_match, wire.database_url, rows)
         await until(has_open, wire, 0)
@@ -182,8 +184,9 @@ async def test_an_event_of_a_newer_program_takes_effect_by_a_replay_after_the_up
         await until(projections_match, wire.database_url, log.rows)
         (before,) = await replay(wire)
         assert before.fate is Fate.FAILED_AGAIN
-    assert await fetch(wire.database_url, "select kind, state from dead_letters") == [("parked", "open")]
-    assert await fetch(wire.database_url, "select event_id from processed_events where status = 'failed'") == []
+    [letter] = await fetch_rows(wire.database_url, "select kind, state from dead_letters")
+    assert tuple(letter) == ("parked", "open")
+    assert await fetch_rows(wire.database_url, "select event_id from processed_events where status = 'failed'") == []
     monkeypatch.setattr("wallet.wire.envelope.SCHEMA_VERSION", 2)
     async with running_worker(wire.database_url, wire.rabbitmq_url):
         (after,) = await replay(wire)

@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 
 from tests.support.broker import message_count
+from tests.support.database import fetch_rows
 from tests.support.dlq import Operator, has_open, replay
 from tests.support.event_log import Log, Row
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
-from tests.support.worker import Wire, fetch, publish, until
+from tests.support.worker import Wire, publish, until
 from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.letters import open_database
 from wallet.rabbitmq.publisher import OutgoingMessage
@@ -195,7 +196,7 @@ async def test_garbage_that_names_an_event_without_effect_is_discarded_by_force_
     async with running_ledger(url) as ledger:
         await send(ledger, deposit("alice", 5))
     await seal_all(url)
-    [(event_id, version)] = await fetch(url, "select event_id::text, version from events where version = 2")
+    [(event_id, version)] = await fetch_rows(url, "select event_id::text, version from events where version = 2")
     values = {"event_id": event_id, "wallet_id": "alice", "other": "mallory", "version": version}
     body = json.dumps({name: values[of] for name, of in fields.items()})
     await keep_letters(url, [OutgoingMessage(body.encode(), event_id, None)])
@@ -217,7 +218,7 @@ async def test_a_letter_whose_body_names_another_event_is_not_discarded_while_it
     async with running_ledger(url) as ledger:
         await send(ledger, deposit("alice", 5))
     await seal_all(url)
-    [(event_id,)] = await fetch(url, "select event_id::text from events where version = 2")
+    [(event_id,)] = await fetch_rows(url, "select event_id::text from events where version = 2")
     await keep_letters(url, [OutgoingMessage(json.dumps({"id": str(uuid4())}).encode(), event_id, None)])
     body = {"id": str(uuid4()), "walletId": "alice", "version": 2}
     await keep_letters(url, [OutgoingMessage(json.dumps(body).encode(), None, None)])

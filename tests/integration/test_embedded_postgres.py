@@ -15,6 +15,7 @@ import asyncpg
 import psutil
 import pytest
 
+from tests.support.database import execute, fetch_value
 from tests.support.postgres import run_apart
 from tests.support.sessions import family_of, wait_until_ended
 from tests.support.waiting import eventually_blocking
@@ -50,22 +51,15 @@ def server(data_dir: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-def fetch(server: EmbeddedPostgres, query: str) -> object:
-    async def fetch_value() -> object:
-        connection = await asyncpg.connect(server.dsn)
-        try:
-            return await connection.fetchval(query)
-        finally:
-            await connection.close()
-
-    return run_apart(fetch_value())
+def value_on(server: EmbeddedPostgres, query: str) -> object:
+    return run_apart(fetch_value(server.dsn, query))
 
 
 def test_data_are_there_again_after_stop_and_start(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        fetch(server, "create table kept as select 42 as answer")
+        run_apart(execute(server.dsn, "create table kept as select 42 as answer"))
     with EmbeddedPostgres(data_dir) as server:
-        assert fetch(server, "select answer from kept") == 42
+        assert value_on(server, "select answer from kept") == 42
 
 
 def test_it_runs_with_durable_and_closed_settings(server: EmbeddedPostgres) -> None:
@@ -80,7 +74,7 @@ def test_it_runs_with_durable_and_closed_settings(server: EmbeddedPostgres) -> N
         "unix_socket_directories": "",
         "TimeZone": "UTC",
     }
-    assert {name: fetch(server, f"show {name}") for name in expected} == expected
+    assert {name: value_on(server, f"show {name}") for name in expected} == expected
 
 
 async def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
@@ -117,12 +111,12 @@ def test_a_port_in_use_is_told_with_the_servers_own_words(server: EmbeddedPostgr
 
 def test_it_starts_again_after_a_sigkill_of_the_server(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as killed:
-        fetch(killed, "create table kept as select 42 as answer")
+        run_apart(execute(killed.dsn, "create table kept as select 42 as answer"))
         assert killed.pid is not None
         os.kill(killed.pid, signal.SIGKILL)
     assert (data_dir / "pgdata" / "postmaster.pid").exists()
     with EmbeddedPostgres(data_dir) as server:
-        assert fetch(server, "select answer from kept") == 42
+        assert value_on(server, "select answer from kept") == 42
 
 
 def test_a_stale_pid_file_that_names_a_living_stranger_does_no_harm(data_dir: Path) -> None:
@@ -134,7 +128,7 @@ def test_a_stale_pid_file_that_names_a_living_stranger_does_no_harm(data_dir: Pa
         lines = pid_file.read_text().splitlines()
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:], ""]))
         with EmbeddedPostgres(data_dir) as server:
-            assert fetch(server, "select 1") == 1
+            assert value_on(server, "select 1") == 1
         assert stranger.poll() is None
         stranger.communicate()
 
@@ -153,7 +147,7 @@ def test_the_server_ends_in_order_when_its_parent_is_killed(data_dir: Path, sign
     wait_until_ended(family)
     assert "database system is shut down" in (data_dir / "postgres.log").read_text()
     with EmbeddedPostgres(data_dir) as server:
-        assert fetch(server, "select 1") == 1
+        assert value_on(server, "select 1") == 1
 
 
 def test_an_interrupted_first_use_is_begun_again(data_dir: Path) -> None:

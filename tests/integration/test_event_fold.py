@@ -2,13 +2,14 @@
 
 import json
 import random
+from datetime import timedelta
 from decimal import Decimal
 
-import asyncpg
-
+from tests.support.database import fetch_rows
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
+from tests.support.verification import faults_of
 from tests.support.written_books import write_books
-from wallet.domain.commands import Command
+from wallet.domain.commands import COMMANDS, Command
 from wallet.domain.events import EVENT_TYPES, decode_event, type_of
 from wallet.domain.identifiers import WalletId
 from wallet.domain.money import ZERO, add, times
@@ -17,7 +18,7 @@ from wallet.ledger.ledger import Ledger
 
 SEED = 20261127
 EVENTS = "select wallet_id, type, payload::text, occurred_at, balance_after from events order by wallet_id, version"
-WALLETS = "select wallet_id, currency, balance, version, last_event_at from wallets where version > 0"
+WALLETS = f"select {', '.join(Wallet.__struct_fields__)} from wallets where version > 0"
 
 
 async def move_at_random(ledger: Ledger, draw: random.Random, count: int) -> None:
@@ -31,6 +32,7 @@ async def move_at_random(ledger: Ledger, draw: random.Random, count: int) -> Non
             withdraw(one, amount, key),
             transfer(one, other, amount, key),
         ]
+        assert {command.kind for command in commands} == set(COMMANDS), "each kind of command is used"
         await send(ledger, draw.choice(commands))
 
 
@@ -41,9 +43,7 @@ async def test_each_wallet_is_the_fold_of_its_stored_events(database_url: str) -
     for is_stepwise in (False, True):
         async with running_ledger(database_url, is_stepwise=is_stepwise) as ledger:
             await move_at_random(ledger, draw, 150)
-    connection = await asyncpg.connect(database_url)
-    events, rows = await connection.fetch(EVENTS), await connection.fetch(WALLETS)
-    await connection.close()
+    events, rows = await fetch_rows(database_url, EVENTS), await fetch_rows(database_url, WALLETS)
     folded: dict[str, Wallet] = {}
     outside = in_flight = ZERO
     for row in events:
@@ -59,3 +59,4 @@ async def test_each_wallet_is_the_fold_of_its_stored_events(database_url: str) -
     assert folded == {row["wallet_id"]: Wallet(*row.values()) for row in rows}
     assert sum((wallet.balance for wallet in folded.values()), ZERO) + in_flight + outside == 0
     assert in_flight == 0
+    assert await faults_of(database_url, effect_within=timedelta(days=1)) == {}

@@ -4,10 +4,10 @@ import gzip
 import json
 from typing import Final
 
-import asyncpg
 import pytest
 
 from tests.support.api import RunningApi, head, running_api
+from tests.support.database import fetch_rows
 from tests.support.raw_http import RawAnswer
 from wallet.api.app import ROUTES
 
@@ -199,8 +199,5 @@ async def test_a_file_that_the_client_has_is_not_sent_again(database_url: str) -
 async def test_a_refused_query_of_a_command_has_its_audit_row(database_url: str) -> None:
     async with running_api(database_url) as api:
         await api.post("/wallet/alice/deposit?dryRun=1&token=s3cret", JSON_BODY)
-    connection = await asyncpg.connect(database_url)
-    row = await connection.fetchrow("select url, status from api_audit")
-    await connection.close()
-    assert row is not None
+    row, *_ = await fetch_rows(database_url, "select url, status from api_audit")
     assert tuple(row) == ("/wallet/alice/deposit?dryRun=1&token=[redacted]", 400)

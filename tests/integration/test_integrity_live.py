@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.api import running_api
+from tests.support.database import execute, fetch_rows
 from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
 from tests.support.postgres import PostgresServer
-from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 from tests.support.worker import running_worker
@@ -58,9 +59,7 @@ async def running_auditor(database_url: str) -> AsyncIterator[asyncio.Event]:
 
 
 async def row_of(database_url: str) -> tuple[dict[str, Any], MonitorState]:
-    async with connected(database_url) as connection:
-        row = await connection.fetchrow("select holder, token, lease_until, state::text as state from auditor")
-    assert row is not None
+    [row] = await fetch_rows(database_url, "select holder, token, lease_until, state::text as state from auditor")
     return dict(row), decode_state(row["state"])
 
 
@@ -164,10 +163,9 @@ async def test_one_auditor_is_active_and_another_takes_over_at_its_stop(books_ur
 
 
 async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(books_url: str) -> None:
-    async with connected(books_url) as connection:
-        await connection.execute(
-            "update auditor set holder = 'killed', token = 7, lease_until = now() + interval '1 second'"
-        )
+    await execute(
+        books_url, "update auditor set holder = 'killed', token = 7, lease_until = now() + interval '1 second'"
+    )
     async with running_auditor(books_url):
 
         async def is_taken() -> bool:
@@ -179,16 +177,14 @@ async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(boo
 
 async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(books_url: str) -> None:
     """As after the clock was put back by an hour."""
-    async with connected(books_url) as connection:
-        await connection.execute("update auditor set holder = 'x', token = 7, lease_until = now() + interval '1 hour'")
+    await execute(books_url, "update auditor set holder = 'x', token = 7, lease_until = now() + interval '1 hour'")
     async with running_auditor(books_url):
         await eventually(lambda: has_passed_since(books_url))
     assert (await row_of(books_url))[0]["token"] == 8
 
 
 async def test_an_auditor_that_stands_by_logs_once_who_holds_the_lease(books_url: str) -> None:
-    async with connected(books_url) as connection:
-        await connection.execute("update auditor set holder = 'x', lease_until = now() + interval '2 seconds'")
+    await execute(books_url, "update auditor set holder = 'x', lease_until = now() + interval '2 seconds'")
     with capture_logs() as logs:
         async with running_auditor(books_url):
             await eventually(lambda: "integrity_lease_taken" in [log["event"] for log in logs])
@@ -233,8 +229,7 @@ async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: 
 
 
 async def test_a_state_that_nobody_can_read_is_begun_anew(books_url: str) -> None:
-    async with connected(books_url) as connection:
-        await connection.execute("""update auditor set state = '{"looked": 7}'""")
+    await execute(books_url, """update auditor set state = '{"looked": 7}'""")
     async with hand_monitor(books_url) as auditor:
         await auditor.settle()
         assert auditor.faults == {}

@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.verification import as_owner

@@ -5,8 +5,9 @@ from typing import Any
 
 import httpx
 
+from tests.support.client import deposit_once
+from tests.support.database import connected, fetch_value
 from tests.support.processes import Processes, WalletProcess
-from tests.support.relay import connected
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
 
@@ -33,16 +34,14 @@ async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_ur
 
     clean = await eventually(lambda: has_status("clean"), within=SOON, every=0.3)
     assert clean["incremental"]["ageSeconds"] < 10
-    url = f"{api.url}/wallet/alice/deposit"
-    assert (await asyncio.to_thread(lambda: httpx.post(url, json={"amount": 1}, trust_env=False))).status_code == 201
+    await asyncio.to_thread(deposit_once, api.url)
     async with as_owner(books_url) as connection:
         await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
     # The next look finds it, or, if it came between the two, the next pass: it begins again every half minute.
     broken = await eventually(lambda: has_status("broken"), within=60, every=0.3)
     assert "wallet alice" in {fault["row"] for fault in broken["faults"]}
     assert await asyncio.to_thread(worker.stop, within=6) == 0
-    async with connected(books_url) as connection:
-        assert await connection.fetchval("select holder from auditor") is None
+    assert await fetch_value(books_url, "select holder from auditor") is None
     assert "integrity_fault" in worker.logs()
 
 

@@ -5,16 +5,16 @@ from functools import partial
 from hashlib import sha256
 from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from tests.support.broker import message_count
+from tests.support.database import connected, fetch_rows, fetch_value
 from tests.support.deployment import compose
 from tests.support.event_log import Log
 from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.waiting import eventually
-from tests.support.worker import fetch, publish, queue_counts, running_worker, until
+from tests.support.worker import publish, queue_counts, running_worker, until
 from wallet.postgres import connections
 from wallet.rabbitmq import consumer as consumer_module
 from wallet.rabbitmq.connection import ChannelRefused
@@ -23,12 +23,14 @@ from wallet.rabbitmq.publisher import OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
 from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 SETTLE_SECONDS_MAX = 60.0
 
 
 async def open_dead_letters(database_url: str) -> int:
-    [(count,)] = await fetch(database_url, "select count(*) from dead_letters where state = 'open'")
+    count = await fetch_value(database_url, "select count(*) from dead_letters where state = 'open'")
     return int(count)
 
 
@@ -87,7 +89,9 @@ async def test_a_flood_of_large_messages_becomes_dead_letters_in_bounded_memory(
     await until(are_dead_letters, within=SETTLE_SECONDS_MAX)
     peak = worker.peak_bytes()
     assert peak < 300 * MIB, f"the worker used {peak / MIB:.0f} MiB"
-    [(longest, stored)] = await fetch(database_url, "select max(body_bytes), max(octet_length(body)) from dead_letters")
+    [(longest, stored)] = await fetch_rows(
+        database_url, "select max(body_bytes), max(octet_length(body)) from dead_letters"
+    )
     assert (longest, stored) == (16 * MIB, BODY_STORED_BYTES_MAX)
     assert await queue_counts(rabbitmq_url) == (0, len(sizes))
     assert await message_count(rabbitmq_url, DEAD_LETTER_QUEUE) == len(sizes)
@@ -107,12 +111,13 @@ $$
 async def test_a_group_that_exceeds_the_time_limit_of_a_transaction_comes_again_in_smaller_groups(
     database_url: str, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    connection = await asyncpg.connect(database_url)
-    if connection.get_server_version().major < connections.TRANSACTION_LIMIT_SINCE:
-        pytest.skip("PostgreSQL before 17 has no limit for a transaction")
-    await connection.execute(SLOW)
-    await connection.execute(f"create trigger slow before insert on {table} for each row execute function be_slow()")
-    await connection.close()
+    async with connected(database_url) as connection:
+        if connection.get_server_version().major < connections.TRANSACTION_LIMIT_SINCE:
+            pytest.skip("PostgreSQL before 17 has no limit for a transaction")
+        await connection.execute(SLOW)
+        await connection.execute(
+            f"create trigger slow before insert on {table} for each row execute function be_slow()"
+        )
     monkeypatch.setattr(connections, "_LIMIT_TRANSACTIONS", "set transaction_timeout = '700ms'")
     async with Log.open(database_url) as log:
         for number in range(40):
@@ -123,7 +128,7 @@ async def test_a_group_that_exceeds_the_time_limit_of_a_transaction_comes_again_
     async with running_worker(database_url, rabbitmq_url):
 
         async def is_handled() -> bool:
-            [(count,)] = await fetch(database_url, f"select count(*) from {table}")
+            count = await fetch_value(database_url, f"select count(*) from {table}")
             return bool(count >= 40)
 
         await until(is_handled, within=SETTLE_SECONDS_MAX)

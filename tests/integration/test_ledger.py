@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from wallet.domain.commands import Command
 from wallet.ledger.ledger import Ledger

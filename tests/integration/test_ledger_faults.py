@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
-import asyncpg
 import pytest
 
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import connected, fetch_value
 from tests.support.ledger import audit_of, deposit, running_ledger, send, transfer, withdraw
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import Loss, PostgresProxy
@@ -33,25 +33,21 @@ def _no_failpoints_afterwards() -> Iterator[None]:
 async def test_a_wallet_held_by_someone_outside_slows_nobody_else(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await asyncio.gather(*(send(ledger, deposit(f"w{number}", 100)) for number in range(10)))
-        outside = await asyncpg.connect(database_url)
-        holding = outside.transaction()
-        await holding.start()
-        await outside.execute("select from wallets where wallet_id = 'w0' for update")
-        held = [
-            asyncio.create_task(send(ledger, command))
-            for command in (withdraw("w0", 1, "h1"), transfer("w0", "w1", 1, "h2"), withdraw("w0", 1, "h3"))
-        ]
-        # The first batch may meet the lock and wait for its time-out; from then on the others must not.
-        await send(ledger, deposit("w1", 1))
-        slowest = 0.0
-        for number in range(200):
-            started = time.perf_counter()
-            assert (await send(ledger, deposit(f"w{1 + number % 9}", 1))).status == 201
-            slowest = max(slowest, time.perf_counter() - started)
-        assert not any(task.done() for task in held)
-        assert slowest < 0.4, f"a request on a free wallet took {slowest:.3f} s"
-        await holding.rollback()
-        await outside.close()
+        async with connected(database_url) as outside, outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'w0' for update")
+            held = [
+                asyncio.create_task(send(ledger, command))
+                for command in (withdraw("w0", 1, "h1"), transfer("w0", "w1", 1, "h2"), withdraw("w0", 1, "h3"))
+            ]
+            # The first batch may meet the lock and wait for its time-out; from then on the others must not.
+            await send(ledger, deposit("w1", 1))
+            slowest = 0.0
+            for number in range(200):
+                started = time.perf_counter()
+                assert (await send(ledger, deposit(f"w{1 + number % 9}", 1))).status == 201
+                slowest = max(slowest, time.perf_counter() - started)
+            assert not any(task.done() for task in held)
+            assert slowest < 0.4, f"a request on a free wallet took {slowest:.3f} s"
         answers = await asyncio.gather(*held)
         assert [answer.status for answer in answers] == [201, 201, 201]
         assert [json.loads(answer.body)["balance"] for answer in (answers[0], answers[2])] == ["99.0000", "97.0000"]
@@ -61,19 +57,18 @@ async def test_a_wallet_held_by_someone_outside_slows_nobody_else(database_url: 
 async def test_a_wallet_being_made_by_someone_outside_slows_nobody_else(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("w1", 100))
-        outside = await asyncpg.connect(database_url)
-        holding = outside.transaction()
-        await holding.start()
-        await outside.execute(
-            "insert into wallets (bucket, wallet_id, currency, balance, version)"
-            " values (wallet_bucket('new'), 'new', 'USD', 0, 0)"
-        )
-        held = asyncio.create_task(send(ledger, deposit("new", 1)))
-        others = [await send(ledger, deposit("w1", 1)) for _ in range(20)]
-        assert {answer.status for answer in others} == {201}
-        assert not held.done()
-        await holding.rollback()
-        await outside.close()
+        async with connected(database_url) as outside:
+            holding = outside.transaction()
+            await holding.start()
+            await outside.execute(
+                "insert into wallets (bucket, wallet_id, currency, balance, version)"
+                " values (wallet_bucket('new'), 'new', 'USD', 0, 0)"
+            )
+            held = asyncio.create_task(send(ledger, deposit("new", 1)))
+            others = [await send(ledger, deposit("w1", 1)) for _ in range(20)]
+            assert {answer.status for answer in others} == {201}
+            assert not held.done()
+            await holding.rollback()
         assert (await held).status == 201
     await assert_books_are_right(database_url)
 
@@ -81,14 +76,10 @@ async def test_a_wallet_being_made_by_someone_outside_slows_nobody_else(database
 async def test_a_request_on_a_held_wallet_ends_at_its_deadline_unexecuted(database_url: str) -> None:
     async with running_ledger(database_url, deadline_seconds=1.0) as ledger:
         await send(ledger, deposit("w0", 100))
-        outside = await asyncpg.connect(database_url)
-        holding = outside.transaction()
-        await holding.start()
-        await outside.execute("select from wallets where wallet_id = 'w0' for update")
-        with pytest.raises(NotExecuted):
-            await send(ledger, withdraw("w0", 1, "k"))
-        await holding.rollback()
-        await outside.close()
+        async with connected(database_url) as outside, outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'w0' for update")
+            with pytest.raises(NotExecuted):
+                await send(ledger, withdraw("w0", 1, "k"))
         assert (await send(ledger, withdraw("w0", 1, "k"))).status == 201
     assert await fetch_value(database_url, "select balance::text from wallets where wallet_id = 'w0'") == "99.0000"
     await assert_books_are_right(database_url)
@@ -129,17 +120,16 @@ async def try_once(ledger: Ledger, command: Command) -> Answer | None:
 
 async def kill_lanes_until(done: asyncio.Event, database_url: str) -> int:
     killed = 0
-    connection = await asyncpg.connect(database_url)
-    while not done.is_set():
-        killed += await connection.fetchval(
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity"
-            " where datname = current_database() and application_name like 'wallet api lane%'"
-        )
-        try:
-            await asyncio.wait_for(done.wait(), 0.2)
-        except TimeoutError:
-            continue
-    await connection.close()
+    async with connected(database_url) as connection:
+        while not done.is_set():
+            killed += await connection.fetchval(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+                " where datname = current_database() and application_name like 'wallet api lane%'"
+            )
+            try:
+                await asyncio.wait_for(done.wait(), 0.2)
+            except TimeoutError:
+                continue
     return killed
 
 
@@ -188,13 +178,12 @@ async def test_a_culprit_fails_alone(database_url: str) -> None:
         await send(ledger, deposit("alice", 100))
         commands = [deposit("alice", 1, f"k{number}") for number in range(9)]
         # A constraint stands in for a bug of ours that one command sets off.
-        connection = await asyncpg.connect(database_url)
-        await connection.execute(
-            "alter table operations add constraint planted check (request_id <> 'k4' or wallet_id <> 'alice')"
-        )
-        results = await asyncio.gather(*(send(ledger, command) for command in commands), return_exceptions=True)
-        await connection.execute("alter table operations drop constraint planted")
-        await connection.close()
+        async with connected(database_url) as connection:
+            await connection.execute(
+                "alter table operations add constraint planted check (request_id <> 'k4' or wallet_id <> 'alice')"
+            )
+            results = await asyncio.gather(*(send(ledger, command) for command in commands), return_exceptions=True)
+            await connection.execute("alter table operations drop constraint planted")
         assert [number for number, result in enumerate(results) if isinstance(result, CommandFailed)] == [4]
         assert sum(isinstance(result, Answer) for result in results) == 8
         assert (await send(ledger, commands[4])).status == 201
@@ -232,7 +221,7 @@ async def test_a_transfer_whose_driver_died_is_finished_by_two_recoverers_at_onc
 
 
 async def no_transfer_is_open(database_url: str) -> bool:
-    return await fetch_value(database_url, "select count(*) from transfers where status = 'debited'") == 0
+    return bool(await fetch_value(database_url, "select count(*) from transfers where status = 'debited'") == 0)
 
 
 async def test_a_database_that_is_away_means_not_executed_and_then_it_goes_on(
@@ -315,7 +304,7 @@ async def test_the_audit_row_of_a_retry_that_gave_up_gets_its_status_when_recove
     async with running_ledger(database_url, is_stepwise=True):
 
         async def have_status() -> bool:
-            return await fetch_value(database_url, without_status) == 0
+            return bool(await fetch_value(database_url, without_status) == 0)
 
         await eventually(have_status, within=20)
     status = "select status from api_audit where api_audit_id = $1"

@@ -6,9 +6,9 @@ from hashlib import sha256
 import pytest
 
 from tests.support.books import assert_books_are_right
+from tests.support.database import connected
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
-from tests.support.relay import connected
 from tests.support.waiting import eventually
 from wallet.postgres import migrations
 from wallet.postgres.migrations import Migration, MigrationBlocked, migrate, missing_migrations, read_migrations

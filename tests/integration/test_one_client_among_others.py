@@ -6,20 +6,21 @@ import socket
 import time
 from contextlib import AsyncExitStack, ExitStack
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.support.api import head, running_api
+from tests.support.database import connected, fetch_rows, fetch_value
 from tests.support.processes import Processes
-from tests.support.raw_http import ask, connected
+from tests.support.raw_http import ask, raw_connection
 from tests.support.waiting import eventually
-from tests.support.worker import fetch
 from wallet.api.contract.bodies import VALUES_MAX, decode_object
 from wallet.api.contract.problems import Refused
 from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.incoming import BodyBudget, BodyLimits
 from wallet.trail.buffer import REFUSED_A_SECOND_MAX, REFUSED_BURST_MAX
+
+pytestmark = pytest.mark.alone
 
 KIB = 1024
 FLOOD = 1_500
@@ -50,18 +51,18 @@ async def test_a_flood_of_refused_posts_takes_no_row_of_another_client_and_littl
         await asyncio.gather(*flood)
 
     async def honest_rows_are_there() -> bool:
-        [(count,)] = await fetch(database_url, ROWS, "127.0.0.1")
+        count = await fetch_value(database_url, ROWS, "127.0.0.1")
         return bool(count == 50)
 
     await eventually(honest_rows_are_there, within=10)
 
     async def is_accounted_for() -> bool:
-        [(count,)] = await fetch(database_url, ROWS, "127.0.0.2")
+        count = await fetch_value(database_url, ROWS, "127.0.0.2")
         assert count + api.metrics()["wallet_trail_rows_lost_total"] == FLOOD
         return True
 
     await eventually(is_accounted_for, within=10, every=0.5)
-    [(stored, url)] = await fetch(database_url, SIZES)
+    [(stored, url)] = await fetch_rows(database_url, SIZES)
     assert stored <= 2 * KIB + 200  # The database spells JSON with blanks.
     assert url <= 512
 
@@ -79,11 +80,11 @@ async def test_a_flood_of_503s_takes_no_row_of_another_client_and_little_room(da
             assert {answer.status for answer in answers} == {503}
         assert (await api.post(path, body, honest)).status == 503
     rows = "select count(*) from api_audit where status = 503 and client_ip"
-    [(from_honest,)] = await fetch(database_url, f"{rows} = '10.0.0.2'")
-    [(from_hostile,)] = await fetch(database_url, f"{rows} = '10.0.0.1'")
+    from_honest = await fetch_value(database_url, f"{rows} = '10.0.0.2'")
+    from_hostile = await fetch_value(database_url, f"{rows} = '10.0.0.1'")
     assert from_honest == 1
     assert from_hostile <= REFUSED_BURST_MAX + 60 * REFUSED_A_SECOND_MAX
-    [(stored,)] = await fetch(
+    stored = await fetch_value(
         database_url, "select max(octet_length(headers::text) + octet_length(body)) from api_audit where status = 503"
     )
     assert stored <= 2 * KIB + 200
@@ -128,7 +129,7 @@ LARGE = head("POST", "/wallet/alice/deposit", "Content-Type: application/json", 
 async def test_a_body_beyond_the_share_of_its_client_is_read_when_there_is_room(database_url: str) -> None:
     """And is not refused: the client's other request may be over soon."""
     limits = BodyLimits(bodies_bytes_max=400 * KIB, body_seconds_max=3.0)
-    async with running_api(database_url, body_limits=limits) as api, connected(api.port) as slow:
+    async with running_api(database_url, body_limits=limits) as api, raw_connection(api.port) as slow:
         await slow.send(LARGE + b" " * (60 * KIB - 1))
         waiting = asyncio.create_task(api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB)))
         assert (await api.post("/wallet/alice/deposit", '{"amount":1}')).status == 201
@@ -142,19 +143,15 @@ async def test_a_body_that_waits_too_long_for_room_is_told_to_come_again(databas
     large = b'{"amount":1}'.ljust(60 * KIB)
     async with running_api(database_url, body_limits=limits) as api:
         await api.post("/wallet/alice/deposit", '{"amount":1}')
-        outside = await asyncpg.connect(database_url)
-        locking = outside.transaction()
-        await locking.start()
-        await outside.execute("select from wallets where wallet_id = 'alice' for update")
-        held = asyncio.create_task(api.send(LARGE + large))
+        async with connected(database_url) as outside, outside.transaction():
+            await outside.execute("select from wallets where wallet_id = 'alice' for update")
+            held = asyncio.create_task(api.send(LARGE + large))
 
-        async def is_refused() -> bool:
-            answer = await api.send(LARGE.replace(b"alice", b"bob") + large)
-            return (answer.status, answer.json.get("code")) == (503, "not_executed")
+            async def is_refused() -> bool:
+                answer = await api.send(LARGE.replace(b"alice", b"bob") + large)
+                return (answer.status, answer.json.get("code")) == (503, "not_executed")
 
-        await eventually(is_refused)
-        await locking.rollback()
-        await outside.close()
+            await eventually(is_refused)
         assert (await held).status == 201
 
 
@@ -173,7 +170,7 @@ async def test_bodies_that_are_declared_and_not_sent_take_no_room(database_url: 
     limits = BodyLimits(bodies_bytes_max=400 * KIB, body_seconds_max=30.0)
     async with running_api(database_url, body_limits=limits) as api, AsyncExitStack() as stack:
         for _ in range(10):
-            await (await stack.enter_async_context(connected(api.port))).send(LARGE + b"{")
+            await (await stack.enter_async_context(raw_connection(api.port))).send(LARGE + b"{")
         assert (await api.send(LARGE + b'{"amount":1}'.ljust(60 * KIB))).status == 201
 
 
@@ -229,9 +226,7 @@ async def test_each_request_has_one_line_in_the_log_and_its_id_in_the_trail(
 
     await eventually(lambda: {line["correlation_id"] for line in lines()} == ids)
     assert all(line["level"] == "info" and line["path"] == "/wallet/alice/deposit" for line in lines())
-    connection = await asyncpg.connect(database_url)
-    stored = await connection.fetch("select headers->>'x-request-id' as id from api_audit where status < 300")
-    await connection.close()
+    stored = await fetch_rows(database_url, "select headers->>'x-request-id' as id from api_audit where status < 300")
     assert ids <= {row["id"] for row in stored}
     assert '"request"' not in quiet.logs()
 

@@ -9,8 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 
-import asyncpg
-
+from tests.support.database import connected
 from wallet.integrity.checks.delivery import prove_delivery
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, snapshot_on
 from wallet.postgres.connections import ROWS_BY_KEY, connect
@@ -95,11 +94,10 @@ async def whole_reads(database_url: str) -> dict[str, str]:
 async def test_the_events_of_a_long_history_are_found_by_their_versions(database_url: str) -> None:
     """The worker's look-up must not read all of a wallet's events for each one, whatever the statistics say."""
     # Its statements have no time limit: on a slow machine the rows take longer than the wallet's connections wait.
-    filling = await asyncpg.connect(database_url)
-    await filling.execute("alter table events set (autovacuum_enabled = off)")
-    await filling.execute(FILL)
-    await filling.execute(LONG_HISTORY)
-    await filling.close()
+    async with connected(database_url) as filling:
+        await filling.execute("alter table events set (autovacuum_enabled = off)")
+        await filling.execute(FILL)
+        await filling.execute(LONG_HISTORY)
     connection = await connect(database_url, application_name="test plans", settings=ROWS_BY_KEY)
     read_events = load_statements("wallet.worker", "worker.sql").read_events
     arguments = [6] * 200, ["hot"] * 200, list(range(19_800, 20_000))
@@ -114,30 +112,28 @@ async def test_the_events_of_a_long_history_are_found_by_their_versions(database
 
 
 async def test_no_statement_of_the_hot_paths_reads_a_whole_table(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    for table in ("wallets", "events", "operations", "transfers", "transfer_credits", "api_audit", "journal"):
-        # Statistics must not become true by themselves in the middle of the test.
-        await connection.execute(f"alter table {table} set (autovacuum_enabled = off)")
-    await connection.execute(FILL)
-    assert await whole_reads(database_url) == {}
-    await connection.execute("analyze")
-    assert await whole_reads(database_url) == {}
-    await connection.close()
+    async with connected(database_url) as connection:
+        for table in ("wallets", "events", "operations", "transfers", "transfer_credits", "api_audit", "journal"):
+            # Statistics must not become true by themselves in the middle of the test.
+            await connection.execute(f"alter table {table} set (autovacuum_enabled = off)")
+        await connection.execute(FILL)
+        assert await whole_reads(database_url) == {}
+        await connection.execute("analyze")
+        assert await whole_reads(database_url) == {}
 
 
 async def test_a_proof_of_tables_that_nobody_has_analyzed_loops_over_none_of_them(database_url: str) -> None:
     """As after a restore: a look-up for each event in a table without an index for it would take hours."""
-    connection = await asyncpg.connect(database_url)
-    for table in ("events", "processed_events", "journal", "dead_letters", "operations", "api_audit"):
-        await connection.execute(f"alter table {table} set (autovacuum_enabled = off)")
-    await connection.execute(FILL)
-    async with snapshot_on(connection) as snapshot, snapshot.joining_whole_tables():
-        for name in WITHOUT_INDEX:
-            statement = getattr(SQL, name)
-            count = max(map(int, PARAMETER.findall(statement)), default=0)
-            arguments = [*ALL_BUCKETS, snapshot.taken_at, 1, snapshot.taken_at, 1, 5][:count]
-            plan = "\n".join(line[0] for line in await snapshot.rows(f"explain {statement}", *arguments))
-            assert "Nested Loop" not in plan, f"{name}:\n{plan}"
-    async with asyncio.timeout(PROOF_SECONDS_MAX), snapshot_on(connection) as snapshot:
-        assert [finding.first for finding in await prove_delivery(snapshot)] == [None, None]
-    await connection.close()
+    async with connected(database_url) as connection:
+        for table in ("events", "processed_events", "journal", "dead_letters", "operations", "api_audit"):
+            await connection.execute(f"alter table {table} set (autovacuum_enabled = off)")
+        await connection.execute(FILL)
+        async with snapshot_on(connection) as snapshot, snapshot.joining_whole_tables():
+            for name in WITHOUT_INDEX:
+                statement = getattr(SQL, name)
+                count = max(map(int, PARAMETER.findall(statement)), default=0)
+                arguments = [*ALL_BUCKETS, snapshot.taken_at, 1, snapshot.taken_at, 1, 5][:count]
+                plan = "\n".join(line[0] for line in await snapshot.rows(f"explain {statement}", *arguments))
+                assert "Nested Loop" not in plan, f"{name}:\n{plan}"
+        async with asyncio.timeout(PROOF_SECONDS_MAX), snapshot_on(connection) as snapshot:
+            assert [finding.first for finding in await prove_delivery(snapshot)] == [None, None]

@@ -7,11 +7,11 @@ import time
 import asyncpg
 import pytest
 
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.marks import COUNT, LOST, connection_to, mark
 from tests.support.postgres_messages import NotPostgres
 from tests.support.postgres_proxy import Commit, Loss, PostgresConversation, PostgresProxy, with_probability
-from tests.support.raw_http import connected
+from tests.support.raw_http import raw_connection
 
 pytestmark = pytest.mark.usefixtures("no_task_afterwards")
 
@@ -185,6 +185,10 @@ async def test_what_is_no_postgres_fails_the_test() -> None:
 
 async def speak_http_to_postgres() -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    async with server, PostgresProxy.to(*server.sockets[0].getsockname()) as proxy, connected(proxy.port) as connection:
+    async with (
+        server,
+        PostgresProxy.to(*server.sockets[0].getsockname()) as proxy,
+        raw_connection(proxy.port) as connection,
+    ):
         await connection.send(b"GET / HTTP/1.1\r\n\r\n")
         await connection.answer()

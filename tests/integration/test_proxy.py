@@ -6,12 +6,12 @@ import time
 import asyncpg
 import pytest
 
-from tests.support.books import fetch_value
 from tests.support.broker import message_count, raw_channel, take_all
+from tests.support.database import fetch_value
 from tests.support.marks import COUNT, LOST, connection_to, mark
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
-from tests.support.raw_http import connected
+from tests.support.raw_http import raw_connection
 from tests.support.waiting import eventually
 from wallet.rabbitmq.connection import BrokerUnavailable
 
@@ -111,7 +111,7 @@ async def test_amqp_passes_too(rabbitmq_url: str) -> None:
 
 
 async def test_a_server_that_is_away_looks_like_one_that_broke_off() -> None:
-    async with Proxy.to("127.0.0.1", free_port()) as proxy, connected(proxy.port) as connection:
+    async with Proxy.to("127.0.0.1", free_port()) as proxy, raw_connection(proxy.port) as connection:
         assert await connection.is_closed_by_server()
 
 

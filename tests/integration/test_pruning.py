@@ -13,8 +13,8 @@ from typing import Final
 import asyncpg
 import pytest
 
-from tests.support.books import fetch_value
 from tests.support.checkout import ROOT
+from tests.support.database import connected, execute, fetch_value
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.processes import Processes
 from tests.support.verification import GUARDED
@@ -33,6 +33,13 @@ PRUNE_ONE: Final = """
 insert into trail_prunings (bucket, actor, reason, before, first_id, last_id)
 select bucket, 'ann', 'a test', now(), api_audit_id, api_audit_id from api_audit where wallet_id = 'w0'
 """
+PRUNE_OF_ONE_WITH_OTHER_VALUES: Final = """
+insert into trail_prunings (bucket, actor, reason, before, first_id, last_id, row_count, first_at, last_at,
+    pruned_at)
+select bucket, 'ann', 'b', $1, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff',
+    77, now(), now(), now() + interval '1 day'
+from api_audit where wallet_id = 'w0' returning row_count, first_id, last_id, pruned_at
+"""
 ROW_COUNT: Final = "select count(*) from api_audit"
 CTRL_C = "\x03"
 
@@ -48,22 +55,21 @@ async def test_only_rows_before_the_time_go_and_each_slice_leaves_its_record(
 ) -> None:
     monkeypatch.setattr(pruning, "SLICE_ROWS_MAX", 1)
     await write_rows(database_url, 20)
-    connection = await asyncpg.connect(database_url)
-    before = await connection.fetchval("select clock_timestamp()")
-    await write_rows(database_url, 5)
-    assert await prune_trail_rows(connection, before - timedelta(hours=1), actor="ann", reason="old") == 0
-    assert await connection.fetch(RECORDS) == []
-    assert await prune_trail_rows(connection, before, actor="ann", reason="duty ended") == 20
-    assert await prune_trail_rows(connection, before, actor="ann", reason="again") == 0
-    counts = "select count(*) from api_audit union all select count(*) from operations order by 1"
-    assert [row[0] for row in await connection.fetch(counts)] == [5, 25]
-    records = await connection.fetch(RECORDS)
-    assert {(row["actor"], row["reason"], row["before"], row["row_count"]) for row in records} == {
-        ("ann", "duty ended", before, 1)
-    }
-    assert len(records) == 20
-    assert await connection.fetchval(COVERED) == 20
-    await connection.close()
+    async with connected(database_url) as connection:
+        before = await connection.fetchval("select clock_timestamp()")
+        await write_rows(database_url, 5)
+        assert await prune_trail_rows(connection, before - timedelta(hours=1), actor="ann", reason="old") == 0
+        assert await connection.fetch(RECORDS) == []
+        assert await prune_trail_rows(connection, before, actor="ann", reason="duty ended") == 20
+        assert await prune_trail_rows(connection, before, actor="ann", reason="again") == 0
+        counts = "select count(*) from api_audit union all select count(*) from operations order by 1"
+        assert [row[0] for row in await connection.fetch(counts)] == [5, 25]
+        records = await connection.fetch(RECORDS)
+        assert {(row["actor"], row["reason"], row["before"], row["row_count"]) for row in records} == {
+            ("ann", "duty ended", before, 1)
+        }
+        assert len(records) == 20
+        assert await connection.fetchval(COVERED) == 20
 
 
 @pytest.mark.parametrize(
@@ -77,47 +83,37 @@ async def test_only_rows_before_the_time_go_and_each_slice_leaves_its_record(
 )
 async def test_a_deletion_without_its_record_is_refused(database_url: str, attempt: str) -> None:
     await write_rows(database_url, 3)
-    connection = await asyncpg.connect(database_url)
     with pytest.raises(asyncpg.RestrictViolationError, match="DELETE on api_audit is refused"):
-        await connection.execute(attempt)
-    await connection.close()
+        await execute(database_url, attempt)
     assert await fetch_value(database_url, ROW_COUNT) == 3
 
 
 @pytest.mark.parametrize("table", GUARDED)
 async def test_no_session_variable_switches_the_guards_off(books_url: str, table: str) -> None:
-    connection = await asyncpg.connect(books_url)
-    await connection.execute("set session_replication_role = replica")
-    if table != "trail_prunings":  # The books have none.
+    async with connected(books_url) as connection:
+        await connection.execute("set session_replication_role = replica")
+        if table != "trail_prunings":  # The books have none.
+            with pytest.raises(asyncpg.RestrictViolationError):
+                await connection.execute(f"delete from {table}")
         with pytest.raises(asyncpg.RestrictViolationError):
-            await connection.execute(f"delete from {table}")
-    with pytest.raises(asyncpg.RestrictViolationError):
-        await connection.execute(f"truncate {table} cascade")
-    await connection.close()
+            await connection.execute(f"truncate {table} cascade")
 
 
 async def test_an_earlier_record_permits_no_later_deletion_and_none_states_what_is_not_so(database_url: str) -> None:
     await write_rows(database_url, 3)
-    connection = await asyncpg.connect(database_url)
-    everything = """
-        insert into trail_prunings (bucket, actor, reason, before, first_id, last_id, row_count, first_at, last_at,
-            pruned_at)
-        select bucket, 'ann', 'b', $1, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff',
-            77, now(), now(), now() + interval '1 day'
-        from api_audit where wallet_id = 'w0' returning row_count, first_id, last_id, pruned_at
-    """
-    now = await connection.fetchval("select clock_timestamp()")
-    audit_id = await connection.fetchval("select api_audit_id from api_audit where wallet_id = 'w0'")
-    row = await connection.fetchrow(everything, now)
-    assert row is not None
-    assert (row["row_count"], row["first_id"], row["last_id"]) == (1, audit_id, audit_id)
-    assert row["pruned_at"] < now + timedelta(minutes=1)
-    with pytest.raises(asyncpg.RestrictViolationError):
-        await connection.execute("delete from api_audit")
-    for ahead in (timedelta(days=1), timedelta(days=-365)):  # In the future; and where there is nothing.
-        with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-            await connection.execute(everything.replace("'w0'", "'w1'").partition("returning")[0], now + ahead)
-    await connection.close()
+    async with connected(database_url) as connection:
+        now = await connection.fetchval("select clock_timestamp()")
+        audit_id = await connection.fetchval("select api_audit_id from api_audit where wallet_id = 'w0'")
+        row = await connection.fetchrow(PRUNE_OF_ONE_WITH_OTHER_VALUES, now)
+        assert row is not None
+        assert (row["row_count"], row["first_id"], row["last_id"]) == (1, audit_id, audit_id)
+        assert row["pruned_at"] < now + timedelta(minutes=1)
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("delete from api_audit")
+        of_another = PRUNE_OF_ONE_WITH_OTHER_VALUES.replace("'w0'", "'w1'").partition("returning")[0]
+        for ahead in (timedelta(days=1), timedelta(days=-365)):  # In the future; and where there is nothing.
+            with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
+                await connection.execute(of_another, now + ahead)
     assert await fetch_value(database_url, ROW_COUNT) == 2
 
 

@@ -5,11 +5,11 @@ import json
 import time
 from dataclasses import dataclass
 
-import asyncpg
 import pytest
 
 from tests.support.api import BODY_LIMITS, RunningApi, head, post, running_api
-from tests.support.raw_http import RawAnswer, ask, ask_stubbornly, connected
+from tests.support.database import fetch_rows
+from tests.support.raw_http import RawAnswer, ask, ask_stubbornly, raw_connection
 from tests.support.waiting import eventually
 
 DEPOSIT = "/wallet/alice/deposit"
@@ -147,16 +147,8 @@ BULKS = [
 EVERYTHING = {"amounts": AMOUNTS, "bodies": BODIES, "paths": PATHS, "headers": HEADERS, "bulk requests": BULKS}
 
 
-async def rows(database_url: str, query: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        return list(await connection.fetch(query))
-    finally:
-        await connection.close()
-
-
 async def assert_nothing_moved(database_url: str) -> None:
-    counts = await rows(
+    counts = await fetch_rows(
         database_url,
         "select (select count(*) from wallets) + (select count(*) from events) + (select count(*) from operations)"
         " + (select count(*) from transfers) + (select count(*) from journal) as rows",
@@ -168,7 +160,7 @@ async def recorded_statuses(database_url: str, count: int) -> list[int]:
     """The statuses of the audit rows, once there are as many as POSTs."""
 
     async def statuses() -> list[int]:
-        found = [row["status"] for row in await rows(database_url, "select status from api_audit order by 1")]
+        found = [row["status"] for row in await fetch_rows(database_url, "select status from api_audit order by 1")]
         assert len(found) == count
         return found
 
@@ -267,7 +259,7 @@ async def test_the_bulk_route_takes_a_body_of_a_mebibyte_and_no_more(database_ur
         answer = await api.post(BULK, allowed.ljust(1_048_576))
         assert answer.status == 200
         assert await recorded_statuses(database_url, 9) == [200, *[413] * 8]
-    (row,) = await rows(
+    (row,) = await fetch_rows(
         database_url, "select octet_length(body) as kept, body_length from api_audit where status = 200"
     )
     assert (row["kept"], row["body_length"]) == (4096, 1_048_576)
@@ -288,7 +280,7 @@ async def test_a_client_that_asks_before_sending_is_told_no_without_sending(data
 async def test_a_body_that_never_ends_is_not_waited_for(database_url: str, framing: str) -> None:
     async with running_api(database_url) as api:
         beginning = b'{"amount":1' if framing.startswith("Content") else b'b\r\n{"amount":1\r\n'
-        async with connected(api.port) as connection:
+        async with raw_connection(api.port) as connection:
             await connection.send(head("POST", DEPOSIT, "Content-Type: application/json", framing) + beginning)
             answer = await connection.answer()
             assert await connection.is_closed_by_server()
@@ -324,7 +316,7 @@ async def test_each_body_has_its_own_time_however_many_are_late(database_url: st
 
 
 async def test_a_head_that_never_ends_is_not_waited_for(database_url: str) -> None:
-    async with running_api(database_url) as api, connected(api.port) as silent, connected(api.port) as slow:
+    async with running_api(database_url) as api, raw_connection(api.port) as silent, raw_connection(api.port) as slow:
         await slow.send(b"POST /wallet/alice/deposit HTTP/1.1\r\nHost: x\r\n")
         assert await slow.is_closed_by_server()
         assert await silent.is_closed_by_server()
@@ -341,7 +333,7 @@ async def test_a_body_that_breaks_its_framing_is_refused(database_url: str) -> N
 
 async def test_a_client_that_vanishes_in_the_middle_of_its_body_moves_nothing(database_url: str) -> None:
     async with running_api(database_url) as api:
-        async with connected(api.port) as connection:
+        async with raw_connection(api.port) as connection:
             await connection.send(head("POST", DEPOSIT, "Content-Length: 40") + b'{"amount":1')
             connection.abort()
         assert await recorded_statuses(database_url, 1) == [400]
@@ -351,7 +343,7 @@ async def test_a_client_that_vanishes_in_the_middle_of_its_body_moves_nothing(da
 async def test_two_lengths_of_one_body_cannot_smuggle_a_second_request(database_url: str) -> None:
     smuggled = post("/wallet/mallory/deposit", '{"amount":1}')
     request = head("POST", DEPOSIT, "Content-Type: application/json", "Content-Length: 5", "Transfer-Encoding: chunked")
-    async with running_api(database_url) as api, connected(api.port) as connection:
+    async with running_api(database_url) as api, raw_connection(api.port) as connection:
         await connection.send(request + b"0\r\n\r\n" + smuggled)
         answer = await connection.answer()
         assert (answer.status, answer.code) == (400, "invalid_json")

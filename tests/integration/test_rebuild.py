@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.books import assert_pipeline_is_quiet_and_right
+from tests.support.database import connected, execute, fetch_rows
 from tests.support.event_log import Log
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.live_load import load_on
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
-from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import faults_of
-from tests.support.worker import RULES, Wire, fetch, has_logged, projections_match, until
+from tests.support.worker import RULES, Wire, has_logged, projections_match, until
 from tests.support.written_books import process_all, seal_all
 from wallet.postgres.session import NotMigrated
 from wallet.postgres.statements import load_statements
@@ -53,12 +54,12 @@ def wire(request: pytest.FixtureRequest, database_url: str) -> Wire:
 
 
 async def rows_of(database_url: str) -> tuple[list[Any], list[Any]]:
-    return await fetch(database_url, STATS), await fetch(database_url, ALERTS)
+    return await fetch_rows(database_url, STATS), await fetch_rows(database_url, ALERTS)
 
 
-async def execute(database_url: str, statement: str) -> None:
-    async with connected(database_url) as connection:
-        await connection.execute(statement)
+async def inbox_of(database_url: str) -> list[tuple[Any, ...]]:
+    query = "select bucket, event_id, status, attempts, processed_at from processed_events"
+    return sorted(tuple(row) for row in await fetch_rows(database_url, query))
 
 
 async def test_a_rebuild_gives_the_rows_that_the_worker_gave_and_so_does_the_next_one(books_url: str) -> None:
@@ -67,27 +68,26 @@ async def test_a_rebuild_gives_the_rows_that_the_worker_gave_and_so_does_the_nex
     stats, alerts = await rows_of(books_url)
     assert len(stats) == 7
     assert [(row[1], row[2]) for row in alerts] == [("dora", "large_withdrawal"), ("dora", "rapid_withdrawals")]
-    inbox = await fetch(books_url, "select bucket, event_id, status, attempts, processed_at from processed_events")
+    inbox = await inbox_of(books_url)
     for _ in range(2):
         rebuilt = await rebuild(books_url, RULES)
         assert (rebuilt.wallet_count, rebuilt.alert_count, rebuilt.event_count) == (7, 2, len(inbox))
         assert rebuilt.entered_count == 0
         assert await rows_of(books_url) == (stats, alerts)
-    again = await fetch(books_url, "select bucket, event_id, status, attempts, processed_at from processed_events")
-    assert sorted(again) == sorted(inbox)
+    assert await inbox_of(books_url) == inbox
 
 
 async def test_a_rebuild_keeps_when_a_row_was_created_and_when_its_totals_changed(books_url: str) -> None:
     await seal_all(books_url)
     await process_all(books_url)
     times = "select wallet_id, created_at, updated_at from wallet_stats order by wallet_id"
-    before = await fetch(books_url, times)
+    before = await fetch_rows(books_url, times)
     assert all(created_at is not None for _, created_at, _ in before)
     await rebuild(books_url, RULES)
-    assert await fetch(books_url, times) == before
+    assert await fetch_rows(books_url, times) == before
     await execute(books_url, "update wallet_stats set total_deposited = 1 where wallet_id = 'alice'")
     await rebuild(books_url, RULES)
-    after = await fetch(books_url, times)
+    after = await fetch_rows(books_url, times)
     assert [row[:2] for row in after] == [row[:2] for row in before]
     assert [new[0] for new, old in zip(after, before, strict=True) if new[2] > old[2]] == ["alice"]
 
@@ -139,7 +139,7 @@ async def test_the_rules_are_those_of_the_settings_now(books_url: str) -> None:
     await seal_all(books_url)
     strict = replace(RULES, large_withdrawal_threshold=Decimal(30), rapid_withdrawal_count=2)
     await rebuild(books_url, strict)
-    alerts = [(row[1], row[2], row[4]) for row in await fetch(books_url, ALERTS)]
+    alerts = [(row[1], row[2], row[4]) for row in await fetch_rows(books_url, ALERTS)]
     assert sorted(alerts) == [
         ("alice", "large_withdrawal", "withdrawal of 30.0000 reaches the limit of 30.0000"),
         ("dora", "large_withdrawal", "withdrawal of 12000.0000 reaches the limit of 30.0000"),
@@ -174,7 +174,7 @@ async def test_a_live_worker_counts_no_event_twice_and_loses_none(wire: Wire, tm
         wire.worker(),
     ):
         async with load_on(ledger, seed=seed):
-            await until(fetch, wire.database_url, "select from processed_events limit 1")
+            await until(fetch_rows, wire.database_url, "select from processed_events limit 1")
             # Until one has overtaken the workers: only then could an event count twice.
             while len(rebuilt) < 4 or not any(each.entered_count for each in rebuilt):
                 rebuilt.append(await rebuild(wire.database_url, RULES))
@@ -237,16 +237,17 @@ async def test_an_event_with_a_dead_letter_is_in_and_its_replay_counts_nothing(d
         configure_failpoints("worker.before_commit=raise")
         handled = await handle_group(connection, messages, RULES, check=check_messages)
         assert len(handled.refused) == len(rows)
-        assert await fetch(database_url, "select status from processed_events group by status") == [("failed",)]
+        statuses = await fetch_rows(database_url, "select status from processed_events")
+        assert {row["status"] for row in statuses} == {"failed"}
         configure_failpoints("")
         rebuilt = await rebuild(database_url, RULES)
         assert rebuilt.entered_count == len(rows)
         assert await projections_match(database_url, rows)
-        [(status, error, count)] = await fetch(
+        [(status, error, count)] = await fetch_rows(
             database_url, "select status, error_message, count(*) from processed_events group by 1, 2"
         )
         assert (status, error, count) == ("success", None, len(rows))
-        letters = await fetch(database_url, "select body, headers, state from dead_letters")
+        letters = await fetch_rows(database_url, "select body, headers, state from dead_letters")
         assert [state for _, _, state in letters] == ["open"] * len(rows), "only a person closes them"
         replayed = [
             OutgoingMessage(body, (beside := json.loads(headers))["messageId"], beside["type"])
@@ -294,6 +295,6 @@ async def test_a_worker_outlasts_a_long_rebuild_and_the_api_reads_on(wire: Wire,
                     await holder.execute(load_statements("wallet.worker", "rebuild.sql").lock_projections)
                     await send(ledger, deposit("alice", 100))
                     await until(has_logged, lines, "worker_paused", within=40)
-                    assert await fetch(wire.database_url, STATS) == []
+                    assert await fetch_rows(wire.database_url, STATS) == []
                 await assert_pipeline_is_quiet_and_right(wire.database_url)
-    assert [row[1:3] for row in await fetch(wire.database_url, STATS)] == [("alice", Decimal(100))]
+    assert [row[1:3] for row in await fetch_rows(wire.database_url, STATS)] == [("alice", Decimal(100))]

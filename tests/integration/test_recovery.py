@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import connected, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer
 from tests.support.verification import as_owner
 from tests.support.waiting import eventually
@@ -42,11 +42,11 @@ async def begin_transfers(ledger: Ledger, receivers: list[str]) -> None:
 
 
 async def has_ended(database_url: str, receiver: str) -> bool:
-    return await fetch_value(database_url, STATUS, receiver) == "completed"
+    return bool(await fetch_value(database_url, STATUS, receiver) == "completed")
 
 
 async def none_is_debited(database_url: str) -> bool:
-    return await fetch_value(database_url, DEBITED) == 0
+    return bool(await fetch_value(database_url, DEBITED) == 0)
 
 
 async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_locked(
@@ -59,17 +59,16 @@ async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_
             await send(ledger, deposit("sender", LOCKED + 2))
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in locked])
             await begin_transfers(ledger, [*locked, "free"])
-    outside = await asyncpg.connect(database_url)
-    holding = outside.transaction()
-    await holding.start()
-    await outside.execute(LOCK)
-    with capture_logs() as logs:
-        async with running_ledger(database_url, is_stepwise=True):
-            await eventually(lambda: has_ended(database_url, "free"), within=SOON_SECONDS)
-            assert await fetch_value(database_url, DEBITED) == LOCKED
-            await holding.rollback()
-            await eventually(lambda: none_is_debited(database_url), within=60)
-    await outside.close()
+    async with connected(database_url) as outside:
+        holding = outside.transaction()
+        await holding.start()
+        await outside.execute(LOCK)
+        with capture_logs() as logs:
+            async with running_ledger(database_url, is_stepwise=True):
+                await eventually(lambda: has_ended(database_url, "free"), within=SOON_SECONDS)
+                assert await fetch_value(database_url, DEBITED) == LOCKED
+                await holding.rollback()
+                await eventually(lambda: none_is_debited(database_url), within=60)
     lines = [line for line in logs if line["event"] == "transfer_recovery_failed"]
     assert len(lines) <= LOCKED
     await assert_books_are_right(database_url)
@@ -87,25 +86,23 @@ async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_t
             await send(ledger, deposit("sender", count + 1))
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in [*locked, "late"]])
             await begin_transfers(ledger, [*locked, "late"])
-    outside, late = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
-    holding, holding_late = outside.transaction(), late.transaction()
-    await holding.start()
-    await outside.execute(LOCK)
-    await holding_late.start()
-    await late.execute("select from wallets where wallet_id = 'late' for update")
-    async with running_ledger(database_url, is_stepwise=True) as ledger:
+    async with connected(database_url) as outside, connected(database_url) as late:
+        holding, holding_late = outside.transaction(), late.transaction()
+        await holding.start()
+        await outside.execute(LOCK)
+        await holding_late.start()
+        await late.execute("select from wallets where wallet_id = 'late' for update")
+        async with running_ledger(database_url, is_stepwise=True) as ledger:
 
-        def has_failed() -> bool:
-            return any(each.row["to_wallet_id"] == "late" for each in ledger._recovery._failed.values())
+            def has_failed() -> bool:
+                return any(each.row["to_wallet_id"] == "late" for each in ledger._recovery._failed.values())
 
-        await eventually(has_failed, within=40)
-        await holding_late.rollback()
-        await eventually(lambda: has_ended(database_url, "late"), within=SOON_SECONDS)
-        assert await fetch_value(database_url, DEBITED) == count
-        await holding.rollback()
-        await eventually(lambda: none_is_debited(database_url), within=60)
-    await outside.close()
-    await late.close()
+            await eventually(has_failed, within=40)
+            await holding_late.rollback()
+            await eventually(lambda: has_ended(database_url, "late"), within=SOON_SECONDS)
+            assert await fetch_value(database_url, DEBITED) == count
+            await holding.rollback()
+            await eventually(lambda: none_is_debited(database_url), within=60)
     await assert_books_are_right(database_url)
 
 

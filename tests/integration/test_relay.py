@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.broker import raw_channel, save_queue_directory, take_all
+from tests.support.database import connected
 from tests.support.rabbitmq import RabbitMQServer
-from tests.support.relay import connected, count_where, relay_settings, running_relay
+from tests.support.relay import count_where, relay_settings, running_relay
 from tests.support.unsealed_batches import InsertedBatch, insert_batch, insert_events
 from tests.support.waiting import eventually
 from wallet.postgres.connections import Connection
@@ -27,7 +28,10 @@ from wallet.relay.publish import BatchPublisher
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import seal_batches
 from wallet.runtime.failpoints import configure_failpoints
+from wallet.runtime.metrics import Metrics
 from wallet.wire.envelope import Envelope, decode_envelope
+
+METRICS = Metrics("relay")
 
 
 @pytest.fixture(autouse=True)
@@ -121,9 +125,9 @@ async def test_a_zombie_may_publish_duplicates_but_never_marks(database_url: str
         assert leader is not None
         await seal_batches(connection, leader, is_published=False)
         with pytest.raises(LeaseLost):
-            await BatchPublisher(publisher, replace(leader, token=leader.token - 1)).publish_round(connection)
+            await BatchPublisher(publisher, replace(leader, token=leader.token - 1), METRICS).publish_round(connection)
         assert not await published(connection, batch)
-        await BatchPublisher(publisher, leader).publish_round(connection)
+        await BatchPublisher(publisher, leader, METRICS).publish_round(connection)
         assert await published(connection, batch)
     received = Counter(envelope.event_id for envelope in await envelopes(rabbitmq_url))
     assert received == Counter(dict.fromkeys(batch.event_ids, 2))
@@ -171,7 +175,7 @@ async def test_a_batch_whose_events_are_not_all_visible_waits_and_the_others_do_
 async def test_a_broker_address_that_cannot_be_read_ends_the_relay_at_start(database_url: str, tmp_path: Path) -> None:
     settings = relay_settings(database_url, "amqp://guest:s3cret@host/?heartbeat=soon", tmp_path)
     with pytest.raises(InvalidBrokerAddress) as refused:
-        await run_relay(settings, asyncio.Event())
+        await run_relay(settings, METRICS, asyncio.Event())
     assert "RABBITMQ_URL" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.database import connected
 from tests.support.postgres import PostgresServer
 from tests.support.relay import (
     STOP_SECONDS_MAX,
     assert_journal_is_chained,
-    connected,
     count_where,
     relay_settings,
     running_relay,
@@ -30,6 +30,7 @@ from wallet.relay.lease import JOURNAL
 from wallet.relay.publish import mark_published
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import FILENAME, seal_batches
+from wallet.runtime.metrics import Metrics
 
 
 async def test_batches_are_sealed_in_order_of_seq_without_gaps_and_chained(
@@ -257,7 +258,7 @@ async def test_the_head_that_is_exported_at_stop_covers_what_was_committed_just_
         batch = await insert_batch(connection)
         stop = asyncio.Event()
         stop.set()
-        await Leadership(relay_settings(database_url, None, tmp_path), stop, lease).lead()
+        await Leadership(relay_settings(database_url, None, tmp_path), Metrics("relay"), stop, lease).lead()
         assert [row["batch_id"] for row in await sealed_rows(connection)] == [batch.batch_id]
     assert (tmp_path / FILENAME).read_text().startswith("1 ")
 
@@ -277,7 +278,7 @@ async def test_a_relay_that_is_stopped_as_soon_as_it_leads_exports_the_head_of_a
     async with connected(database_url) as connection:
         await insert_batch(connection)
         async with asyncio.timeout(STOP_SECONDS_MAX):
-            await run_relay(relay_settings(database_url, None, tmp_path), stop)
+            await run_relay(relay_settings(database_url, None, tmp_path), Metrics("relay"), stop)
         [row] = await sealed_rows(connection)
         assert await _holder(connection) is None
     [line] = (tmp_path / FILENAME).read_text().splitlines()

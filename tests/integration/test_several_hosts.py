@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from wallet.postgres import connections
@@ -65,7 +65,7 @@ async def test_of_several_hosts_that_answer_one_connection_is_kept(
             "select count(*) from pg_stat_activity where application_name = $1 and datname = current_database()",
             NAME,
         )
-        return count == len(kept)
+        return bool(count == len(kept))
 
     await eventually(are_kept)
     for connection in kept:

@@ -8,18 +8,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.books import assert_books_are_right
+from tests.support.books import assert_books_are_right, assert_pipeline_is_quiet_and_right
 from tests.support.client import Client, Reply, open_client, random_load
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes, WalletProcess
 from tests.support.reaper import Reaper
-from tests.support.relay import connected
+from tests.support.relay import export_journal_head
 from tests.support.standby import Standby
 from tests.support.verification import faults_of
 from tests.support.waiting import eventually
 from wallet.integrity.findings import Check
-from wallet.relay.seal import FILENAME, export_head
+from wallet.relay.seal import FILENAME
 
 FINAL_STATUSES = {201, 400, 404}
 KEPT, LOST = "kept", "lost"
@@ -42,18 +41,10 @@ def both_urls(own_postgres_server: PostgresServer, standby: Standby) -> str:
     return f"{login}@{place.replace('/', f',{other_place}/')}"
 
 
-async def deposit(client: Client, key: str, amount: int = 1, *, to: str = "alice") -> Reply:
-    reply = await client.post(f"/wallet/{to}/deposit", {"amount": amount, "requestId": key})
-    assert reply.status == 201, reply.body
-    return reply
-
-
 async def export_heads(url: str, directory: Path) -> Path:
     """Wait until everything took effect, and append the head to the relay's file."""
     await assert_pipeline_is_quiet_and_right(url)
-    async with connected(url) as connection:
-        await export_head(connection, directory)
-    return directory / FILENAME
+    return await export_journal_head(url, directory)
 
 
 def is_ready(api: WalletProcess) -> bool:
@@ -67,13 +58,13 @@ async def test_an_asynchronous_standby_can_lose_what_was_answered_and_verify_nam
     started.append(processes.start_worker(DATABASE_URL=both_urls))
     primary_url, promoted_url = own_postgres_server.url("wallet_1"), standby.url("wallet_1")
     async with open_client(api.url) as client:
-        await deposit(client, KEPT, 10)
+        await client.deposit("alice", 10, KEPT)
         heads = await export_heads(primary_url, tmp_path)
         kept = len(heads.read_text())
         await eventually(standby.has_all)
         with standby.is_cut_off():
-            answered = await deposit(client, LOST, 5)
-            await deposit(client, "lost-too", to="bob")
+            answered = await client.deposit("alice", 5, LOST)
+            await client.deposit("bob", 1, "lost-too")
             await export_heads(primary_url, tmp_path)
             standby.promote()
             own_postgres_server.kill()
@@ -85,9 +76,9 @@ async def test_an_asynchronous_standby_can_lose_what_was_answered_and_verify_nam
         assert "the journal ends at 1, its tail was cut off" in await what_the_heads_say(promoted_url, heads)
 
         # A client that asks again with its key has its effect again; history goes another way from there.
-        again = await deposit(client, LOST, 5)
+        again = await client.deposit("alice", 5, LOST)
         assert ("Idempotency-Replayed" in again.headers, again.json()) == (False, answered.json())
-        assert (await deposit(client, "made-anew", to="bob")).json()["created"]
+        assert (await client.deposit("bob", 1, "made-anew")).json()["created"]
         await assert_pipeline_is_quiet_and_right(promoted_url)
     assert await faults_of(promoted_url) == {}
     assert "history was rewritten at positions 2 to 3" in await what_the_heads_say(promoted_url, heads)
@@ -124,7 +115,7 @@ async def test_a_synchronous_standby_loses_nothing_that_was_answered_and_nobody_
         assert set(statuses) <= FINAL_STATUSES
         assert len(answered) > 10
         for key, reply in random.Random(seed).sample(answered, 10) + answered[-10:]:
-            replay = await deposit(client, key)
+            replay = await client.deposit("alice", 1, key)
             assert (replay.body, replay.headers.get("Idempotency-Replayed")) == (reply.body, "true")
     url = standby.url("wallet_1")
     await assert_pipeline_is_quiet_and_right(url)
@@ -138,7 +129,7 @@ async def note_answers(client: Client, answered: list[tuple[str, Reply]]) -> Non
     """One deposit after the other, each noted when it is answered."""
     while True:
         key = f"noted-{len(answered)}"
-        answered.append((key, await deposit(client, key)))
+        answered.append((key, await client.deposit("alice", 1, key)))
 
 
 async def test_nothing_is_answered_that_the_synchronous_standby_does_not_have(
@@ -147,13 +138,13 @@ async def test_nothing_is_answered_that_the_synchronous_standby_does_not_have(
     standby.be_waited_for()
     api = processes.start_api(DATABASE_URL=own_postgres_server.url("wallet_1"), REQUEST_DEADLINE_SECONDS="8")
     async with open_client(api.url) as client:
-        await deposit(client, KEPT, 10)
+        await client.deposit("alice", 10, KEPT)
         standby.stop()
         body = {"amount": 5, "requestId": "waits"}
         reply = await client.post_once("/wallet/alice/deposit", body, url=api.url)
         assert (reply.status, reply.json()["code"]) == (503, "outcome_unknown")
         standby.start()
-        await deposit(client, "waits", 5)
+        await client.deposit("alice", 5, "waits")
         assert (await client.get("/wallet/alice"))["balance"] == "15.0000"
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.api import RunningApi, running_api
-from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.database import connected, fetch_value
+from tests.support.relay import relay_settings, running_relay
 from tests.support.waiting import eventually
-from tests.support.worker import RULES, Wire, fetch, until
+from tests.support.worker import RULES, Wire, until
 from wallet.worker.rebuild import rebuild
 
 BREAK_CURSED = """
@@ -52,11 +53,11 @@ async def stats_of(api: RunningApi, wallet_id: str) -> dict[str, Any]:
     }
 
 
-async def deposit(api: RunningApi, wire: Wire, wallet_id: str) -> datetime:
-    """Deposit 1; returns a time after the answer, by PostgreSQL's clock."""
+async def time_after_deposit(api: RunningApi, wire: Wire, wallet_id: str) -> datetime:
+    """Deposits 1. Returns a time after the answer, by PostgreSQL's clock."""
     answer = await api.post(f"/wallet/{wallet_id}/deposit", '{"amount":1}')
     assert answer.status == 201
-    ((now,),) = await fetch(wire.database_url, "select clock_timestamp()")
+    now = await fetch_value(wire.database_url, "select clock_timestamp()")
     assert isinstance(now, datetime)
     return now
 
@@ -76,7 +77,7 @@ async def stats_as_of(api: RunningApi, wallet_id: str, moment: datetime) -> dict
 async def test_a_change_that_was_answered_before_as_of_is_in_the_totals(wire: Wire, tmp_path: Path) -> None:
     async def deposit_and_look(wallet_id: str) -> None:
         for count in range(1, 5):
-            answered_at = await deposit(api, wire, wallet_id)
+            answered_at = await time_after_deposit(api, wire, wallet_id)
             stats = await stats_as_of(api, wallet_id, answered_at)
             assert stats["totalDeposited"] == f"{count}.0000"
 
@@ -87,8 +88,8 @@ async def test_a_change_that_was_answered_before_as_of_is_in_the_totals(wire: Wi
 async def test_the_times_of_the_row_are_those_of_its_first_and_last_change(wire: Wire, tmp_path: Path) -> None:
     async with api_and_relay(wire, tmp_path) as api, wire.worker():
         unknown = await stats_of(api, "alice")
-        first = await stats_as_of(api, "alice", await deposit(api, wire, "alice"))
-        second = await stats_as_of(api, "alice", await deposit(api, wire, "alice"))
+        first = await stats_as_of(api, "alice", await time_after_deposit(api, wire, "alice"))
+        second = await stats_as_of(api, "alice", await time_after_deposit(api, wire, "alice"))
         other = await stats_as_of(api, "nobody", second["asOf"])
     assert unknown["createdAt"] is unknown["updatedAt"] is other["createdAt"] is other["updatedAt"] is None
     assert first["createdAt"] == first["updatedAt"]
@@ -101,12 +102,12 @@ async def test_it_moves_on_while_idle_and_stands_still_without_a_worker(wire: Wi
     async with api_and_relay(wire, tmp_path) as api:
         assert (await stats_of(api, "alice"))["asOf"] is None
         async with wire.worker():
-            answered_at = await deposit(api, wire, "alice")
+            answered_at = await time_after_deposit(api, wire, "alice")
             idle = await stats_as_of(api, "alice", answered_at)
             later = await stats_as_of(api, "alice", idle["asOf"].replace(microsecond=999_999))
             assert later["totalDeposited"] == "1.0000"
         last = (await stats_of(api, "alice"))["asOf"]
-        answered_at = await deposit(api, wire, "alice")
+        answered_at = await time_after_deposit(api, wire, "alice")
         assert (await stats_of(api, "alice"))["asOf"] == last < answered_at
 
 
@@ -115,11 +116,11 @@ async def test_an_event_that_waits_as_a_dead_letter_holds_it_back(wire: Wire, tm
     async with connected(wire.database_url) as connection, api_and_relay(wire, tmp_path) as api:
         await connection.execute(BREAK_CURSED)
         async with wire.worker():
-            before = await deposit(api, wire, "alice")
+            before = await time_after_deposit(api, wire, "alice")
             await stats_as_of(api, "alice", before)
-            cursed_at = await deposit(api, wire, "cursed")
+            cursed_at = await time_after_deposit(api, wire, "cursed")
             await until(connection.fetch, "select from dead_letters where state = 'open'")
-            after = await deposit(api, wire, "alice")
+            after = await time_after_deposit(api, wire, "alice")
             await until(connection.fetch, "select from wallet_stats where wallet_id = 'alice' and total_deposited = 2")
             # Two checks later at the latest it would have moved on.
             checks = "select checked_at from stats_progress"

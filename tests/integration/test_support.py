@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import asyncpg
 import pika
 import pytest
 
+from tests.support.database import execute, fetch_value
 from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.sessions import family_of, wait_until_ended
@@ -57,10 +57,8 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path, signa
 async def test_each_database_is_fresh_and_migrated(postgres_server: PostgresServer) -> None:
     urls = [postgres_server.create_database() for _ in range(2)]
     for url in urls:
-        connection = await asyncpg.connect(url)
-        assert await connection.fetchval("select count(*) from wallets") == 0
-        await connection.execute("create table mark ()")
-        await connection.close()
+        assert await fetch_value(url, "select count(*) from wallets") == 0
+        await execute(url, "create table mark ()")
         postgres_server.drop_database(url)
 
 

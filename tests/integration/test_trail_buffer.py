@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import asyncpg
 from uuid_utils.compat import uuid7
 
+from tests.support.database import fetch_rows
 from tests.support.waiting import eventually
 from wallet.domain.identifiers import ApiAuditId
 from wallet.postgres.connections import open_pool
@@ -49,11 +49,7 @@ async def writing(database_url: str, metrics: Metrics) -> AsyncIterator[TrailBuf
 
 
 async def bodies(database_url: str) -> set[str]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        return {row["body"] for row in await connection.fetch("select body from api_audit")}
-    finally:
-        await connection.close()
+    return {row["body"] for row in await fetch_rows(database_url, "select body from api_audit")}
 
 
 async def has_bodies(database_url: str, expected: set[str]) -> bool:

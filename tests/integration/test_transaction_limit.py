@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.waiting import eventually
 from wallet.postgres import connections as connections_module
 from wallet.postgres.connections import TRANSACTION_LIMIT_SINCE, Connection, connect
@@ -34,7 +34,7 @@ async def test_a_client_that_froze_in_the_middle_of_a_statement_loses_its_locks(
     send_raw(frozen, PARSE_AND_FLUSH)
 
     async def is_waited_for() -> bool:
-        return await fetch_value(database_url, STATE) == "active, ClientRead"
+        return bool(await fetch_value(database_url, STATE) == "active, ClientRead")
 
     await eventually(is_waited_for)
     successor = await connect(database_url, application_name="successor")

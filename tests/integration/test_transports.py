@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.database import fetch_rows
 from tests.support.event_log import Log
 from tests.support.previous_version import unpack_previous_version
 from tests.support.processes import Processes
 from tests.support.relay import relay_settings, running_relay
-from tests.support.worker import fetch, has_logged, projections_match, running_worker, until
+from tests.support.worker import has_logged, projections_match, running_worker, until
 
 WAIT_SECONDS_MAX = 20.0
 
@@ -45,7 +46,7 @@ class Deployment:
             self.running.remove(entry)
             await entry[1].aclose()
 
-    async def deposit(self) -> None:
+    async def commit_deposits(self) -> None:
         """Commit a batch of deposits, unsealed: the relay seals it."""
         for number in range(5):
             self.log.deposit(f"wallet-{number}", 1)
@@ -60,7 +61,7 @@ class Deployment:
         await until(self._has_published_all, within=WAIT_SECONDS_MAX)
 
     async def _has_published_all(self) -> bool:
-        return not await fetch(self.database_url, "select from journal where published_at is null")
+        return not await fetch_rows(self.database_url, "select from journal where published_at is null")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ async def test_a_relay_without_and_a_worker_with_the_broker_deliver_what_no_embe
 ) -> None:
     await deployment.start("relay", broker=False)
     await deployment.start("worker", broker=True)
-    await deployment.deposit()
+    await deployment.commit_deposits()
     await deployment.expect_every_effect()
 
 
@@ -98,14 +99,14 @@ async def test_what_a_relay_without_the_broker_seals_after_the_workers_changed_i
 ) -> None:
     await deployment.start("relay", broker=False)
     await deployment.start("worker", broker=False)
-    await deployment.deposit()
+    await deployment.commit_deposits()
     await deployment.expect_every_effect()
     await deployment.stop("worker")
-    await deployment.deposit()
+    await deployment.commit_deposits()
     async with broker_worker_at_rest(deployment):
         await deployment.expect_every_effect()
         for _ in range(3):
-            await deployment.deposit()
+            await deployment.commit_deposits()
             await deployment.expect_every_effect()
 
 
@@ -126,20 +127,20 @@ async def test_no_event_is_lost_whoever_changes_first(
         for broker in (to_broker, not to_broker):
             await start("relay", broker=broker)
             await start("worker", broker=broker)
-            await deployment.deposit()
+            await deployment.commit_deposits()
             await deployment.expect_every_effect()
             await deployment.stop("worker")
             await deployment.stop("relay")
     await start("relay", broker=not to_broker)
     await start("worker", broker=not to_broker)
-    await deployment.deposit()
+    await deployment.commit_deposits()
     for kind in ("relay", "worker") if first == "relay" else ("worker", "relay"):
         await deployment.stop(kind)
-        await deployment.deposit()
+        await deployment.commit_deposits()
         await start(kind, broker=to_broker)
-        await deployment.deposit()
+        await deployment.commit_deposits()
         await deployment.expect_every_effect()
-        await deployment.deposit()
+        await deployment.commit_deposits()
         await deployment.all_published()
     await deployment.expect_every_effect()
 
@@ -148,7 +149,7 @@ async def test_relays_of_both_transports_that_take_turns_lose_nothing(deployment
     await deployment.start("worker", broker=True)
     for broker in (False, True, False, True):
         await deployment.start("relay", broker=broker)
-        await deployment.deposit()
+        await deployment.commit_deposits()
         await deployment.all_published()
         await deployment.stop("relay")
     await deployment.expect_every_effect()
@@ -159,10 +160,10 @@ async def test_what_is_still_in_the_queue_has_its_effect_by_a_worker_without_the
 ) -> None:
     await deployment.start("relay", broker=True)
     async with broker_worker_at_rest(deployment):
-        await deployment.deposit()
+        await deployment.commit_deposits()
         await deployment.expect_every_effect()
     await deployment.stop("worker")
-    await deployment.deposit()
+    await deployment.commit_deposits()
     await deployment.all_published()
     await deployment.start("worker", broker=False)
     await deployment.expect_every_effect()
@@ -175,5 +176,5 @@ async def test_what_a_relay_of_the_previous_version_without_the_broker_publishes
     settings = {"DATABASE_URL": deployment.database_url, "PYTHONPATH": source}
     await asyncio.to_thread(processes.start_relay, **settings)
     await deployment.start("worker", broker=True)
-    await deployment.deposit()
+    await deployment.commit_deposits()
     await deployment.expect_every_effect()

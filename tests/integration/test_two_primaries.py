@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
+from tests.support.database import fetch_value
 from tests.support.postgres import PostgresServer
 from tests.support.reaper import Reaper
 from tests.support.standby import Standby
@@ -95,10 +96,8 @@ async def test_an_address_that_leads_to_the_old_primary_again_is_refused_with_th
             await connect(url, application_name=NAME)
 
         async def has_no_session() -> bool:
-            direct = await asyncpg.connect(address)
-            count = await direct.fetchval("select count(*) from pg_stat_activity where application_name = $1", NAME)
-            await direct.close()
-            return bool(count == 0)
+            sessions = "select count(*) from pg_stat_activity where application_name = $1"
+            return bool(await fetch_value(address, sessions, NAME) == 0)
 
         await eventually(has_no_session)
 

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from tests.support.api import RunningApi, running_api
-from tests.support.books import assert_books_are_right, fetch_value
+from tests.support.books import assert_books_are_right
+from tests.support.database import fetch_value
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import PostgresProxy

@@ -10,9 +10,9 @@ import pika
 import pika.data
 import pytest
 
+from tests.support.database import fetch_value
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
-from tests.support.worker import fetch
 from wallet.rabbitmq.connection import connect
 from wallet.rabbitmq.topology import Topology, declare
 
@@ -59,7 +59,7 @@ async def declare_topology(url: str) -> None:
 
 
 async def dead_letter_count(database_url: str) -> int:
-    [(count,)] = await fetch(database_url, "select count(*) from dead_letters")
+    count = await fetch_value(database_url, "select count(*) from dead_letters")
     return int(count)
 
 
@@ -107,6 +107,6 @@ async def test_huge_headers_cost_the_worker_a_bounded_amount_of_memory(
 
     await eventually(are_dead_letters, within=60)
     assert worker.peak_bytes() < 250 * MIB
-    [(longest,)] = await fetch(database_url, "select max(octet_length(headers::text)) from dead_letters")
+    longest = await fetch_value(database_url, "select max(octet_length(headers::text)) from dead_letters")
     assert longest < 1024
     assert worker.stop() == 0

@@ -7,9 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.books import assert_books_are_right
+from tests.support.books import assert_books_are_right, assert_pipeline_is_quiet_and_right
 from tests.support.client import open_client, random_load
-from tests.support.pipeline import assert_pipeline_is_quiet_and_right
 from tests.support.previous_version import unpack_previous_version
 from tests.support.processes import Processes, WalletProcess
 from tests.support.verification import faults_of
@@ -87,7 +86,7 @@ async def test_programs_on_an_older_schema_say_what_to_do_and_go_on_when_it_is_d
         migrating = processes.start("migrate", settings=settings)
         assert await asyncio.to_thread(migrating.wait) == 0
         assert migrating.output() == f"applied {known[-1].full_name}\n"
-        assert (await client.post("/wallet/alice/deposit", {"amount": 5, "requestId": "r1"})).status == 201
+        await client.deposit("alice", 5, "r1")
         await eventually(lambda: readyz(api).status_code == 200)
         await assert_pipeline_is_quiet_and_right(empty_database_url)
     assert [process.exit_code for process in processes.started] == [None, None, None, 0]

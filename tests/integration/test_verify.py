@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.api import running_api
+from tests.support.database import connected
 from tests.support.ledger import deposit, running_ledger, send, send_bulk, transfer, withdraw
-from tests.support.relay import connected
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
 from wallet.domain.commands import Command
@@ -225,9 +225,22 @@ SPOILT = {
         "update wallets set balance = balance + 5 where wallet_id = 'alice'",
         Check.CONSERVATION, "wallets, events", "the sums", found="5.0000 too much",
     ),
+    "an outcome of a kind that only a newer version knows": Spoilt(
+        """alter table operations drop constraint operations_kind_known;
+            update operations set kind = 'bonus' where request_id = 'a2'""",
+        Check.OUTCOMES, "operations", "wallet alice, request a2", "a kind that this version knows", "kind bonus",
+    ),
     "a wallet's currency changed": Spoilt(
         "update wallets set currency = 'EUR' where wallet_id = 'alice'",
         Check.BALANCES, "wallets", "wallet alice", "USD", "EUR",
+    ),
+    "the time of a wallet's last event changed": Spoilt(
+        "update wallets set last_event_at = last_event_at + interval '1 us' where wallet_id = 'alice'",
+        Check.BALANCES, "wallets", "wallet alice", "last_event_at", "last_event_at",
+    ),
+    "the time of a wallet's last event beyond all times": Spoilt(
+        "update wallets set last_event_at = 'infinity' where wallet_id = 'alice'",
+        Check.BALANCES, "wallets", "wallet alice", "last_event_at", "last_event_at infinity",
     ),
     "a balance below zero": Spoilt(
         """alter table wallets drop constraint wallets_balance_not_negative;

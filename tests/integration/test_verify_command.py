@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.database import fetch_value
 from tests.support.postgres import PostgresServer, run_apart
-from tests.support.relay import connected
 from tests.support.verification import as_owner
 from wallet.cli.rebuild import rebuild_on_screen
 from wallet.cli.verify import verify_on_screen
@@ -126,6 +126,5 @@ async def test_the_server_of_a_running_wallet_up_is_found_by_its_data(
 ) -> None:
     dsn = running_dsn(postgres_server.directory)
     assert dsn is not None
-    async with connected(dsn) as connection:
-        assert await connection.fetchval("select current_database()") == "wallet"
+    assert await fetch_value(dsn, "select current_database()") == "wallet"
     assert running_dsn(tmp_path) is None

@@ -5,10 +5,10 @@ from typing import Final
 
 import pytest
 
+from tests.support.database import execute, fetch_rows
 from tests.support.ledger import deposit, running_ledger, send
-from tests.support.relay import connected
 from tests.support.verification import proof_of
-from tests.support.worker import RULES, fetch
+from tests.support.worker import RULES
 from tests.support.written_books import process_all, seal_all
 from wallet.dead_letters.letters import LetterId, open_database
 from wallet.dead_letters.replay import discard
@@ -35,8 +35,8 @@ async def steal_a_deposit(database_url: str) -> str:
         await process_all(database_url)
         await send(ledger, deposit("victim", 500))
         await seal_all(database_url)
-    await fetch(database_url, "update worker_checkpoint set position = 2, holder = null, lease_until = '-infinity'")
-    [(event_id,)] = await fetch(
+    await execute(database_url, "update worker_checkpoint set position = 2, holder = null, lease_until = '-infinity'")
+    [(event_id,)] = await fetch_rows(
         database_url, "select event_id::text from events where wallet_id = 'victim' and version = 2"
     )
     return str(event_id)
@@ -47,15 +47,15 @@ async def go_on(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("alice", 1))
     await seal_all(database_url)
-    await fetch(database_url, "update worker_checkpoint set position = 2")
-    async with connected(database_url) as connection:
-        await connection.execute(
-            """insert into processed_events (bucket, event_id, status, attempts, processed_at)
+    await execute(database_url, "update worker_checkpoint set position = 2")
+    await execute(
+        database_url,
+        """insert into processed_events (bucket, event_id, status, attempts, processed_at)
             select bucket, event_id, 'success', 1, now() from events e
             where wallet_id = 'alice' and not exists (select from processed_events p where p.event_id = e.event_id);
             update wallet_stats s set total_deposited = w.balance, last_activity_at = w.last_event_at
-            from wallets w where w.wallet_id = s.wallet_id"""
-        )
+            from wallets w where w.wallet_id = s.wallet_id""",
+    )
 
 
 async def keep_forged(database_url: str, event_id: str) -> None:
@@ -100,7 +100,7 @@ async def test_an_event_whose_dead_letter_was_discarded_is_named_whatever_came_l
     named = await finding_of(database_url)
     assert named.first is not None
     assert event_id in named.first.row
-    await fetch(database_url, "delete from dead_letters")
+    await execute(database_url, "delete from dead_letters")
     assert (event_id in str((await finding_of(database_url)).first)) == is_passed_over
     await rebuild(database_url, RULES)
     assert (await finding_of(database_url)).first is None
@@ -110,7 +110,7 @@ async def test_a_replay_counts_as_on_its_way_until_something_published_later_has
     event_id = await steal_a_deposit(database_url)
     await go_on(database_url)
     await keep_forged(database_url, event_id)
-    await fetch(database_url, "update dead_letters set state = 'replayed', actor = 'ann', updated_at = now()")
+    await execute(database_url, "update dead_letters set state = 'replayed', actor = 'ann', updated_at = now()")
     just_now = await finding_of(database_url, timedelta(minutes=1))
     assert event_id not in str(just_now.first) + str(just_now.warnings)
     # Nothing else happens, and the replay has had its minute: it is named, though nothing proves that it is lost.

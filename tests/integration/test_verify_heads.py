@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.relay import connected
+from tests.support.relay import export_journal_head
 from tests.support.verification import as_owner, faults_of, proof_of
 from tests.support.written_books import LAST_POSITION, seal_all
 from wallet.domain.money import format_money
 from wallet.integrity.checks.heads import ExportedHeads, HeadsUnreadable
 from wallet.integrity.findings import Check
 from wallet.postgres.connections import Connection
-from wallet.relay.seal import FILENAME, export_head
+from wallet.relay.seal import FILENAME
 from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
 
 REWRITTEN = 113
@@ -40,17 +40,10 @@ CUT_TAIL = (
 )
 
 
-async def exported(database_url: str, directory: Path) -> Path:
-    """The file that the relay would leave behind now."""
-    async with connected(database_url) as connection:
-        await export_head(connection, directory)
-    return directory / FILENAME
-
-
 async def test_heads_that_the_journal_has_are_proved(books_url: str, tmp_path: Path) -> None:
-    heads = await exported(books_url, tmp_path)
+    heads = await export_journal_head(books_url, tmp_path)
     await seal_all(books_url)
-    await exported(books_url, tmp_path)
+    await export_journal_head(books_url, tmp_path)
     [finding] = [each for each in (await proof_of(books_url, heads)).findings if each.check is Check.HEADS]
     assert (finding.looked_at, finding.fault_count, finding.warnings) == (2, 0, [])
 
@@ -58,7 +51,7 @@ async def test_heads_that_the_journal_has_are_proved(books_url: str, tmp_path: P
 async def test_a_tail_cut_off_with_all_that_belongs_to_it_is_found_by_the_heads_alone(
     books_url: str, tmp_path: Path
 ) -> None:
-    heads = await exported(books_url, tmp_path)
+    heads = await export_journal_head(books_url, tmp_path)
     async with as_owner(books_url) as connection:
         for statement in CUT_TAIL:
             await connection.execute(statement)
@@ -79,7 +72,7 @@ async def test_a_tail_rewritten_with_all_that_belongs_to_it_is_found_by_the_head
         assert earlier is not None
         heads = tmp_path / FILENAME
         heads.write_text(f"{earlier['position']} {earlier['chain'].hex()} 2026-01-01T00:00:00.000000Z\n")
-        await exported(books_url, tmp_path)
+        await export_journal_head(books_url, tmp_path)
         await rewrite(connection, NEW_REASON, NEW_REASON_ANSWERED)
     assert await faults_of(books_url) == {}
     faults = await faults_of(books_url, heads)
@@ -171,7 +164,7 @@ async def test_the_first_of_several_heads_that_differ_is_named(books_url: str, t
 async def test_a_line_that_was_being_written_is_no_fault_and_its_chain_counts_if_it_is_whole(
     books_url: str, tmp_path: Path
 ) -> None:
-    heads = await exported(books_url, tmp_path)
+    heads = await export_journal_head(books_url, tmp_path)
     whole = heads.read_text()
     for cut in (len(whole) - 5, 20, 2):
         heads.write_text(whole + whole[:cut])
@@ -181,7 +174,7 @@ async def test_a_line_that_was_being_written_is_no_fault_and_its_chain_counts_if
 
 
 async def test_what_is_appended_while_the_proof_goes_on_is_left_out(books_url: str, tmp_path: Path) -> None:
-    heads = await exported(books_url, tmp_path)
+    heads = await export_journal_head(books_url, tmp_path)
     known = ExportedHeads.of(heads)
     with heads.open("a") as file:
         file.write(f"200 {'ab' * 32} 2026-01-01T00:00:00.000000Z\n")
@@ -198,7 +191,7 @@ async def test_a_file_without_heads_proves_nothing_and_says_so(books_url: str, t
 
 @pytest.mark.parametrize("line", ["garbage", "1 abc 2026", f"-1 {'ab' * 32} now", f"{10**18} {'ab' * 32} now"])
 async def test_a_file_that_holds_something_else_is_refused(books_url: str, tmp_path: Path, line: str) -> None:
-    heads = await exported(books_url, tmp_path)
+    heads = await export_journal_head(books_url, tmp_path)
     heads.write_text(f"{heads.read_text()}{line}\n")
     with pytest.raises(HeadsUnreadable, match="Line 2"):
         ExportedHeads.of(heads)

@@ -9,12 +9,13 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.database import connected, execute, fetch_rows
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
 from tests.support.live_load import load_on
-from tests.support.relay import connected, relay_settings, running_relay
+from tests.support.relay import relay_settings, running_relay
 from tests.support.verification import faults_of, proof_of
 from tests.support.waiting import eventually
-from tests.support.worker import fetch, running_worker, until
+from tests.support.worker import running_worker, until
 from tests.support.written_books import LAST_POSITION
 from wallet.integrity import snapshot as snapshot_module
 from wallet.integrity.checks import journal as journal_module
@@ -57,7 +58,7 @@ async def test_a_system_at_work_gives_no_false_alarm(
 
 
 async def has_more_events(database_url: str, count: int) -> bool:
-    return bool(await fetch(database_url, "select from events offset $1 limit 1", count))
+    return bool(await fetch_rows(database_url, "select from events offset $1 limit 1", count))
 
 
 @asynccontextmanager
@@ -141,9 +142,9 @@ async def test_events_that_wait_for_the_worker_are_told_of_but_are_no_fault(book
 
 
 async def test_a_transfer_under_way_is_no_fault_until_it_is_stuck(books_url: str) -> None:
-    async with connected(books_url) as connection:
-        await connection.execute(
-            """alter table transfers disable trigger all; alter table operations disable trigger all;
+    await execute(
+        books_url,
+        """alter table transfers disable trigger all; alter table operations disable trigger all;
             alter table events disable trigger all; alter table journal disable trigger all;
             alter table api_audit disable trigger all; update api_audit set status = null where request_id = 't2';
             update transfers set status = 'debited', updated_at = now() - interval '30 seconds' where request_id = 't2';
@@ -151,8 +152,8 @@ async def test_a_transfer_under_way_is_no_fault_until_it_is_stuck(books_url: str
                 batch_id = (select batch_id from journal where position = 9) where request_id = 't2';
             delete from events where wallet_id = 'alice' and version = 9;
             update wallets set version = 8, last_event_at = (
-                select occurred_at from events where wallet_id = 'alice' and version = 8) where wallet_id = 'alice'"""
-        )
+                select occurred_at from events where wallet_id = 'alice' and version = 8) where wallet_id = 'alice'""",
+    )
     faults = await faults_of(books_url)
     assert Check.TRANSFERS not in faults
     assert Check.BALANCES not in faults

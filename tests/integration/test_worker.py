@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from random import Random
 
-import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.database import connected, execute, fetch_rows, fetch_value
 from tests.support.event_log import Log, Row
 from tests.support.postgres import PostgresServer
-from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, publish, queue_counts, until
+from tests.support.worker import Wire, has_logged, is_drained, projections_match, publish, queue_counts, until
 from wallet.postgres.migrations import migrate
 from wallet.runtime.failpoints import configure_failpoints
 
@@ -59,11 +59,12 @@ async def test_every_event_counts_once_and_the_rules_find_their_hits(wire: Wire,
         rows = await write_random_log(log, Random(seed))
         await wire.deliver(rows)
         await wire.matches(rows)
-    statuses = await fetch(wire.database_url, "select status, count(*) from processed_events group by status")
-    assert statuses == [("success", len(rows))]
-    assert await fetch(wire.database_url, "select id from dead_letters") == []
+    statuses = await fetch_rows(wire.database_url, "select status, count(*) from processed_events group by status")
+    assert [tuple(row) for row in statuses] == [("success", len(rows))]
+    assert await fetch_rows(wire.database_url, "select id from dead_letters") == []
     assert any(
-        "withdrawals within" in alert for (alert,) in await fetch(wire.database_url, "select reason from fraud_alerts")
+        "withdrawals within" in alert
+        for (alert,) in await fetch_rows(wire.database_url, "select reason from fraud_alerts")
     )
 
 
@@ -102,7 +103,7 @@ async def test_a_worker_that_crashes_before_its_commit_has_done_nothing_and_the_
             await until(waits_in_its_transaction, wire.database_url)
             crashing.cancel()
         configure_failpoints("")
-        assert await fetch(wire.database_url, "select wallet_id from wallet_stats") == []
+        assert await fetch_rows(wire.database_url, "select wallet_id from wallet_stats") == []
         async with wire.worker():
             await wire.matches(rows)
 
@@ -113,7 +114,7 @@ async def waits_in_its_transaction(database_url: str) -> bool:
         "select pid from pg_stat_activity where application_name = 'wallet worker' and datname = current_database()"
         " and state = 'idle in transaction' and clock_timestamp() - state_change > interval '300 ms'"
     )
-    return bool(await fetch(database_url, query))
+    return bool(await fetch_rows(database_url, query))
 
 
 async def test_events_that_come_twice_after_a_crash_before_the_ack_count_once(
@@ -127,7 +128,7 @@ async def test_events_that_come_twice_after_a_crash_before_the_ack_count_once(
         configure_failpoints("worker.before_ack=delay:60000@1")
         async with wire.worker() as crashing:
             await wire.deliver(rows)
-            await until(fetch, database_url, "select from processed_events")
+            await until(fetch_rows, database_url, "select from processed_events")
             crashing.cancel()
         configure_failpoints("")
         async with wire.worker():
@@ -171,7 +172,7 @@ async def test_a_journal_read_again_from_its_start_counts_nothing_twice(database
         rows = await write_random_log(log, Random(seed), moves=100)
         async with wire.worker():
             await wire.matches(rows)
-        await fetch(database_url, "update worker_checkpoint set position = 0 returning position")
+        await execute(database_url, "update worker_checkpoint set position = 0")
         async with wire.worker():
             await until(is_at_the_end, database_url)
         assert await projections_match(database_url, rows)
@@ -179,7 +180,7 @@ async def test_a_journal_read_again_from_its_start_counts_nothing_twice(database
 
 async def is_at_the_end(database_url: str) -> bool:
     query = "select c.position = (select max(j.position) from journal j) from worker_checkpoint c"
-    return bool((await fetch(database_url, query))[0][0])
+    return bool(await fetch_value(database_url, query))
 
 
 async def test_several_workers_in_the_same_wallets_lose_and_double_nothing(wire: Wire, seed: int) -> None:
@@ -189,7 +190,7 @@ async def test_several_workers_in_the_same_wallets_lose_and_double_nothing(wire:
         Random(seed).shuffle(arriving)
         await wire.deliver(arriving)
         await wire.matches(rows)
-    assert await fetch(wire.database_url, "select id from dead_letters") == []
+    assert await fetch_rows(wire.database_url, "select id from dead_letters") == []
 
 
 async def test_the_hits_are_the_same_live_late_and_twice(database_url: str, rabbitmq_url: str) -> None:
@@ -203,8 +204,8 @@ async def test_the_hits_are_the_same_live_late_and_twice(database_url: str, rabb
             await publish(rabbitmq_url, [row])
         await until(is_drained, rabbitmq_url)
         assert await projections_match(database_url, rows)
-    reason = await fetch(database_url, "select suspicious_reason from wallet_stats")
-    assert reason == [("3 or more withdrawals within 60 seconds",)]
+    stats = await fetch_rows(database_url, "select suspicious_reason from wallet_stats")
+    assert [row["suspicious_reason"] for row in stats] == ["3 or more withdrawals within 60 seconds"]
 
 
 async def test_a_connection_that_is_killed_again_and_again_costs_nothing(wire: Wire, seed: int) -> None:
@@ -213,13 +214,13 @@ async def test_a_connection_that_is_killed_again_and_again_costs_nothing(wire: W
         for _ in range(5):
             rows = await write_random_log(log, Random(seed), moves=50)
             await wire.deliver(rows)
-            await fetch(
+            await execute(
                 wire.database_url,
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where application_name = 'wallet worker' and datname = current_database()",
             )
         await wire.matches(rows)
-    assert await fetch(wire.database_url, "select id from dead_letters") == []
+    assert await fetch_rows(wire.database_url, "select id from dead_letters") == []
 
 
 @pytest.mark.parametrize("has_broker", [True, False], ids=["rabbitmq", "journal"])
@@ -236,12 +237,12 @@ async def test_an_outage_of_the_database_parks_nothing(
         await log.commit()
     async with wire.worker():
         await wire.deliver(first)
-        await until(fetch, wire.database_url, "select from wallet_stats")
+        await until(fetch_rows, wire.database_url, "select from wallet_stats")
         await asyncio.to_thread(own_postgres_server.stop)
         await wire.deliver(log.rows[len(first) :])
         await asyncio.to_thread(own_postgres_server.start)
         await wire.matches(log.rows)
-    assert await fetch(wire.database_url, "select id from dead_letters") == []
+    assert await fetch_rows(wire.database_url, "select id from dead_letters") == []
     if rabbitmq_url is not None:
         assert await is_drained(rabbitmq_url)
 
@@ -277,16 +278,15 @@ async def test_what_is_not_the_messages_fault_is_waited_for_and_leaves_no_dead_l
         first = await log.commit()
         await wire.deliver(first)
         await wire.matches(first)
-        hindrance = await asyncpg.connect(wire.database_url)
-        await hindrance.execute(hinder)
-        with capture_logs() as lines:
-            log.deposit("alice", 2)
-            await wire.deliver(await log.commit())
-            await until(has_logged, lines, "worker_paused")
-        await hindrance.execute(stop_hindering)
-        await hindrance.close()
+        async with connected(wire.database_url) as hindrance:
+            await hindrance.execute(hinder)
+            with capture_logs() as lines:
+                log.deposit("alice", 2)
+                await wire.deliver(await log.commit())
+                await until(has_logged, lines, "worker_paused")
+            await hindrance.execute(stop_hindering)
         await wire.matches(log.rows)
-    assert await fetch(wire.database_url, "select id from dead_letters") == []
+    assert await fetch_rows(wire.database_url, "select id from dead_letters") == []
     if wire.rabbitmq_url is not None:
         assert await is_drained(wire.rabbitmq_url)
 
@@ -299,8 +299,8 @@ async def test_asked_to_stop_it_leaves_nothing_half_done(database_url: str, rabb
         rows = await log.commit()
         async with wire.worker():
             await wire.deliver(rows)
-            await until(fetch, database_url, "select from processed_events")
-        ((done,),) = await fetch(database_url, "select count(*) from processed_events")
+            await until(fetch_rows, database_url, "select from processed_events")
+        done = await fetch_value(database_url, "select count(*) from processed_events")
         await until(holds, rabbitmq_url, len(rows) - done)
         async with wire.worker():
             await wire.matches(rows)

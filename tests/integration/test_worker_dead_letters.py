@@ -1,21 +1,19 @@
 """Messages at fault become dead letters with their reason, once, while the rest flows; a replay takes effect once."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.database import connected, execute, fetch_rows
 from tests.support.event_log import Log, Row
 from tests.support.worker import (
     RULES,
     Wire,
     dead_letter_bodies,
-    fetch,
     has_logged,
     projections_match,
     publish,
@@ -54,24 +52,13 @@ def no_failpoints() -> Iterator[None]:
     configure_failpoints("")
 
 
-@asynccontextmanager
-async def connected(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def execute(database_url: str, statement: str) -> None:
-    async with connected(database_url) as connection:
-        await connection.execute(statement)
-
-
 async def open_letters(database_url: str) -> list[tuple[Any, ...]]:
-    return await fetch(
-        database_url, "select event_id, error, attempts from dead_letters where state = 'open' order by id"
-    )
+    query = "select event_id, error, attempts from dead_letters where state = 'open' order by id"
+    return [tuple(row) for row in await fetch_rows(database_url, query)]
+
+
+async def processed_statuses(database_url: str) -> set[str]:
+    return {row["status"] for row in await fetch_rows(database_url, "select status from processed_events")}
 
 
 async def has_letters(database_url: str, count: int) -> bool:
@@ -81,7 +68,7 @@ async def has_letters(database_url: str, count: int) -> bool:
 
 async def replay(database_url: str) -> Handled[OutgoingMessage]:
     """Handle every open dead letter again, as a replay does."""
-    letters = await fetch(database_url, "select body, headers from dead_letters where state = 'open'")
+    letters = await fetch_rows(database_url, "select body, headers from dead_letters where state = 'open'")
     async with connected(database_url) as connection:
         messages = [
             OutgoingMessage(body, (beside := json.loads(headers))["messageId"], beside["type"], beside["headers"])
@@ -143,11 +130,12 @@ async def test_a_forged_message_moves_nothing_and_the_true_event_still_counts(
     async with Wire(database_url, rabbitmq_url).worker():
         await publish(rabbitmq_url, [forged])
         await until(has_letters, database_url, 1)
-        assert await fetch(database_url, "select wallet_id from wallet_stats") == []
-        assert await fetch(database_url, "select status from processed_events") == [("failed",)]
+        assert await fetch_rows(database_url, "select wallet_id from wallet_stats") == []
+        statuses = await fetch_rows(database_url, "select status from processed_events")
+        assert [row["status"] for row in statuses] == ["failed"]
         await publish(rabbitmq_url, rows)
         await until(projections_match, database_url, rows)
-    assert await fetch(database_url, "select distinct status from processed_events") == [("success",)]
+    assert await processed_statuses(database_url) == {"success"}
 
 
 async def test_the_amount_is_the_logs_whatever_the_message_says(database_url: str, rabbitmq_url: str) -> None:
@@ -179,7 +167,7 @@ async def test_a_handler_bug_sets_its_event_alone_aside_and_a_replay_after_the_f
         assert {letter[0] for letter in letters} == {row.event_id for row in cursed}
         assert {letter[1:] for letter in letters} == {("RaiseError: a handler bug", 3)}
         failed = "select event_id, error_message, attempts from processed_events where status = 'failed'"
-        assert sorted(await fetch(wire.database_url, failed)) == sorted(letters)
+        assert sorted(tuple(row) for row in await fetch_rows(wire.database_url, failed)) == sorted(letters)
         if wire.rabbitmq_url is not None:
             assert sorted(await dead_letter_bodies(wire.rabbitmq_url)) == sorted(row.message().body for row in cursed)
 
@@ -209,7 +197,7 @@ async def test_a_bug_in_every_event_sets_them_all_aside_and_a_replay_brings_them
         rows = await log.commit()
         await wire.deliver(rows)
         await until(has_letters, wire.database_url, len(rows))
-        assert await fetch(wire.database_url, "select wallet_id from wallet_stats") == []
+        assert await fetch_rows(wire.database_url, "select wallet_id from wallet_stats") == []
         configure_failpoints("")
         assert (await replay(wire.database_url)).refused == []
         assert await projections_match(wire.database_url, rows)
@@ -234,8 +222,8 @@ async def test_an_event_of_a_newer_program_is_parked_and_the_journal_goes_on(dat
         await until(projections_match, database_url, log.rows)
     errors = {error.split(":")[0] for _, error, _ in await open_letters(database_url)}
     assert errors == {"UnknownEventType", "UnknownSchemaVersion"}
-    assert await fetch(database_url, "select distinct kind from dead_letters") == [("parked",)]
-    assert await fetch(database_url, "select event_id from processed_events where status = 'failed'") == []
+    assert {row["kind"] for row in await fetch_rows(database_url, "select kind from dead_letters")} == {"parked"}
+    assert await fetch_rows(database_url, "select event_id from processed_events where status = 'failed'") == []
 
 
 async def test_a_crash_between_the_dead_letter_and_the_reject_leaves_one_open_letter(
@@ -262,7 +250,7 @@ async def test_a_late_duplicate_never_turns_a_success_into_a_failure(wire: Wire)
             await wire.matches(rows)
         async with connected(wire.database_url) as connection:
             await keep(connection, [RefusedMessage(row.message(), "a bug", 3) for row in rows])
-        assert await fetch(wire.database_url, "select distinct status from processed_events") == [("success",)]
+        assert await processed_statuses(wire.database_url) == {"success"}
 
 
 async def test_whatever_comes_beside_the_body_can_be_stored(database_url: str) -> None:

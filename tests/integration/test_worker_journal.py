@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.database import execute, fetch_rows, fetch_value
 from tests.support.event_log import Log
 from tests.support.verification import as_owner
-from tests.support.worker import Wire, fetch, has_logged, is_drained, projections_match, until
+from tests.support.worker import Wire, has_logged, is_drained, projections_match, until
 from wallet.postgres.lease import LeaseTable
 from wallet.runtime.failpoints import configure_failpoints
 
@@ -36,7 +37,7 @@ def no_failpoints() -> Iterator[None]:
 
 
 async def checkpoint(database_url: str) -> Any:
-    return (await fetch(database_url, "select position from worker_checkpoint"))[0][0]
+    return await fetch_value(database_url, "select position from worker_checkpoint")
 
 
 async def is_at(database_url: str, position: int) -> bool:
@@ -46,16 +47,16 @@ async def is_at(database_url: str, position: int) -> bool:
 
 async def has_followed(database_url: str, position: int, followed_position: int) -> bool:
     query = "select position, followed_position from worker_checkpoint"
-    assert await fetch(database_url, query) == [(position, followed_position)]
+    assert [tuple(row) for row in await fetch_rows(database_url, query)] == [(position, followed_position)]
     return True
 
 
 async def is_lease_held(database_url: str) -> bool:
-    return bool(await fetch(database_url, "select from worker_checkpoint where lease_until > now()"))
+    return bool(await fetch_rows(database_url, "select from worker_checkpoint where lease_until > now()"))
 
 
 async def has_handled(database_url: str, count: int) -> bool:
-    return len(await fetch(database_url, "select event_id from processed_events")) >= count
+    return len(await fetch_rows(database_url, "select event_id from processed_events")) >= count
 
 
 async def test_a_batch_of_thousands_is_handled_in_pieces_and_the_checkpoint_moves_when_it_is_whole(wire: Wire) -> None:
@@ -153,13 +154,13 @@ async def test_a_worker_whose_lease_was_taken_commits_nothing_more(wire: Wire, m
         first = await log.commit()
         await wire.matches(first)
         with capture_logs() as lines:
-            await fetch(wire.database_url, STEAL)
+            await execute(wire.database_url, STEAL)
             log.deposit("alice", 1)
             await log.commit()
             await until(has_logged, lines, "worker_paused")
         assert "LeaseLost" in next(line["reason"] for line in lines if line["event"] == "worker_paused")
         assert await projections_match(wire.database_url, first)
-        await fetch(wire.database_url, GIVE_BACK)
+        await execute(wire.database_url, GIVE_BACK)
         await wire.matches(log.rows)
 
 
@@ -237,13 +238,13 @@ async def test_a_batch_that_is_not_published_is_waited_for_however_it_is_publish
         await log.commit(confirmed=False)
         async with wire.worker():
             await until(is_lease_held, database_url)
-            await fetch(database_url, "update journal set published_at = sealed_at where position = 1")
+            await execute(database_url, "update journal set published_at = sealed_at where position = 1")
             await wire.matches(log.rows)
 
 
 async def test_a_worker_that_stands_by_logs_once_who_holds_the_lease(wire: Wire) -> None:
     with capture_logs() as lines:
-        await fetch(wire.database_url, HOLD)
+        await execute(wire.database_url, HOLD)
         async with wire.worker():
             await until(has_logged, lines, "journal_lease_taken")
     waits = [line for line in lines if line["event"] == "journal_stands_by"]
@@ -254,7 +255,7 @@ async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(wire: Wir
     async with Log.open(wire.database_url) as log:
         log.deposit("alice", 1)
         await log.commit()
-        await fetch(wire.database_url, STEAL)
+        await execute(wire.database_url, STEAL)
         async with wire.worker():
             await wire.matches(log.rows)
-    assert await fetch(wire.database_url, "select token from worker_checkpoint") == [(2,)]
+    assert await fetch_value(wire.database_url, "select token from worker_checkpoint") == 2

@@ -6,10 +6,11 @@ import signal
 import pytest
 
 from tests.support.broker import save_queue_directory
+from tests.support.database import fetch_rows
 from tests.support.event_log import Log, Row
 from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
-from tests.support.worker import Wire, fetch, is_drained, projections_match, queue_counts, running_worker, until
+from tests.support.worker import Wire, is_drained, projections_match, queue_counts, running_worker, until
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 
 
@@ -47,7 +48,7 @@ async def test_killed_before_its_commit_the_next_one_gives_every_event_its_effec
     killed = processes.start("worker", settings=settings_of(wire, "worker.before_commit=kill@3"))
     await wire.deliver(rows)
     assert await asyncio.to_thread(killed.wait) == -signal.SIGKILL
-    assert 0 < len(await fetch(wire.database_url, "select event_id from processed_events")) < len(rows)
+    assert 0 < len(await fetch_rows(wire.database_url, "select event_id from processed_events")) < len(rows)
     processes.start("worker", settings=settings_of(wire))
     await wire.matches(rows)
 
@@ -73,9 +74,9 @@ async def test_asked_to_stop_under_load_it_ends_well_and_what_it_handled_does_no
     rows = await write_deposits(wire, 5_000)
     worker = processes.start("worker", settings=settings_of(wire))
     await wire.deliver(rows)
-    await until(fetch, wire.database_url, "select from processed_events limit 1")
+    await until(fetch_rows, wire.database_url, "select from processed_events limit 1")
     assert await asyncio.to_thread(worker.stop) == 0
-    handled = len(await fetch(wire.database_url, "select event_id from processed_events"))
+    handled = len(await fetch_rows(wire.database_url, "select event_id from processed_events"))
     if wire.rabbitmq_url is not None:
         assert await queue_counts(wire.rabbitmq_url) == (len(rows) - handled, 0)
     processes.start("worker", settings=settings_of(wire))

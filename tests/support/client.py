@@ -1,4 +1,7 @@
-"""A client like those of the users: it retries with the same key until it knows the outcome."""
+"""A client like those of the users: it retries with the same key until it receives the outcome.
+
+For a test without an event loop there are functions that send a single request.
+"""
 
 import asyncio
 import json
@@ -11,11 +14,13 @@ from itertools import islice, takewhile
 from typing import Any
 
 import aiohttp
+import httpx
 
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_blocking
 
 TRY_SECONDS_MAX = 15.0
 OUTCOME_SECONDS_MAX = 60.0
+COUNTED_SECONDS_MAX = 30.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Reply:
 
 @dataclass
 class Client:
-    """Sends to its addresses in turn until one gives an outcome; counts the statuses and errors on the way."""
+    """Sends to its addresses in turn until one returns an outcome; counts the statuses and errors on the way."""
 
     session: aiohttp.ClientSession
     urls: Sequence[str]
@@ -73,6 +78,12 @@ class Client:
 
         return await eventually(outcome, within=OUTCOME_SECONDS_MAX)
 
+    async def deposit(self, wallet_id: str, amount: int, key: str) -> Reply:
+        """Send a deposit as `post` does. Returns the reply, which must be a 201."""
+        reply = await self.post(f"/wallet/{wallet_id}/deposit", {"amount": amount, "requestId": key})
+        assert reply.status == 201, reply.body
+        return reply
+
 
 @asynccontextmanager
 async def open_client(*urls: str) -> AsyncIterator[Client]:
@@ -81,6 +92,25 @@ async def open_client(*urls: str) -> AsyncIterator[Client]:
     timeout = aiohttp.ClientTimeout(total=TRY_SECONDS_MAX)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         yield Client(session, urls)
+
+
+def deposit_once(url: str, *, key: str | None = None, timeout: float = 5.0) -> httpx.Response:
+    """Send a deposit of 5 to alice, once. Returns the answer, which must be a 201."""
+    body = {"amount": 5} | ({} if key is None else {"requestId": key})
+    answer = httpx.post(f"{url}/wallet/alice/deposit", json=body, trust_env=False, timeout=timeout)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+def total_deposited(url: str) -> str:
+    """Returns what the statistics have as the total of alice's deposits."""
+    return str(httpx.get(f"{url}/wallet/alice/stats", trust_env=False).json()["totalDeposited"])
+
+
+def assert_a_deposit_is_counted(url: str) -> None:
+    """Send the first deposit to alice, and wait until the statistics have it."""
+    deposit_once(url)
+    eventually_blocking(lambda: total_deposited(url) == "5.0000", within=COUNTED_SECONDS_MAX)
 
 
 def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> tuple[str, dict[str, Any]]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.broker import message_count
+from tests.support.database import fetch_rows, fetch_value
 from tests.support.processes import Processes, WalletProcess
-from tests.support.worker import Wire, fetch, settings_for
+from tests.support.worker import Wire, settings_for
 from wallet.dead_letters.letters import letter_ids, open_database
 from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, ReplayedLetter, remove_closed
 from wallet.dead_letters.routes import open_route
@@ -84,12 +85,11 @@ async def replay(
 
 async def open_count(wire: Wire) -> int:
     """Returns how many dead letters are open."""
-    ((count,),) = await fetch(wire.database_url, "select count(*) from dead_letters where state = 'open'")
-    return int(count)
+    return int(await fetch_value(wire.database_url, "select count(*) from dead_letters where state = 'open'"))
 
 
 async def has_open(wire: Wire, count: int) -> bool:
-    """Assert that this many dead letters are open, and as many messages are in their queue. A condition to wait for."""
+    """Assert that this many dead letters are open and their queue has the same number. A condition to wait for."""
     assert await open_count(wire) == count
     if wire.rabbitmq_url is not None:
         assert await message_count(wire.rabbitmq_url, DEAD_LETTER_QUEUE) == count
@@ -98,10 +98,10 @@ async def has_open(wire: Wire, count: int) -> bool:
 
 async def states(wire: Wire) -> list[str]:
     """Returns the state of each dead letter, oldest first."""
-    return [state for (state,) in await fetch(wire.database_url, "select state from dead_letters order by id")]
+    return [state for (state,) in await fetch_rows(wire.database_url, "select state from dead_letters order by id")]
 
 
 async def happenings(wire: Wire, letter_id: int) -> list[str]:
     """Returns the names of the entries in a dead letter's history."""
-    ((history,),) = await fetch(wire.database_url, "select history from dead_letters where id = $1", letter_id)
+    history = await fetch_value(wire.database_url, "select history from dead_letters where id = $1", letter_id)
     return [entry["what"] for entry in json.loads(history)]

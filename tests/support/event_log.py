@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Final, Self
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
 
+from tests.support.database import connected
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.events import (
     SCHEMA_VERSION,
@@ -29,6 +29,7 @@ from wallet.domain.events import (
 from wallet.domain.identifiers import ApiAuditId, EventId, RequestId, TransferId, WalletId, bucket_of
 from wallet.domain.transfer import CreditAccepted, begin, conclude, receive
 from wallet.domain.wallet import DEFAULT_CURRENCY, Wallet, decide_deposit, initial, record
+from wallet.postgres.connections import Connection
 from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.wire.envelope import StoredEvent, encode_envelope
 
@@ -92,7 +93,7 @@ class Row:
 class Log:
     """Wallets and their events. Only `commit` and the inserts need a connection."""
 
-    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record] | None" = None) -> None:
+    def __init__(self, connection: Connection | None = None) -> None:
         self._connection = connection
         self._wallets: dict[WalletId, Wallet] = {}
         self.pending: list[Row] = []
@@ -101,12 +102,9 @@ class Log:
     @classmethod
     @asynccontextmanager
     async def open(cls, database_url: str) -> AsyncIterator[Self]:
-        """Open a log with a connection of its own."""
-        connection = await asyncpg.connect(database_url)
-        try:
+        """Yields a log with a new connection, and closes the connection at the end."""
+        async with connected(database_url) as connection:
             yield cls(connection)
-        finally:
-            await connection.close()
 
     def deposit(self, wallet_id: str, amount: int | str = 1_000_000, *, at: float = 0) -> None:
         """Add a deposit, `at` seconds after START; the first one creates the wallet."""
@@ -157,7 +155,7 @@ class Log:
         return rows
 
     async def commit_newer(self, row: Row, *, event_type: str, schema_version: int) -> None:
-        """Write one event as a newer program would, with a type or a schema version that this program does not know."""
+        """Write one event as a newer program would, with a type or a schema version that is unknown to this program."""
         assert self._connection is not None
         batch_id = uuid7()
         columns = list(_columns(row, batch_id, 0))

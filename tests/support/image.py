@@ -4,7 +4,7 @@ buildah runs the build's commands in a chroot. The base image is created with de
 Debian and gets the name that the Dockerfile asks for. The packages are downloaded beforehand with this machine's pip,
 whose settings name the package index, and the build installs them from that directory.
 
-A container is a process in mount, IPC and UTS namespaces of its own. Its root is the image, mounted read-only; its
+A container is a process in separate mount, IPC and UTS namespaces. Its root is the image, mounted read-only; its
 user, its environment and its command are the image's; it has no capability and can't gain one. It shares the machine's
 network, so that it reaches the tests' servers on the loopback interface.
 """
@@ -124,7 +124,7 @@ def _memory_serves() -> bool:
 
 
 class ImageBuilder:
-    """Builds the image in a storage of its own, below a directory that the caller removes."""
+    """Builds the image in a private storage, below a directory that the caller removes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -134,7 +134,7 @@ class ImageBuilder:
         ]
 
     def build(self) -> Image:
-        """Builds the base, then the image, and returns the image with its files at hand."""
+        """Builds the base, then the image. Returns the image, with its files mounted."""
         wheels = self._directory / "wheels"
         self._build_base(wheels)
         settings = self._directory / "pip.conf"
@@ -183,7 +183,7 @@ def _image(root: Path, configuration: dict[str, Any]) -> Image:
 
 
 def _run(*command: str) -> str:
-    """Runs a program to its end, which must be a success, and returns what it printed."""
+    """Runs a program, which must succeed. Returns its output."""
     finished = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS_MAX, check=False
     )

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.support.relay import connected
+from tests.support.database import connected
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.checking import check_new_once, check_slice_once
 from wallet.integrity.monitor.state import MonitorLease, MonitorState, StoredFault

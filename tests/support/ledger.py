@@ -63,7 +63,7 @@ def _common(wallet_id: str, amount: str | int, key: str | None) -> dict[str, Any
 
 
 async def send(ledger: Ledger, command: Command) -> Answer:
-    """Execute one command as a request of its own."""
+    """Execute one command as a separate request."""
     return await ledger.execute(command, audit_of(command))
 
 
@@ -80,7 +80,7 @@ async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: b
 async def running_ledger(
     database_url: str, *, is_stepwise: bool = False, deadline_seconds: float = 10.0
 ) -> AsyncIterator[Ledger]:
-    """Yields a ledger on its own connections, and stops it in order at the end."""
+    """Yields a ledger with separate connections, and stops it in order at the end."""
     async with open_pool(database_url, application_name="test ledger", size_max=2) as pool:
         ledger = Ledger(
             database_url,

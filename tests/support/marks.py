@@ -6,6 +6,7 @@ from typing import Final
 
 import asyncpg
 
+from tests.support.database import execute
 from wallet.postgres.connections import Connection
 
 LOST: Final = (OSError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
@@ -16,12 +17,11 @@ COUNT: Final = "select count(*) from marks"
 
 async def make_marks(url: str) -> None:
     """Create the table."""
-    async with connection_to(url) as connection:
-        await connection.execute("create table marks (number int primary key, text text)")
+    await execute(url, "create table marks (number int primary key, text text)")
 
 
 async def mark(connection: Connection, number: int) -> None:
-    """Insert one row in a transaction of its own, with the statements that the ledger would send."""
+    """Insert one row in one database transaction, with the statements that the ledger would send."""
     await connection.execute("begin")
     await connection.execute("insert into marks (number) values ($1)", number)
     await connection.execute("commit")
@@ -29,7 +29,7 @@ async def mark(connection: Connection, number: int) -> None:
 
 @asynccontextmanager
 async def connection_to(url: str, *, name: str = "test") -> AsyncIterator[Connection]:
-    """Yields a connection, and terminates it at the end."""
+    """Yields a connection, and terminates it at the end: behind a silent proxy an orderly close would hang."""
     connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": name})
     try:
         yield connection

@@ -27,7 +27,7 @@ _TLS_HANDSHAKE: Final = 0x16
 
 
 class NotPostgres(Exception):
-    """These bytes can't be a message of PostgreSQL's protocol; the message says why."""
+    """These bytes can't be a message of PostgreSQL's protocol; the error has the reason."""
 
 
 @dataclass(frozen=True, slots=True)

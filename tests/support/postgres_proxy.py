@@ -31,7 +31,7 @@ ENDS_A_UNIT: Final = frozenset("QSF")
 
 @unique
 class Loss(Enum):
-    """What gets lost."""
+    """The message that is lost."""
 
     COMMIT = "COMMIT is not forwarded: the server sees the connection end and rolls back"
     ANSWER = "COMMIT is forwarded and answered, the answer is dropped"

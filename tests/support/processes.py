@@ -174,7 +174,7 @@ class Processes:
         within: float = READY_SECONDS_MAX,
         may_end: bool = False,
     ) -> None:
-        """Waits until a condition about a process is met. Fails at once if it ends before, unless it may end."""
+        """Waits until a condition is met. Fails at once if the process ends before, unless it may end."""
 
         def is_met() -> bool:
             if process.exit_code is not None and may_end:

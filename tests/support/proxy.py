@@ -4,12 +4,12 @@
         connect(proxy.url_of("amqp://guest:guest@127.0.0.1:5672/"))
         proxy.silence()
 
-It knows no protocol. It runs in the test's event loop: a test that blocks the loop also stops the network, so code
-that waits for a process behind a proxy must run in `asyncio.to_thread`.
+It does not interpret the protocol. It runs in the test's event loop: a test that blocks the loop also stops the
+network, so code that waits for a process behind a proxy must run in `asyncio.to_thread`.
 
 Limits: each direction of a connection holds at most CHUNKS_HELD_MAX chunks; then it stops reading, and TCP's own
-back-pressure stops the sender. Ordering: the bytes, the end and an error of one direction keep their order, whatever
-delays them. At the end of the `async with` every connection is reset and every task has ended; an error that is not
+back-pressure stops the sender. Ordering: the bytes, the end and an error of one direction keep their order with any
+delay. At the end of the `async with` every connection is reset and every task has ended; an error that is not
 a network error is raised there.
 """
 
@@ -138,7 +138,7 @@ class Proxy:
         self.network.delay_seconds = seconds
 
     def converse(self) -> Conversation:
-        """Returns the Conversation of a new connection; a proxy that knows a protocol overrides this."""
+        """Returns the Conversation of a new connection; a proxy for one protocol overrides this."""
         return Conversation()
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

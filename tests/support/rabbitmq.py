@@ -1,4 +1,4 @@
-"""One RabbitMQ node for a test run, and a virtual host of its own for each test.
+"""One RabbitMQ node for a test run, and a separate virtual host for each test.
 
 The node is private: it has its own name, ports, cookie, files and epmd, everything listens on the loopback
 interface, and its processes are found by process id. Creating a virtual host through rabbitmqctl takes a third of

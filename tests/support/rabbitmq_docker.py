@@ -20,7 +20,7 @@ PULL_SECONDS_MAX = 600.0
 
 
 class DockerRabbitMQServer(RabbitMQServer):
-    """A private node in a container of its own; `with` starts it and removes it."""
+    """A private node in a separate container; `with` starts it, and removes it at the end."""
 
     def __init__(self, reaper: Reaper) -> None:
         self._container = f"wallet-tests-{os.getpid()}-{secrets.token_hex(3)}"

@@ -52,7 +52,7 @@ class RawConnection:
             await self._writer.drain()
 
     async def answer(self, *, is_head: bool = False) -> RawAnswer:
-        """Read one answer within its limit."""
+        """Read one answer, within a time limit."""
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
             status, headers = _parsed(await self._reader.readuntil(b"\r\n\r\n"))
             length = 0 if is_head else int(headers.get("content-length", "0"))
@@ -72,7 +72,7 @@ class RawConnection:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[RawConnection]:
+async def raw_connection(port: int) -> AsyncIterator[RawConnection]:
     """Yields an open connection, and closes it at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
@@ -84,14 +84,14 @@ async def connected(port: int) -> AsyncIterator[RawConnection]:
 
 
 async def ask(port: int, request: bytes) -> RawAnswer:
-    """Send bytes on a connection of their own, and read the answer."""
-    async with connected(port) as connection:
+    """Send bytes on a new connection. Returns the answer."""
+    async with raw_connection(port) as connection:
         await connection.send(request)
         return await connection.answer(is_head=request.startswith(b"HEAD "))
 
 
 async def ask_stubbornly(port: int, request: bytes) -> RawAnswer:
-    """Send all bytes before reading, as a simple client does, and read the answer even if sending failed."""
+    """Send all bytes before reading, as a simple client does. Returns the answer, even if sending failed."""
     return await asyncio.to_thread(_ask_stubbornly, port, request)
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import asyncpg
 from pydantic import SecretStr
 
+from tests.support.database import connected as connected  # verification.py imports it from here.
 from wallet.postgres.connections import Connection
 from wallet.relay.relay import run_relay
+from wallet.relay.seal import FILENAME, export_head
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.wire.digest import chain_of
 
@@ -30,7 +33,7 @@ def relay_settings(database_url: str, rabbitmq_url: str | None, log_dir: Path) -
 async def running_relay(settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
     """Yields a running relay, and stops it at the end; a test may cancel it before, to simulate a crash."""
     stop = asyncio.Event()
-    running = asyncio.create_task(run_relay(settings, stop))
+    running = asyncio.create_task(run_relay(settings, Metrics("relay"), stop))
     try:
         yield running
     finally:
@@ -41,14 +44,11 @@ async def running_relay(settings: Settings) -> AsyncIterator["asyncio.Task[None]
         running.result()
 
 
-@asynccontextmanager
-async def connected(database_url: str) -> AsyncIterator[Connection]:
-    """Yields a connection for the test itself."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
+async def export_journal_head(database_url: str, log_dir: Path) -> Path:
+    """Append the head of the journal to the relay's file. Returns the file."""
+    async with connected(database_url) as connection:
+        await export_head(connection, log_dir)
+    return log_dir / FILENAME
 
 
 async def sealed_rows(connection: Connection) -> Sequence[asyncpg.Record]:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.postgres import PostgresServer, run_apart
 from tests.support.reaper import Reaper
 from tests.support.waiting import eventually_blocking
@@ -27,7 +27,7 @@ select exists (
 
 
 class Standby(PostgresServer):
-    """A server that replicates another one, on a port of its own."""
+    """A server that replicates another one, on a different port."""
 
     def __init__(self, reaper: Reaper, primary: PostgresServer) -> None:
         super().__init__(reaper, {"cluster_name": STANDBY})
@@ -49,7 +49,7 @@ class Standby(PostgresServer):
     def is_cut_off(self) -> Iterator[None]:
         """Suspends the replication to it. If the primary is killed meanwhile, what was not sent is lost."""
         sender = self._ask_primary(SENDER)
-        assert isinstance(sender, int), "it does not follow"
+        assert isinstance(sender, int), "the standby does not stream"
         os.kill(sender, signal.SIGSTOP)
         try:
             yield

@@ -19,7 +19,7 @@ TOTALS_HIDDEN_FOR = 12
 
 
 class StubService:
-    """The handlers; `seen` counts the requests."""
+    """The handlers of the routes; `seen` counts the requests."""
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode

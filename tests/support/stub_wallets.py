@@ -1,6 +1,6 @@
-"""Wallets in memory that are right, or wrong in a chosen way: the stress tool must distinguish them.
+"""Wallets in memory that are correct, or have one chosen fault: the stress tool must detect the fault.
 
-Money is decimal and keys are stored; every `Mode` except the honest ones breaks one promise now and then.
+Money is decimal and keys are stored. In the modes with a fault, the fault occurs from time to time.
 """
 
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ class Mode(Enum):
     UNSURE = auto()
     """Answers 503, or takes effect and then drops the connection."""
     LATE_WORKER = auto()
-    """Shows no totals until they were requested several times."""
+    """Returns zero totals until they were requested several times."""
     RESPELLS_REPLAYS = auto()
     """Replays have different bytes with the same meaning."""
     LOSES_UPDATES = auto()
@@ -41,7 +41,7 @@ class Mode(Enum):
 
 @dataclass
 class StubWallets:
-    """The service's state and its rules."""
+    """The state of the service, and the rules that change it."""
 
     mode: Mode
     balances: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
@@ -53,7 +53,7 @@ class StubWallets:
     counts: Counter[str] = field(default_factory=Counter)
 
     def execute(self, wallet_id: str, kind: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], bool]:
-        """Returns the status, the answer, and whether it is a replay."""
+        """Executes a command. Returns the status, the answer, and whether it is a replay."""
         key = body["requestId"]
         stored = self.outcomes.get((wallet_id, key))
         if stored is None:

@@ -46,8 +46,8 @@ async def eventually(
         await asyncio.sleep(every)
 
 
-async def last(seconds: float) -> None:
-    """Sleeps while a fault lasts: the test is about what happens meanwhile, and there is no condition to wait for."""
+async def pause(seconds: float) -> None:
+    """Sleeps for the duration of a fault, or between two requests of a load. Never use it to wait for a result."""
     await asyncio.sleep(seconds)
 
 

@@ -8,17 +8,18 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-import asyncpg
 import pika
 from pydantic import SecretStr
 from structlog.typing import EventDict
 
+from tests.support.database import fetch_rows
 from tests.support.event_log import Row
 from tests.support.waiting import eventually
 from wallet.domain.analytics import LoggedEvent, fold
 from wallet.fraud.rules import FraudRules, alerts_of, suspicious_reason
 from wallet.rabbitmq.publisher import OutgoingMessage, Publisher
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE, WORKER_QUEUE, Topology
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.worker.process import run_worker
 
@@ -37,7 +38,7 @@ def settings_for(database_url: str, rabbitmq_url: str | None) -> Settings:
 async def running_worker(database_url: str, rabbitmq_url: str | None) -> AsyncIterator["asyncio.Task[None]"]:
     """Yields a running worker, and stops it at the end; a test may cancel it before, to simulate a crash."""
     stop = asyncio.Event()
-    task = asyncio.create_task(run_worker(settings_for(database_url, rabbitmq_url), stop))
+    task = asyncio.create_task(run_worker(settings_for(database_url, rabbitmq_url), Metrics("worker"), stop))
     try:
         yield task
     finally:
@@ -108,15 +109,6 @@ async def is_drained(rabbitmq_url: str) -> bool:
     return True
 
 
-async def fetch(database_url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Returns rows as tuples, read on a connection of its own."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        return [tuple(row) for row in await connection.fetch(query, *arguments)]
-    finally:
-        await connection.close()
-
-
 Stats = dict[str, tuple[Any, ...]]
 Alerts = set[tuple[str, str, Any]]
 
@@ -146,7 +138,7 @@ def expected_alerts(events: Sequence[LoggedEvent]) -> Alerts:
 
 async def stored_stats(database_url: str) -> Stats:
     """Returns the content of wallet_stats."""
-    rows = await fetch(
+    rows = await fetch_rows(
         database_url,
         "select wallet_id, total_deposited, total_withdrawn, total_transferred_out, total_transferred_in,"
         " last_activity_at, suspicious, suspicious_reason from wallet_stats",
@@ -158,7 +150,7 @@ async def stored_alerts(database_url: str) -> Alerts:
     """Returns the content of fraud_alerts."""
     return {
         (row[0], row[1], row[2])
-        for row in await fetch(database_url, "select wallet_id, rule, event_id from fraud_alerts")
+        for row in await fetch_rows(database_url, "select wallet_id, rule, event_id from fraud_alerts")
     }
 
 

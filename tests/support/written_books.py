@@ -5,7 +5,7 @@
 | 1 | alice 1-2: created by a deposit of 100 (key a1) |
 | 2 | alice 3: a withdrawal of 30 (a2) |
 | 3 | none: a withdrawal of 1,000 from alice, refused (a3) |
-| 4 | alice 4-6, bob 1-2: a transfer of 25, whole (t1) |
+| 4 | alice 4-6, bob 1-2: a transfer of 25, in one database transaction (t1) |
 | 5 | dora 1-2: created by a deposit of 50,000 |
 | 6-8 | dora 3-5: withdrawals of 12,000, 1 and 1: suspicious |
 | 9-11 | alice 7-8, carol 1-2, alice 9: a transfer of 10, stepwise (t2) |
@@ -18,8 +18,8 @@
 from collections.abc import Iterable
 from typing import Final
 
+from tests.support.database import connected
 from tests.support.ledger import deposit, running_ledger, send, transfer, withdraw
-from tests.support.relay import connected
 from tests.support.waiting import eventually
 from tests.support.worker import running_worker
 from wallet.domain.commands import Command
@@ -36,7 +36,7 @@ where j.published_at is not null and not exists (
 
 
 async def write_books(database_url: str) -> None:
-    """Write them into an empty, migrated database; no session is connected to it afterwards."""
+    """Write the books into an empty, migrated database; no session is connected to it afterwards."""
     async with running_ledger(database_url) as ledger:
         await _send_in_order(
             ledger,
@@ -61,7 +61,7 @@ async def write_books(database_url: str) -> None:
 
 
 async def seal_all(database_url: str) -> int:
-    """Seal all waiting batches, as a relay without a broker does. Returns how many."""
+    """Seal all waiting batches, as a relay without a broker does. Returns how many it sealed."""
     async with connected(database_url) as connection:
         lease = await JOURNAL.take(connection, "test")
         assert lease is not None
@@ -73,7 +73,7 @@ async def seal_all(database_url: str) -> int:
 
 
 async def process_all(database_url: str) -> None:
-    """Let a worker handle everything that is published."""
+    """Run a worker until it has handled all published events."""
     async with connected(database_url) as connection, running_worker(database_url, None):
 
         async def is_processed() -> bool:
@@ -83,6 +83,6 @@ async def process_all(database_url: str) -> None:
 
 
 async def _send_in_order(ledger: Ledger, commands: Iterable[Command]) -> None:
-    """Execute commands one at a time, so that each is a batch of its own."""
+    """Execute commands one at a time, so that each is a separate batch."""
     for command in commands:
         await send(ledger, command)

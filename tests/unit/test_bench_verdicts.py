@@ -78,7 +78,7 @@ def test_a_ratio_is_taken_to_the_yardsticks_median() -> None:
 def test_a_row_falls_short_by_one_criterion_or_one_fault(measured: Measured) -> None:
     row = judged("deposits-64", measured)
     assert not row.is_met
-    assert verdict([row]) == "0 of 1 scenarios reach what they must; not deposits-64"
+    assert verdict([row]) == "0 of 1 scenarios reach their goals; missed by: deposits-64"
 
 
 def test_the_table_shows_every_scenario_and_its_faults() -> None:
@@ -122,7 +122,7 @@ def test_the_whole_run_is_short_enough() -> None:
 def test_an_unknown_scenario_is_answered_with_the_names_there_are() -> None:
     result = CliRunner().invoke(app, ["bench", "--only", "idle", "--only", "nothing"])
     assert result.exit_code == 2
-    assert "no scenario nothing; there are deposits-64," in result.output
+    assert "unknown scenario: nothing; the scenarios are deposits-64," in result.output
 
 
 def test_where_the_benchmark_is_not_installed_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from wallet.api.contract.bodies import ERRORS_MAX, BodyReading, read_body
 from wallet.api.contract.commands import BODIES, DEPOSIT, TRANSFER
 from wallet.api.contract.problems import Code, Refused
+from wallet.api.routes import movements
 from wallet.domain.commands import Command
 
 ARABIC_INDIC_TWELVE = "\u0661\u0662"
@@ -127,3 +128,7 @@ def test_every_kind_of_command_has_a_body_whose_schema_has_its_fields() -> None:
     assert {body.command for body in BODIES.values()} == set(get_args(Command))
     for body in BODIES.values():
         assert set(body.request.__struct_encode_fields__) == set(body.of_route)
+
+
+def test_every_kind_of_command_has_a_route() -> None:
+    assert {route.path for route in movements.ROUTES} == {f"/wallet/{{id}}/{kind}" for kind in BODIES}

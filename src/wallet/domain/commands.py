@@ -322,7 +322,7 @@ def _decide_once(command: Executable, state: BatchState, execute: Callable[[Batc
     return decision
 
 
-def _move(command: Deposit | Withdraw, decided: tuple[Event, ...] | Rejected, state: BatchState) -> FinalOutcome:
+def _move(command: _Keyed, decided: tuple[Event, ...] | Rejected, state: BatchState) -> FinalOutcome:
     if isinstance(decided, Rejected):
         return decided
     existed = state.wallet(command.wallet_id).exists

@@ -89,14 +89,26 @@ def refuse_credit(wallet: Wallet, amount: Decimal, *, refundable: Decimal) -> Re
 
 def evolve(wallet: Wallet, event: Event, occurred_at: datetime) -> Wallet:
     """Returns the state after one more event."""
-    currency = event.currency if isinstance(event, WalletCreated) else wallet.currency
-    balance = evolve_balance(wallet.balance, type_of(event), event.amount)
-    assert ZERO <= balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {balance}"
-    return Wallet(wallet.wallet_id, currency, balance, wallet.version + 1, occurred_at)
+    currency = event.currency if isinstance(event, WalletCreated) else None
+    after = evolve_by_columns(wallet, type_of(event), event.amount, occurred_at, currency)
+    assert ZERO <= after.balance <= BALANCE_MAX, f"{type_of(event)} would take {wallet.wallet_id} to {after.balance}"
+    return after
+
+
+def evolve_by_columns(
+    wallet: Wallet, event_type: str, amount: Decimal, occurred_at: datetime | None, currency: str | None
+) -> Wallet:
+    """Returns the state after one more event, which is given by its columns in the log. The write path and the
+    integrity check both use this function.
+
+    Only the event that creates a wallet has a `currency`. The balance may be out of bounds.
+    """
+    balance = evolve_balance(wallet.balance, event_type, amount)
+    return Wallet(wallet.wallet_id, currency or wallet.currency, balance, wallet.version + 1, occurred_at)
 
 
 def evolve_balance(balance: Decimal, event_type: str, amount: Decimal) -> Decimal:
-    """Returns the balance after one more event. The write path and the integrity check both use this function."""
+    """Returns the balance after one more event."""
     match EVENT_TYPES[event_type].effect.balance:
         case 1:
             return add(balance, amount)

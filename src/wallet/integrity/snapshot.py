@@ -14,12 +14,20 @@ import asyncpg
 from asyncpg import Record
 
 from wallet.domain.identifiers import BUCKET_COUNT
+from wallet.domain.wallet import Wallet
 from wallet.integrity.findings import Check, Finding
 from wallet.postgres.connections import Connection
 from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
 
-SQL: Final = load_statements("wallet.integrity.checks", "checks.sql")
+EVOLVED: Final = tuple(name for name in Wallet.__struct_fields__ if name not in {"wallet_id", "version", "balance"})
+"""The columns of a wallet's row, besides its version and its balance, that must equal the fold of its events."""
+SQL: Final = load_statements(
+    "wallet.integrity.checks",
+    "checks.sql",
+    # As text, because a value that another program wrote may have no equal in Python.
+    wallet_columns="".join(f", w.{name}::text as stored_{name}" for name in EVOLVED),
+)
 
 # One statement reads and sorts a whole table; this is its time limit.
 STATEMENT_SECONDS: Final = 3600.0

@@ -29,13 +29,16 @@ Spelling = Callable[[list[Any]], object]
 """Returns the parameter for the values of a column."""
 
 
-def load_statements(package: str, filename: str) -> SimpleNamespace:
+def load_statements(package: str, filename: str, **inserted: str) -> SimpleNamespace:
     """Read one file of named statements: `statements.lock_wallets` is the text under `-- name: lock_wallets`.
 
+    A comment such as `/* wallet_columns */` is replaced by the text given as `wallet_columns`.
     Raises ValueError for a repeated name or a file without names. A missing name raises AttributeError at its first
     use, which is at import in modules that assign statements to constants.
     """
     text = files(package).joinpath(filename).read_text(encoding="utf-8")
+    for name, inserted_text in inserted.items():
+        text = text.replace(f"/* {name} */", inserted_text)
     parts = _NAME.split(text)[1:]
     names, bodies = parts[::2], parts[1::2]
     if not names or len(set(names)) != len(names):

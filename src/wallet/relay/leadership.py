@@ -19,6 +19,7 @@ from wallet.relay.publish import BatchPublisher, mark_without_broker
 from wallet.relay.seal import BATCHES_MAX, EXPORT_SECONDS, export_head, seal_batches
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import Backoff, is_set_within, woken_at
+from wallet.runtime.metrics import Counter, Metrics
 from wallet.runtime.settings import Settings
 
 # How long the stop waits for a window in flight to be confirmed and marked. After that, it will be published again.
@@ -26,14 +27,17 @@ STOP_SECONDS: Final = 5.0
 _RETRY_SECONDS_MIN: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 5.0
 
+SEALED: Final = Counter("wallet_relay_batches_sealed", "Batches that were given a position.", process="relay")
+
 log = structlog.get_logger()
 
 
 class Leadership:
     """Seals, publishes and exports heads under one lease. An object is used for one lease only."""
 
-    def __init__(self, settings: Settings, stop: asyncio.Event, lease: Lease) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, stop: asyncio.Event, lease: Lease) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._stop = stop
         self._lease = lease
         self._renew_at = time.monotonic() + RENEW_SECONDS
@@ -68,6 +72,7 @@ class Leadership:
         count = await seal_batches(connection, self._lease, is_published=self._settings.amqp_url is None)
         if count == 0:
             return Work.NONE
+        self._metrics.add(SEALED, count)
         log.debug("batches_sealed", batch_count=count)
         await failpoint("relay.after_seal")
         self._publishing.wake()
@@ -89,7 +94,7 @@ class Leadership:
                 await self._broker_pace.wait()
 
     async def _publish_to(self, publisher: Publisher) -> None:
-        batch_publisher = BatchPublisher(publisher, self._lease)
+        batch_publisher = BatchPublisher(publisher, self._lease, self._metrics)
 
         async def publish_round(connection: Connection) -> Work:
             work = await batch_publisher.publish_round(connection)

@@ -26,11 +26,15 @@ from wallet.rabbitmq.publisher import NotPublished, OutgoingMessage, Publisher
 from wallet.relay.lease import lock_head
 from wallet.relay.polling_loop import Work
 from wallet.runtime.failpoints import failpoint
+from wallet.runtime.metrics import Counter, Metrics
 from wallet.wire.envelope import StoredEvent, encode_envelope
 
 BATCHES_MAX: Final = 500
 EVENTS_MAX: Final = 2_000
 WINDOW_SIZE: Final = 500
+PUBLISHED: Final = Counter(
+    "wallet_relay_events_published", "Events that RabbitMQ confirmed, including repeated ones.", process="relay"
+)
 
 _SQL: Final = load_statements("wallet.relay", "relay.sql")
 
@@ -52,9 +56,10 @@ class _Batch:
 class BatchPublisher:
     """Publishes and marks batches under one lease, over one connection to the broker."""
 
-    def __init__(self, publisher: Publisher, lease: Lease) -> None:
+    def __init__(self, publisher: Publisher, lease: Lease, metrics: Metrics) -> None:
         self._publisher = publisher
         self._lease = lease
+        self._metrics = metrics
         self._waiting: set[UUID] = set()
 
     async def publish_round(self, connection: Connection) -> Work:
@@ -78,6 +83,7 @@ class BatchPublisher:
             self._lease,
             [b.batch_id for b in complete if unpublished.isdisjoint(m.message_id for m in b.messages)],
         )
+        self._metrics.add(PUBLISHED, len(messages) - len(unpublished))
         if unpublished:
             raise NotPublished(f"RabbitMQ did not take {len(unpublished)} events, the last {reason}")
         log.debug("batches_published", batch_count=len(complete), event_count=len(messages))

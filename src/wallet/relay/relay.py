@@ -20,6 +20,7 @@ from wallet.rabbitmq.connection import address_of
 from wallet.relay.leadership import Leadership
 from wallet.relay.lease import wait_for_lease
 from wallet.runtime.loop import Backoff, woken_at
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.runtime.started import Started, report_started
 
@@ -29,7 +30,7 @@ _RETRY_SECONDS_MAX: Final = 5.0
 log = structlog.get_logger()
 
 
-async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
+async def run_relay(settings: Settings, metrics: Metrics, stop: asyncio.Event) -> None:
     """Run until `stop` is set. It survives outages of the database and of RabbitMQ, also at start.
 
     Raises InvalidBrokerAddress at start if RABBITMQ_URL can't be parsed, because retrying would not help.
@@ -44,7 +45,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
                 lease = await wait_for_lease(settings.dsn, stop)
                 if lease is not None:
                     report_started(Started.LEADS)
-                    await Leadership(settings, stop, lease).lead()
+                    await Leadership(settings, metrics, stop, lease).lead()
             except Exception:
                 # This is the outermost loop of the process: after a bug it logs and tries again, as after an outage.
                 log.exception("relay_failed")

@@ -13,7 +13,6 @@ import time
 
 import structlog
 
-from wallet.fraud.rules import FraudRules
 from wallet.postgres.session import Session
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.consumer import GROUP_SIZE_MAX, Consumer, Delivery
@@ -21,7 +20,7 @@ from wallet.rabbitmq.topology import Topology, TopologyMismatch
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import unless_stopped
 from wallet.runtime.started import Started, report_started
-from wallet.worker.handle import APPLICATION, GroupSize, handle_group, run_loop
+from wallet.worker.handle import APPLICATION, GroupSize, Handler, run_loop
 from wallet.worker.messages import check_messages
 
 _log = structlog.get_logger()
@@ -30,10 +29,10 @@ _log = structlog.get_logger()
 class FromQueue:
     """Runs the turns of one consumer with one database connection."""
 
-    def __init__(self, consumer: Consumer, session: Session, rules: FraudRules, stop: asyncio.Event) -> None:
+    def __init__(self, consumer: Consumer, session: Session, handler: Handler, stop: asyncio.Event) -> None:
         self._consumer = consumer
         self._session = session
-        self._rules = rules
+        self._handler = handler
         self._stop = stop
         self._group_size = GroupSize(GROUP_SIZE_MAX)
 
@@ -64,7 +63,7 @@ class FromQueue:
     async def _handle(self, group: list[Delivery]) -> None:
         started = time.monotonic()
         # The connection is requested again, because it may have been lost while the queue was empty.
-        handled = await handle_group(await self._session.connection(), group, self._rules, check=check_messages)
+        handled = await self._handler.handle(await self._session.connection(), group, check_messages)
         await failpoint("worker.before_ack")
         for letter in handled.refused:
             await self._consumer.reject(letter.message)
@@ -73,7 +72,7 @@ class FromQueue:
         _log.debug("group_handled", count=len(group), refused=len(handled.refused), ms=ms)
 
 
-async def consume(dsn: str, url: str, topology: Topology, rules: FraudRules, stop: asyncio.Event) -> None:
+async def consume(dsn: str, url: str, topology: Topology, handler: Handler, stop: asyncio.Event) -> None:
     """Handle the messages of the worker's queue until `stop`. Raises InvalidBrokerAddress."""
     async with Session(dsn, application_name=APPLICATION) as session, Consumer.open(url, topology) as consumer:
-        await run_loop(FromQueue(consumer, session, rules, stop), session, stop)
+        await run_loop(FromQueue(consumer, session, handler, stop), session, stop)

@@ -40,6 +40,7 @@ from wallet.postgres.lease import LeaseLost
 from wallet.postgres.session import NotMigrated, Session
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.runtime.loop import Backoff, unless_stopped
+from wallet.runtime.metrics import Counter, Metrics
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction, notify
 from wallet.worker.messages import AnyMessage, Check, Checked, RefusedMessage
@@ -51,6 +52,12 @@ assert len(RETRY_DELAYS_SECONDS) == TRIES_MAX - 1
 _log = structlog.get_logger()
 GROW_AFTER_GROUPS: Final = 10
 APPLICATION: Final = "wallet worker"
+HANDLED: Final = Counter(
+    "wallet_worker_messages",
+    "Messages that were handled, including repeated ones, by their result: effect or dead_letter.",
+    process="worker",
+    labels=("result",),
+)
 RETRY_SECONDS_MIN: Final = 0.1
 RETRY_SECONDS_MAX: Final = 5.0
 _DEPENDENCY_ERRORS: Final = (*DATABASE_ERRORS, NotMigrated, LeaseLost)
@@ -84,6 +91,27 @@ async def handle_group(
     if move_checkpoint is not None:
         await in_transaction(connection, partial(move_checkpoint, connection))
     return Handled([item.message for item in done], [*refused, *failed])
+
+
+class Handler:
+    """Handles the groups of one worker process, and counts their results."""
+
+    def __init__(self, rules: FraudRules, metrics: Metrics) -> None:
+        self._rules = rules
+        self._metrics = metrics
+
+    async def handle(
+        self,
+        connection: Connection,
+        messages: Sequence[AnyMessage],
+        check: Check[AnyMessage],
+        move_checkpoint: MoveCheckpoint | None = None,
+    ) -> Handled[AnyMessage]:
+        """See `handle_group`."""
+        handled = await handle_group(connection, messages, self._rules, check=check, move_checkpoint=move_checkpoint)
+        self._metrics.add(HANDLED, len(handled.done), "effect")
+        self._metrics.add(HANDLED, len(handled.refused), "dead_letter")
+        return handled
 
 
 def is_messages_fault(error: Exception) -> bool:

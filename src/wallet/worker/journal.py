@@ -41,7 +41,6 @@ import asyncpg
 import structlog
 from asyncpg import Record
 
-from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS
 from wallet.postgres.lease import Lease, LeaseTable, new_holder
@@ -51,7 +50,7 @@ from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.runtime.started import Standby, Started, report_started
 from wallet.wire.envelope import StoredEvent, UndecodableMessage, encode_envelope, expect_known
 from wallet.worker.effects import MoveCheckpoint
-from wallet.worker.handle import APPLICATION, GroupSize, Handled, handle_group, run_loop
+from wallet.worker.handle import APPLICATION, GroupSize, Handled, Handler, run_loop
 from wallet.worker.messages import Checked, RefusedMessage, logged_event_of, refusal_of
 
 PIECE_SIZE_MAX: Final = 200
@@ -229,9 +228,9 @@ class FromJournal:
     poll_seconds_max = POLL_SECONDS_MAX
     _is_started_by_following = True
 
-    def __init__(self, session: Session, rules: FraudRules, stop: asyncio.Event) -> None:
+    def __init__(self, session: Session, handler: Handler, stop: asyncio.Event) -> None:
         self._session = session
-        self._rules = rules
+        self._handler = handler
         self._stop = stop
         self._holder = new_holder()
         self._following: _Following | None = None
@@ -314,9 +313,9 @@ class FromJournal:
         """
         size = self._group_size.current
         while len(messages) > size:
-            await handle_group(connection, messages[:size], self._rules, check=check_rows)
+            await self._handler.handle(connection, messages[:size], check_rows)
             messages = messages[size:]
-        return await handle_group(connection, messages, self._rules, check=check_rows, move_checkpoint=move)
+        return await self._handler.handle(connection, messages, check_rows, move)
 
     async def _idle(self, connection: Connection, following: _Following) -> None:
         if time.monotonic() - following.renewed_at > RENEW_SECONDS:
@@ -365,10 +364,10 @@ async def _move_checkpoint(connection: Connection, *, following: _Following, pos
         raise lease.lost()
 
 
-async def follow_journal(kind: type[FromJournal], dsn: str, rules: FraudRules, stop: asyncio.Event) -> None:
+async def follow_journal(kind: type[FromJournal], dsn: str, handler: Handler, stop: asyncio.Event) -> None:
     """Handle the events of the journal until `stop`, then let another worker take over."""
     async with Session(dsn, application_name=APPLICATION) as session:
-        transport = kind(session, rules, stop)
+        transport = kind(session, handler, stop)
         await run_loop(transport, session, stop)
         with suppress(*DATABASE_ERRORS, NotMigrated):
             async with asyncio.timeout(GIVE_UP_SECONDS):

@@ -7,15 +7,17 @@ import structlog
 from wallet.fraud.rules import FraudRules
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.rabbitmq.topology import Topology
+from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.worker.from_queue import consume
+from wallet.worker.handle import Handler
 from wallet.worker.journal import BesideQueue, FromJournal, follow_journal
 from wallet.worker.progress import run_progress
 
 _log = structlog.get_logger()
 
 
-async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
+async def run_worker(settings: Settings, metrics: Metrics, stop: asyncio.Event) -> None:
     """Handle events until `stop` is set: from RabbitMQ if RABBITMQ_URL is given, and from the journal.
 
     Database and broker may be unavailable at the start and at any time; the worker waits for them. Any number of
@@ -24,7 +26,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """
     following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")
     try:
-        await _handle_events(settings, stop)
+        await _handle_events(settings, Handler(FraudRules.of(settings), metrics), stop)
     finally:
         if not stop.is_set():
             following.cancel()
@@ -32,17 +34,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     _log.info("worker_stopped")
 
 
-async def _handle_events(settings: Settings, stop: asyncio.Event) -> None:
-    rules = FraudRules.of(settings)
+async def _handle_events(settings: Settings, handler: Handler, stop: asyncio.Event) -> None:
     _log.info("worker_started", transport="journal" if settings.amqp_url is None else "rabbitmq")
     if settings.amqp_url is None:
-        await follow_journal(FromJournal, settings.dsn, rules, stop)
+        await follow_journal(FromJournal, settings.dsn, handler, stop)
         return
     topology = Topology(settings.rabbitmq_exchange, settings.rabbitmq_dlx)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(consume(settings.dsn, settings.amqp_url, topology, rules, stop))
-            tasks.create_task(follow_journal(BesideQueue, settings.dsn, rules, stop))
+            tasks.create_task(consume(settings.dsn, settings.amqp_url, topology, handler, stop))
+            tasks.create_task(follow_journal(BesideQueue, settings.dsn, handler, stop))
     except ExceptionGroup as failures:
         misconfigured = failures.subgroup(InvalidBrokerAddress)
         if misconfigured is None:

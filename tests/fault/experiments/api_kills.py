@@ -3,7 +3,7 @@
 import signal
 
 from tests.fault.laboratory import Laboratory
-from tests.support.waiting import eventually, last
+from tests.support.waiting import eventually, pause
 
 STEPS = ("ledger.before_begin", "ledger.after_lock", "ledger.before_commit", "ledger.after_commit")
 BATCHES_MAX = 40
@@ -29,7 +29,7 @@ async def kill_the_api_between_steps(lab: Laboratory) -> None:
         waits = f"ledger.before_commit=delay:{BEFORE_COMMIT_MS}"
         api = await lab.start_again(api, WALLET_FAILPOINTS=waits)
         for _ in range(3):
-            await last(lab.draw.uniform(0.5, 2) * BEFORE_COMMIT_MS / 1000)
+            await pause(lab.draw.uniform(0.5, 2) * BEFORE_COMMIT_MS / 1000)
             await lab.kill(api)
             api = await lab.start_api(PORT=str(api.port), WALLET_FAILPOINTS=waits)
         await lab.kill(api)

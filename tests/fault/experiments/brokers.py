@@ -4,10 +4,10 @@ import asyncio
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
-from tests.support.books import fetch_value
 from tests.support.broker import save_queue_directory
+from tests.support.database import fetch_value
 from tests.support.rabbitmq import RabbitMQServer
-from tests.support.waiting import eventually, last
+from tests.support.waiting import eventually, pause
 
 AWAY_ANSWERS = 200
 FULL = ("set_disk_free_limit", str(10**15))
@@ -56,7 +56,7 @@ async def _fill(lab: Laboratory, broker: RabbitMQServer, history: History) -> No
 async def _stay_away(lab: Laboratory, history: History, how: str) -> None:
     began = asyncio.get_running_loop().time()
     await history.more_answers(AWAY_ANSWERS)
-    await last(lab.seconds / 10)
+    await pause(lab.seconds / 10)
     lab.note(f"broker {how} for {asyncio.get_running_loop().time() - began:.1f} s")
 
 
@@ -64,6 +64,6 @@ async def _published_again(lab: Laboratory) -> None:
     before = await fetch_value(lab.database_url, PUBLISHED)
 
     async def is_publishing() -> bool:
-        return await fetch_value(lab.database_url, PUBLISHED) != before
+        return bool(await fetch_value(lab.database_url, PUBLISHED) != before)
 
     await eventually(is_publishing, within=DRAINED_SECONDS_MAX)

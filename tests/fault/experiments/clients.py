@@ -9,13 +9,11 @@ from itertools import islice
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.proof import REST_SECONDS_MAX
-from tests.support.books import fetch_value
 from tests.support.client import open_client
+from tests.support.database import connected, fetch_rows, fetch_value
 from tests.support.process_faults import suspend
 from tests.support.processes import WalletProcess
-from tests.support.relay import connected
-from tests.support.waiting import eventually, last
-from tests.support.worker import fetch
+from tests.support.waiting import eventually, pause
 
 AT_ONCE = "vanished-at-once"
 WAITED = "vanished-while-waiting"
@@ -47,7 +45,7 @@ async def vanish(lab: Laboratory) -> None:
             await _vanish_at_once(lab, api)
             await history.more_answers(100)
         await _vanish_while_waiting(lab, api)
-        [(read, effects)] = await fetch(lab.database_url, READ, AT_ONCE)
+        [(read, effects)] = await fetch_rows(lab.database_url, READ, AT_ONCE)
         lab.note(f"{read} of {VANISHING[AT_ONCE]} requests were read though nobody waited, and {effects} took effect")
         assert read == effects, "a request that was read had no effect, or one that has no audit row"
         async with open_client(api.url) as client:
@@ -85,7 +83,7 @@ async def _vanish_while_waiting(lab: Laboratory, api: WalletProcess) -> None:
             await lab.have_been_read(len(gone), api)
             for connection in gone:
                 _vanish(connection, is_reset=bool(lab.draw.randrange(2)))
-        await last(DEFERRED_SECONDS)
+        await pause(DEFERRED_SECONDS)
 
     async def have_taken_effect() -> bool:
         found = await _effects(lab, WAITED)

@@ -10,14 +10,13 @@ from urllib.parse import urlsplit
 import psutil
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.client import open_client
+from tests.support.database import execute, fetch_value
 from tests.support.other_clock import set_clock
 from tests.support.postgres import PostgresServer
 from tests.support.sessions import family_of
 from tests.support.standby import Standby
 from tests.support.waiting import eventually
-from tests.support.worker import fetch
 
 ANSWERS_BETWEEN = 150
 SWITCH_SECONDS_MAX = 60.0
@@ -49,7 +48,7 @@ async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
         lab.note("with the clock 10 years ahead, no batch was executed")
         await history.more_answers(ANSWERS_BETWEEN)
         for table in LEASES:
-            await fetch(old_url, AHEAD.format(table))
+            await execute(old_url, AHEAD.format(table))
         await history.more_answers(ANSWERS_BETWEEN)
         await lab.all_published()
         lab.note("every lease ended an hour ahead, and was taken over")
@@ -60,8 +59,8 @@ async def put_the_clock_back_and_fail_over(lab: Laboratory) -> None:
             # A process without work on its connections notices the failover later; wait for all of them.
             await eventually(lambda: _have_all_switched(lab), within=SWITCH_SECONDS_MAX)
         # The mistake that causes two primaries: the old one now accepts commits without its standby.
-        await fetch(old_url, COMMIT_ALONE)
-        await fetch(old_url, "select pg_reload_conf()")
+        await execute(old_url, COMMIT_ALONE)
+        await execute(old_url, "select pg_reload_conf()")
         await eventually(partial(_has_no_session, old_url), within=LEAVE_SECONDS_MAX)
         written = await fetch_value(old_url, WRITTEN)
         await history.more_answers(ANSWERS_BETWEEN)

@@ -5,12 +5,11 @@ from functools import partial
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
-from tests.support.books import fetch_value
 from tests.support.broker import message_count
+from tests.support.database import execute, fetch_value
 from tests.support.process_faults import suspend
 from tests.support.processes import WalletProcess
-from tests.support.waiting import eventually, last
-from tests.support.worker import fetch
+from tests.support.waiting import eventually, pause
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
 ANSWERS_BETWEEN = 150
@@ -65,7 +64,7 @@ async def take_the_database_from_the_worker(lab: Laboratory) -> None:
             await lab.all_published()
             await asyncio.to_thread(goes)
         await eventually(partial(_has_paused, worker, turn), within=PAUSED_SECONDS_MAX)
-        await last(lab.seconds / 10)
+        await pause(lab.seconds / 10)
         await asyncio.to_thread(lab.postgres.start)
         lab.note(f"PostgreSQL was gone ({goes.__name__}) while {BACKLOG} requests' events waited")
     await _fill_the_database(lab, worker)
@@ -75,8 +74,8 @@ async def take_the_database_from_the_worker(lab: Laboratory) -> None:
 
 async def _fill_the_database(lab: Laboratory, worker: WalletProcess) -> None:
     """The database has no room for the effects: a dead letter could be stored, but must not be."""
-    await fetch(lab.database_url, FILL)
-    await fetch(lab.database_url, FILL_AT)
+    await execute(lab.database_url, FILL)
+    await execute(lab.database_url, FILL_AT)
     paused = worker.logs().count("worker_paused")
     async with lab.load(concurrency=8, count=BACKLOG):
         pass
@@ -87,7 +86,7 @@ async def _fill_the_database(lab: Laboratory, worker: WalletProcess) -> None:
         return _has_paused(worker, paused + FULL_PAUSES)
 
     await eventually(has_paused, within=PAUSED_SECONDS_MAX)
-    await fetch(lab.database_url, ROOM)
+    await execute(lab.database_url, ROOM)
     await lab.at_rest()
     lab.note(f"PostgreSQL had no room while {BACKLOG} requests' events came")
 
@@ -99,7 +98,7 @@ def _has_paused(worker: WalletProcess, times: int) -> bool:
 async def _stop(lab: Laboratory, history: History) -> None:
     await asyncio.to_thread(lab.postgres.stop)
     lab.note("PostgreSQL restarted (fast)")
-    await last(lab.seconds / 10)
+    await pause(lab.seconds / 10)
     await asyncio.to_thread(lab.postgres.start)
 
 
@@ -111,6 +110,6 @@ async def _kill(lab: Laboratory, history: History) -> None:
 
 async def _end_backends(lab: Laboratory, history: History) -> None:
     for _ in range(BACKENDS_ENDED):
-        await fetch_value(lab.database_url, END_A_BACKEND)
+        await execute(lab.database_url, END_A_BACKEND)
         await history.more_answers(10)
     lab.note(f"{BACKENDS_ENDED} backends terminated")

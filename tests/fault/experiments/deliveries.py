@@ -3,10 +3,10 @@
 from functools import partial
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.broker import bind_copy, take_all
+from tests.support.database import execute, fetch_rows, fetch_value
 from tests.support.waiting import eventually
-from tests.support.worker import fetch, publish
+from tests.support.worker import publish
 from wallet.rabbitmq.publisher import OutgoingMessage
 
 TIMES = 20
@@ -38,7 +38,7 @@ async def _shuffle(lab: Laboratory, url: str) -> None:
         OutgoingMessage(body, properties.message_id, properties.type) for properties, body in await take_all(url, copy)
     ]
     assert len(events) == await fetch_value(lab.database_url, "select count(*) from events")
-    right = [row[0] for row in await fetch(lab.database_url, JOURNAL_ORDER)]
+    right = [row[0] for row in await fetch_rows(lab.database_url, JOURNAL_ORDER)]
     assert [event.message_id for event in events] == right, "events were published in another order than the journal's"
     again = events * TIMES
     lab.draw.shuffle(again)
@@ -58,7 +58,7 @@ async def _rewind(lab: Laboratory) -> None:
         for _ in range(TIMES):
             await history.more_answers(10)
             reached = await fetch_value(lab.database_url, REACHED)
-            await fetch(lab.database_url, REWIND)
+            await execute(lab.database_url, REWIND)
             await eventually(partial(_has_come_again, lab.database_url, reached), within=AGAIN_SECONDS_MAX)
     lab.note(f"the journal was read from its start {TIMES} times")
 

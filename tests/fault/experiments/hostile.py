@@ -13,9 +13,9 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
 from tests.support.client import open_client
+from tests.support.database import fetch_value
 from tests.support.processes import WalletProcess
-from tests.support.waiting import eventually, last
-from tests.support.worker import fetch
+from tests.support.waiting import eventually, pause
 from wallet.api.edge.server import CONNECTIONS_MAX, allow_many_connections
 
 HOST, HOSTILE = "127.0.0.1", "127.0.0.2"
@@ -74,7 +74,7 @@ async def _measured(history: History, api: WalletProcess) -> tuple[float, float]
             sent_at = time.monotonic()
             await client.get("/healthz")
             waits.append(time.monotonic() - sent_at)
-            await last(0.02)
+            await pause(0.02)
     rate = (len(history.exchanges) - count) / (time.monotonic() - began)
     return rate, statistics.quantiles(waits, n=100)[-1] if len(waits) > 1 else waits[0]
 
@@ -104,7 +104,7 @@ async def _new_connections(api: WalletProcess) -> AsyncIterator[None]:
             while True:
                 for _ in range(NEW_A_SECOND // 10):
                     _opened(stack, api)
-                await last(0.1)
+                await pause(0.1)
 
         async with _running(connect_on_and_on):
             yield
@@ -183,11 +183,11 @@ async def _refuse_honest_ones(api: WalletProcess) -> None:
 
 async def _rows_are_there(lab: Laboratory, api: WalletProcess) -> None:
     async def are_all() -> bool:
-        [(count,)] = await fetch(lab.database_url, HONEST_ROWS, HOST)
+        count = await fetch_value(lab.database_url, HONEST_ROWS, HOST)
         return bool(count >= HONEST_REFUSED)
 
     await eventually(are_all, within=15.0)
-    [(largest,)] = await fetch(lab.database_url, LARGEST_ROW, HOSTILE)
+    largest = await fetch_value(lab.database_url, LARGEST_ROW, HOSTILE)
     assert 0 < largest <= KEPT_BYTES_MAX + ROOM_FOR_BLANKS, f"a refused POST stored {largest} bytes"
 
 

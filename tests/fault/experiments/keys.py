@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.client import Reply, open_client
+from tests.support.database import fetch_value
 
 SENT = 1_000
 EFFECTS = "select count(*) from events where payload ->> 'requestId' = $1 and type = $2"

@@ -10,7 +10,7 @@ from tests.support.client import Client, open_client
 from tests.support.postgres_proxy import Loss, PostgresProxy, with_probability
 from tests.support.proxy import Proxy
 from tests.support.proxy_link import Network
-from tests.support.waiting import last
+from tests.support.waiting import pause
 
 CUT_PROBABILITY = 0.1
 CUTS = 12
@@ -65,7 +65,7 @@ async def silence_and_slow_the_network(lab: Laboratory) -> None:
             network.speak()
             await history.more_answers(50)
             network.silence()
-            await last(lab.seconds / 10)
+            await pause(lab.seconds / 10)
             network.cut()
             network.speak()
             await history.more_answers(50)

@@ -4,12 +4,12 @@ import json
 from uuid import uuid4
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.broker import message_count
 from tests.support.client import open_client
+from tests.support.database import execute, fetch_rows, fetch_value
 from tests.support.dlq import Operator
 from tests.support.waiting import eventually
-from tests.support.worker import Wire, fetch, publish
+from tests.support.worker import Wire, publish
 from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
@@ -40,8 +40,8 @@ async def poison_the_queue(lab: Laboratory) -> None:
     api = await lab.start_api()
     await lab.start_relay()
     await lab.start_worker()
-    await fetch(lab.database_url, BREAK)
-    await fetch(lab.database_url, BREAK_AT)
+    await execute(lab.database_url, BREAK)
+    await execute(lab.database_url, BREAK_AT)
     async with lab.load(concurrency=4) as history, open_client(api.url) as client:
         await history.more_answers(20)
         await publish(lab.rabbitmq_url, _poison())
@@ -49,11 +49,11 @@ async def poison_the_queue(lab: Laboratory) -> None:
         await history.more_answers(100)
     await _open_letters(lab, POISONS + CURSED_EVENTS)
     lab.note(f"{POISONS + CURSED_EVENTS} dead letters while the rest flowed")
-    await fetch(lab.database_url, MEND)
+    await execute(lab.database_url, MEND)
     operator = Operator(lab.processes, Wire(lab.database_url, lab.rabbitmq_url))
     await operator.dlq("replay", "--all")
     await _open_letters(lab, POISONS)
-    for (number,) in await fetch(lab.database_url, "select id from dead_letters where state = 'open'"):
+    for (number,) in await fetch_rows(lab.database_url, "select id from dead_letters where state = 'open'"):
         said = await operator.dlq("discard", str(number), "--reason", "an experiment")
         assert said.code == 0, said.output
     assert await fetch_value(lab.database_url, OPEN) == 0

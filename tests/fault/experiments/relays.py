@@ -4,7 +4,7 @@ import signal
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
-from tests.support.books import fetch_value
+from tests.support.database import fetch_value
 from tests.support.ports import free_port
 from tests.support.process_faults import suspend
 from tests.support.proxy import Proxy

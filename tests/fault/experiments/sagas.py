@@ -7,10 +7,9 @@ from functools import partial
 import aiohttp
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
+from tests.support.database import connected, fetch_value
 from tests.support.processes import WalletProcess
-from tests.support.relay import connected
 from tests.support.waiting import eventually
 
 STEPS = ("saga.after_debit", "saga.after_credit", "ledger.after_commit", "ledger.before_commit")
@@ -61,7 +60,7 @@ async def _recover_beside_a_locked_receiver(lab: Laboratory, api: WalletProcess)
     dying = await _die_at(lab, api, STEPS[0], name="locked")
 
     async def only_locked_are_left() -> bool:
-        return await fetch_value(lab.database_url, UNFINISHED_ELSEWHERE, LOCKED) == 0
+        return bool(await fetch_value(lab.database_url, UNFINISHED_ELSEWHERE, LOCKED) == 0)
 
     async with connected(lab.database_url) as outside, outside.transaction():
         await outside.execute(LOCK, LOCKED)
@@ -84,7 +83,7 @@ async def _die_at(lab: Laboratory, api: WalletProcess, step: str, *, name: str) 
 
 
 async def _all_ended(lab: Laboratory) -> bool:
-    return await fetch_value(lab.database_url, UNFINISHED) == 0
+    return bool(await fetch_value(lab.database_url, UNFINISHED) == 0)
 
 
 async def _orphan_transfers(api: WalletProcess, name: str) -> None:

@@ -5,9 +5,8 @@ from collections import Counter
 
 from tests.fault.laboratory import Laboratory
 from tests.support.client import Reply, open_client
-from tests.support.relay import connected
-from tests.support.waiting import last
-from tests.support.worker import fetch
+from tests.support.database import connected, fetch_rows
+from tests.support.waiting import pause
 from wallet.stress.exchanges import ServiceAnswer
 
 ANSWERS_BETWEEN = 150
@@ -66,7 +65,7 @@ async def _stop_with_requests_under_way(lab: Laboratory) -> None:
             ]
             await lab.have_been_read(UNDER_WAY, api)
             stopping = asyncio.create_task(lab.stop(api))
-            await last(DEFERRED_SECONDS)
+            await pause(DEFERRED_SECONDS)
             early = [task for task in asked if task.done()]
         replies = await asyncio.gather(*asked, return_exceptions=True)
         await stopping
@@ -85,6 +84,6 @@ async def _every_decision_was_answered(lab: Laboratory) -> None:
         for attempt in exchange.tries
         if isinstance(attempt, ServiceAnswer)
     )
-    decided = {(wallet_id, key): count for wallet_id, key, count in await fetch(lab.database_url, DECIDED)}
+    decided = {(wallet_id, key): count for wallet_id, key, count in await fetch_rows(lab.database_url, DECIDED)}
     unanswered = {key: (count, answered[key]) for key, count in decided.items() if count != answered[key]}
     assert not unanswered, f"decided and answered so many times: {unanswered}"

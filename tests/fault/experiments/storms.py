@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.client import Client, open_client
-from tests.support.relay import connected
-from tests.support.waiting import eventually, last
+from tests.support.database import connected, fetch_value
+from tests.support.waiting import eventually, pause
 
 STORM = 400
 WRITERS = 500
@@ -85,7 +84,7 @@ async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
                 # One after the other, so that each is in a batch of its own: as many batches wait as an api has lanes.
                 posts = _post_all(client, [(f"/wallet/{wallet_id}/deposit", {"amount": 1})] * 2, "held")
                 more.append(asyncio.create_task(posts))
-                await last(APART_SECONDS)
+                await pause(APART_SECONDS)
             await _probe_others(lab, client, beside="a held wallet")
             assert not waiting.done(), "requests on a held wallet did not wait for it"
         await asyncio.gather(waiting, *more)

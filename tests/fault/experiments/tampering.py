@@ -5,8 +5,8 @@ from typing import Final
 import asyncpg
 
 from tests.fault.laboratory import Laboratory
+from tests.support.database import execute, fetch_rows
 from tests.support.verification import as_owner, faults_of
-from tests.support.worker import fetch
 from wallet.integrity.findings import Check
 
 REQUESTS = 150
@@ -64,7 +64,7 @@ async def tamper_with_the_books(lab: Laboratory) -> None:
     await lab.at_rest()
     for process in (api, worker, relay):
         await lab.stop(process)
-    [(wallet_id, version), *_] = await fetch(lab.database_url, PICK, str(lab.seed))
+    [(wallet_id, version), *_] = await fetch_rows(lab.database_url, PICK, str(lab.seed))
     for name, (statement, check) in TAMPERINGS.items():
         await _is_refused(lab.database_url, name, statement, wallet_id, version)
         copy = lab.postgres.copy_database(lab.database_url)
@@ -86,7 +86,7 @@ async def _is_refused(database_url: str, name: str, statement: str, *arguments: 
     if name in ("a balance changed", "an event forged"):
         return  # The application makes such changes itself, so no trigger can refuse these; only `verify` finds them.
     try:
-        await fetch(database_url, statement, *arguments)
+        await execute(database_url, statement, *arguments)
     except asyncpg.RestrictViolationError:
         return
     raise AssertionError(f"{name}: was not refused")

@@ -4,13 +4,13 @@ import asyncio
 import json
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.broker import take_all
 from tests.support.client import open_client
+from tests.support.database import fetch_rows, fetch_value
 from tests.support.dlq import Operator
 from tests.support.verification import proof_of
 from tests.support.waiting import eventually
-from tests.support.worker import Wire, fetch, publish
+from tests.support.worker import Wire, publish
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor.state import decode_state
 from wallet.rabbitmq.publisher import OutgoingMessage
@@ -41,10 +41,10 @@ async def steal_and_forge(lab: Laboratory) -> None:
     operator = Operator(lab.processes, Wire(lab.database_url, lab.rabbitmq_url))
 
     async def are_open() -> bool:
-        return await fetch_value(lab.database_url, OPEN) == len(forgeries)
+        return bool(await fetch_value(lab.database_url, OPEN) == len(forgeries))
 
     await eventually(are_open, within=30)
-    numbers = [str(number) for (number,) in await fetch(lab.database_url, "select id from dead_letters")]
+    numbers = [str(number) for (number,) in await fetch_rows(lab.database_url, "select id from dead_letters")]
     refused = await operator.dlq("discard", *numbers, "--reason", "an experiment")
     assert refused.code == 1, refused.output
     assert "has had no effect" in refused
@@ -68,7 +68,7 @@ async def steal_and_forge(lab: Laboratory) -> None:
 async def _steal(lab: Laboratory, url: str, rabbitmq_url: str) -> tuple[str, list[OutgoingMessage]]:
     """Remove a deposit's event from the queue. Returns its id, and the forged messages to publish in its place."""
     async with open_client(url) as client:
-        assert (await client.post("/wallet/victim/deposit", {"amount": 500, "requestId": "victim"})).status == 201
+        await client.deposit("victim", 500, "victim")
     await lab.all_published()
     messages = await take_all(rabbitmq_url, WORKER_QUEUE)
     bodies = [json.loads(body) for _, body in messages]

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.fault.laboratory import Laboratory
-from tests.support.books import fetch_value
 from tests.support.broker import save_queue_directory
+from tests.support.database import execute
 from tests.support.postgres_proxy import Loss, PostgresProxy, with_probability
 from tests.support.process_faults import suspend
 from tests.support.processes import WalletProcess
-from tests.support.waiting import last
+from tests.support.waiting import pause
 
 AT_ONCE = (2, 3)
 ANSWERS_BETWEEN = 40
@@ -57,7 +57,7 @@ class Site:
         """Suspend the relay until its lease has ended and a standby has taken over; then kill it."""
         async with suspend(self.relay):
             standby = await self.lab.start_relay()
-            await last(LEASE_OUTLASTED_SECONDS)
+            await pause(LEASE_OUTLASTED_SECONDS)
         await self.lab.kill(self.relay)
         self.relay = standby
 
@@ -69,12 +69,12 @@ class Site:
     async def suspend_the_worker(self) -> None:
         """Suspend the worker for a random time."""
         async with suspend(self.worker):
-            await last(self._a_while())
+            await pause(self._a_while())
 
     async def restart_postgres(self) -> None:
         """Stop PostgreSQL by a fast shutdown, and start it after a pause."""
         await asyncio.to_thread(self.lab.postgres.stop)
-        await last(self._a_while())
+        await pause(self._a_while())
         await asyncio.to_thread(self.lab.postgres.start)
 
     async def kill_postgres(self) -> None:
@@ -84,19 +84,19 @@ class Site:
 
     async def end_backends(self) -> None:
         """Terminate every session at once."""
-        await fetch_value(self.lab.database_url, END_BACKENDS)
+        await execute(self.lab.database_url, END_BACKENDS)
 
     async def lose_commits(self) -> None:
         """Lose some COMMITs, and the answers to others."""
         for loss in Loss:
             self.network.lose(loss, with_probability(LOSS_PROBABILITY, self.lab.draw))
-        await last(self._a_while())
+        await pause(self._a_while())
         self.network.let_commits_pass()
 
     async def silence_the_network(self) -> None:
         """Stop all traffic between the apis and PostgreSQL; then break the connections, or let them continue."""
         self.network.silence()
-        await last(self._a_while())
+        await pause(self._a_while())
         if self.lab.draw.randrange(2):
             self.network.cut()
         self.network.speak()
@@ -104,7 +104,7 @@ class Site:
     async def slow_the_network(self) -> None:
         """Add a fifth of a second of latency in each direction."""
         self.network.slow(0.2)
-        await last(self._a_while())
+        await pause(self._a_while())
         self.network.slow(0)
 
     async def restart_the_broker(self) -> None:
@@ -113,7 +113,7 @@ class Site:
         await asyncio.to_thread(save_queue_directory, self.lab.broker)
         ends = self.lab.draw.choice((self.lab.broker.stop, self.lab.broker.kill))
         await asyncio.to_thread(ends)
-        await last(self._a_while())
+        await pause(self._a_while())
         await asyncio.to_thread(self.lab.broker.start)
 
     def _a_while(self) -> float:

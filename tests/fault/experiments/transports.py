@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from tests.fault.laboratory import Laboratory
 from tests.fault.load import History
+from tests.support.database import fetch_value
 from tests.support.processes import WalletProcess
 from tests.support.waiting import eventually
-from tests.support.worker import fetch
 
 WORKERS_MAX = 3
 ANSWERS_BETWEEN = 30
@@ -54,10 +54,10 @@ class Transports:
 
     async def all_delivered(self) -> None:
         """Wait until every event committed so far has had its effect, whatever the transports are now."""
-        [(last,)] = await fetch(self.lab.database_url, LAST)
+        last = await fetch_value(self.lab.database_url, LAST)
 
         async def is_delivered() -> bool:
-            [(count,)] = await fetch(self.lab.database_url, UNDELIVERED, last)
+            count = await fetch_value(self.lab.database_url, UNDELIVERED, last)
             assert count == 0, f"{count} events have no effect, {self}"
             return True
 

@@ -73,12 +73,12 @@ class BulkResponse(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class MoveResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """The result of a deposit or withdrawal."""
+    """The result of a command that changed the balance of one wallet."""
 
     wallet_id: WalletIdText
     balance: Money
     request_id: RequestIdText
-    created: Annotated[bool, Meta(description="Whether this deposit created the wallet.")]
+    created: Annotated[bool, Meta(description="Whether this command created the wallet.")]
 
 
 class TransferResponse(msgspec.Struct, frozen=True, rename="camel"):

@@ -107,9 +107,15 @@ class BatchProof:
                     self._add_event_fault(event, expected, f"a second one, besides {_name_of_event(found[key][0])}")
                 found[key] = event, payload
         for operation in operations:
-            effect = _effect_of(operation)
             caused, payload = found.pop((operation["wallet_id"], operation["request_id"]), (None, {}))
-            if (None if caused is None else caused["type"]) != effect:
+            if operation["kind"] not in EFFECTS:
+                self.outcomes.add_fault(
+                    "operations",
+                    _name_of_operation(operation),
+                    expected=f"a kind that this version knows: {', '.join(EFFECTS)}",
+                    found=f"kind {operation['kind']}",
+                )
+            elif (None if caused is None else caused["type"]) != (effect := _effect_of(operation)):
                 self.outcomes.add_fault(
                     "operations",
                     _name_of_operation(operation),
@@ -138,7 +144,7 @@ def name_of_batch(batch: Record) -> str:
 def _effect_of(operation: Record) -> str | None:
     """Returns the type of the single event that records the outcome, or None if nothing happened."""
     if operation["success"]:
-        return EFFECTS.get(operation["kind"])
+        return EFFECTS[operation["kind"]]
     return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
 
 

@@ -39,15 +39,14 @@ from wallets w
 select bucket, wallet_id, e.version, e.type, e.amount, e.balance_after,
     case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
     case when e.type = 'WalletCreated' then e.payload ->> 'currency' end as created_currency,
-    w.version as wallet_version, w.balance, w.currency,
-    w.last_event_at is not distinct from e.occurred_at as is_last_event_at
+    w.version as wallet_version, w.balance /* wallet_columns */
 from (
     select bucket, wallet_id, version, type, amount, balance_after, occurred_at, payload
     from events
     where bucket between $1 and $2
 ) as e
 full join (
-    select bucket, wallet_id, version, balance, currency, last_event_at
+    select wallets.*
     from wallets
     where bucket between $1 and $2
 ) as w using (bucket, wallet_id)
@@ -59,8 +58,7 @@ order by bucket, wallet_id, e.version
 select k.bucket, k.wallet_id, b.balance_after as balance_before, b.occurred_at as before_at,
     l.version as last_version, l.balance_after as last_balance,
     case when l.occurred_at between '0001-01-02Z' and '9999-12-30Z' then l.occurred_at end as last_at,
-    w.version as wallet_version, w.balance, w.currency,
-    w.last_event_at is not distinct from l.occurred_at as is_last_event_at
+    w.version as wallet_version, w.balance /* wallet_columns */
 from unnest($1::smallint[], $2::text[], $3::bigint[]) as k (bucket, wallet_id, version)
 left join lateral (
     select e.balance_after,

@@ -114,7 +114,7 @@ def _expected_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> dic
         return refused if operation["fingerprint"].startswith(f"{ATOMIC}:") else refused | asked
     balance = format_money(event["balance_after"])
     if operation["kind"] != "transfer":
-        created = operation["kind"] == "deposit" and event["version"] == _FIRST_DEPOSIT
+        created = event["version"] == _FIRST_CREDIT
         return asked | {"walletId": operation["wallet_id"], "balance": balance, "created": created}
     answer = asked | {
         "transferId": str(event["transfer_id"]),
@@ -165,5 +165,5 @@ def _shown(fields: Mapping[str, object], names: Sequence[str] | Mapping[str, obj
 
 
 _CREATED: Final = 201
-_FIRST_DEPOSIT: Final = 2
-"""The version of the deposit that created its wallet: it follows WalletCreated."""
+_FIRST_CREDIT: Final = 2
+"""The version of the event that brought the first money: it follows WalletCreated, in the same batch."""

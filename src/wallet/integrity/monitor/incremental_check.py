@@ -43,8 +43,8 @@ from wallet.integrity.monitor.state import (
     Sums,
     sums_of,
 )
+from wallet.integrity.snapshot import EVOLVED, Snapshot
 from wallet.integrity.snapshot import SQL as PROOF_SQL
-from wallet.integrity.snapshot import Snapshot
 
 EVENTS_MAX: Final = 10_000
 """Checking this many takes a quarter of a second: the worker in the same process waits no longer than that, and the
@@ -300,8 +300,7 @@ def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
         payload.get("currency") if isinstance(payload, dict) else None,
         around["wallet_version"],
         around["balance"],
-        around["currency"],
-        around["is_last_event_at"],
+        *(around[f"stored_{name}"] for name in EVOLVED),
     )
 
 
