@@ -27,6 +27,7 @@ SQL: Final = load_statements(
     "checks.sql",
     # As text, because a value that another program wrote may have no equal in Python.
     wallet_columns="".join(f", w.{name}::text as stored_{name}" for name in EVOLVED),
+    stored_columns="".join(f", w.stored_{name}" for name in EVOLVED),
 )
 
 # One statement reads and sorts a whole table; this is its time limit.

@@ -39,16 +39,16 @@ from wallets w
 select bucket, wallet_id, e.version, e.type, e.amount, e.balance_after,
     case when e.occurred_at between '0001-01-02Z' and '9999-12-30Z' then e.occurred_at end as occurred_at,
     case when e.type = 'WalletCreated' then e.payload ->> 'currency' end as created_currency,
-    w.version as wallet_version, w.balance /* wallet_columns */
+    w.version as wallet_version, w.balance /* stored_columns */
 from (
     select bucket, wallet_id, version, type, amount, balance_after, occurred_at, payload
     from events
     where bucket between $1 and $2
 ) as e
 full join (
-    select wallets.*
-    from wallets
-    where bucket between $1 and $2
+    select w.bucket, w.wallet_id, w.version, w.balance /* wallet_columns */
+    from wallets w
+    where w.bucket between $1 and $2
 ) as w using (bucket, wallet_id)
 order by bucket, wallet_id, e.version
 
