@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet.api.contract.bodies import ERRORS_MAX
-from wallet.api.contract.paging import LIMIT_DEFAULT, Order, Page, parse_limit
+from wallet.api.contract.paging import LIMIT_DEFAULT, Order, Page, page_reply, parse_limit
 from wallet.api.contract.paging import read_page as read_page_of
 from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.query import UnreadableValue, parse_time, read_parameters
@@ -145,3 +145,11 @@ def test_a_query_that_is_twice_or_wrong_is_refused(query: str) -> None:
         read_page(query)
     assert refused.value.code is Code.INVALID_REQUEST
     assert all(error.parameter in {"limit", "cursor", "before"} for error in refused.value.errors)
+
+
+def test_the_filters_of_a_list_are_left_to_it_and_repeated_in_the_link() -> None:
+    page = read_page_of(read_parameters("rule=a%26b&limit=1", ("limit", "cursor", "rule")), BY_VERSION)
+    assert (page.filters, page.before) == ({"rule": "a&b"}, None)
+    reply = page_reply("/alerts", page, BY_VERSION, [7, 6], key_of=int, shape_of=str)
+    [(_, link)] = reply.headers
+    assert link == f'</alerts?rule=a%26b&limit=1&cursor={BY_VERSION.cursor_after(7)}>; rel="next"'

@@ -22,23 +22,10 @@ import typer
 from pydantic import SecretStr
 
 from wallet.postgres.embedded import running_dsn
-from wallet.runtime.settings import Settings
+from wallet.runtime.settings import Settings, settings_of_group
 
-_SHARED_SETTINGS: Final = (
-    "database_url",
-    "db_host",
-    "db_port",
-    "db_user",
-    "db_pass",
-    "db_name",
-    "rabbitmq_url",
-    "rabbitmq_user",
-    "rabbitmq_password",
-    "rabbitmq_exchange",
-    "rabbitmq_dlx",
-    "fraud_large_withdrawal_threshold",
-    "fraud_rapid_withdrawal_count",
-    "fraud_rapid_withdrawal_window_seconds",
+_SHARED_SETTINGS: Final = frozenset(
+    name for group in ("PostgreSQL", "RabbitMQ", "Fraud rules") for name in settings_of_group(group)
 )
 """The settings that another command must share with `up`. Where a command logs and listens is not shared."""
 DATA: Final = Path("data")
@@ -84,7 +71,7 @@ def recorded(settings: Settings, *, url: str, data: Path | None) -> Iterator[Non
         url=url,
         data=None if data is None else str(data.resolve()),
         settings={
-            name: _text(getattr(settings, name)) for name in _SHARED_SETTINGS if name in settings.model_fields_set
+            name: _text(getattr(settings, name)) for name in sorted(_SHARED_SETTINGS & settings.model_fields_set)
         },
     )
     path = None

@@ -315,6 +315,11 @@ def with_settings_table(document: str) -> str:
     )
 
 
+def settings_of_group(group: str) -> list[str]:
+    """Returns the names of a group's settings, in order. Raises KeyError for an unknown group."""
+    return [name for name, _ in dict(_groups())[group]]
+
+
 def _groups() -> Iterator[tuple[str, list[tuple[str, FieldInfo]]]]:
     for group, fields in groupby(Settings.model_fields.items(), key=lambda each: _group_of(each[1])):
         yield group, list(fields)

@@ -178,7 +178,7 @@ _HEADERS: Final[dict[str, Any]] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "Link": {
-        "description": 'The next page, if there is one: `</wallet/…/history?…>; rel="next"`.',
+        "description": 'The next page, if there is one: `<PATH?limit=…&cursor=…>; rel="next"`.',
         "schema": {"type": "string"},
     },
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlencode
 
 from wallet.api.contract.problems import refusal_of
 from wallet.api.contract.query import UnreadableValue, parameter_error, parse_time
@@ -28,8 +29,7 @@ LIMIT: Final = Parameter(
 CURSOR: Final = Parameter(
     "cursor",
     "query",
-    "Continues where the previous page ended. It comes from that page's `Link` header, and cannot be combined with "
-    "`before`.",
+    "Continues where the previous page ended. It comes from that page's `Link` header.",
     {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
 )
 
@@ -69,17 +69,21 @@ class Order(Generic[Key]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Key]):
-    """Which items to show: at most `limit`, after a key, or before a time."""
+    """Which items to show: at most `limit`, after a key, or before a time. `filters` are all other parameters, which
+    the list reads itself and the Link header repeats.
+    """
 
     limit: int
     after: Key | None
     before: datetime | None
+    filters: Mapping[str, str]
 
 
 def read_page(values: Mapping[str, str], order: Order[Key]) -> Page[Key]:
     """Read the parameters of a page; their names have been checked. Raises Refused."""
     errors = []
     limit, after, before = LIMIT_DEFAULT, None, None
+    filters: dict[str, str] = {}
     for name, value in values.items():
         try:
             match name:
@@ -87,15 +91,17 @@ def read_page(values: Mapping[str, str], order: Order[Key]) -> Page[Key]:
                     limit = parse_limit(value)
                 case "cursor":
                     after = order.parse_cursor(value)
-                case _:
+                case "before":
                     before = parse_time(value)
+                case _:
+                    filters[name] = value
         except UnreadableValue as error:
             errors.append(parameter_error(name, str(error)))
     if "cursor" in values and "before" in values:
         errors.append(parameter_error("before", "cannot be combined with cursor: send one of them"))
     if errors:
         raise refusal_of(errors)
-    return Page(limit, after, before)
+    return Page(limit, after, before, filters)
 
 
 def page_reply(
@@ -111,8 +117,8 @@ def page_reply(
     shown = rows[: page.limit]
     headers: tuple[tuple[str, str], ...] = ()
     if len(rows) > page.limit:
-        cursor = order.cursor_after(key_of(shown[-1]))
-        headers = (("Link", f'<{path}?limit={page.limit}&cursor={cursor}>; rel="next"'),)
+        query = urlencode({**page.filters, "limit": page.limit, "cursor": order.cursor_after(key_of(shown[-1]))})
+        headers = (("Link", f'<{path}?{query}>; rel="next"'),)
     return json_reply([shape_of(row) for row in shown], headers=headers)
 
 

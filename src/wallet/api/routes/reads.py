@@ -101,7 +101,7 @@ def _unavailable(error: ReadFailed) -> Refused:
 _BEFORE: Final = Parameter(
     "before",
     "query",
-    "Only events earlier than this RFC 3339 time, exact to the microsecond.",
+    "Only events earlier than this RFC 3339 time, exact to the microsecond. Cannot be combined with `cursor`.",
     {"type": "string", "format": "date-time"},
 )
 

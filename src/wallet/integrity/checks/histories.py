@@ -63,8 +63,9 @@ class HistoryWalk:
         """
         self._go_to_wallet(row)
         self._version, self._balance = version, balance
-        folded = self._folded
-        self._folded = Wallet(folded.wallet_id, folded.currency, balance, version, occurred_at)
+        self._folded = msgspec.structs.replace(
+            self._folded, balance=balance, version=version, last_event_at=occurred_at
+        )
         if version > 0:
             self._compared = [name for name in EVOLVED if name in _KNOWN_AFTER_ANY_EVENT]
 
