@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Processes
@@ -27,6 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # By default SIGTERM ends Python at once; as a KeyboardInterrupt it lets every fixture clean up first. (A SIGINT
     # to this process would not do: a shell makes its background processes ignore it.)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The default renders tracebacks with rich, which blocks the event loop for a second on a busy machine. The product
+    # does not use it.
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ async def test_a_migration_that_cannot_have_its_lock_lets_writers_go_on_and_leav
         assert await missing_migrations(connection) == [name]
         assert await connection.fetchval("select to_regclass('half_done') is null")
     assert told == [f"{name} waits for what it must lock; others go on meanwhile"]
+    monkeypatch.undo()
     await assert_books_are_right(database_url)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 from pydantic import SecretStr
 
-from tests.support.database import connected as connected  # verification.py imports it from here.
+from tests.support.database import connected
 from wallet.postgres.connections import Connection
 from wallet.relay.relay import run_relay
 from wallet.relay.seal import FILENAME, export_head

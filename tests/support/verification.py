@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from tests.support.relay import connected
+from tests.support.database import connected
 from wallet.integrity.checks.delivery import EFFECT_WITHIN
 from wallet.integrity.checks.heads import ExportedHeads
 from wallet.integrity.findings import Check, Finding, Observer, Pass
