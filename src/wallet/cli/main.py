@@ -17,18 +17,18 @@ from wallet import bootstrap
 from wallet.api.edge.server import ServerEnded
 from wallet.cli.checkout import bench, chaos
 from wallet.cli.contracts import contracts, document_text
+from wallet.cli.database.migrate import migrate_command
+from wallet.cli.database.postgres import postgres
+from wallet.cli.database.prune import prune
+from wallet.cli.database.rebuild import rebuild
+from wallet.cli.database.verify import verify
 from wallet.cli.dlq import dlq
 from wallet.cli.errands import EXIT_FAILED, EXIT_WRONG_CALL, give_up, log_warnings, print_warnings, warnings_about
-from wallet.cli.migrate import migrate_command
 from wallet.cli.monkey import monkey
 from wallet.cli.options import between
-from wallet.cli.postgres import postgres
 from wallet.cli.processes.api_processes import PROCESSES_MAX, forgets_metrics_with_parent, run_api_processes
 from wallet.cli.processes.children import CannotStart, report_starts_to_parent
-from wallet.cli.prune import prune
-from wallet.cli.rebuild import rebuild
 from wallet.cli.running_up import DATA
-from wallet.cli.verify import verify
 from wallet.runtime.failpoints import InvalidFailpoints, configure_failpoints
 from wallet.runtime.logs import logging_to
 from wallet.runtime.settings import InvalidSettings, Settings, load_settings
