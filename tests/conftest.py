@@ -28,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # By default SIGTERM ends Python at once; as a KeyboardInterrupt it lets every fixture clean up first. (A SIGINT
     # to this process would not do: a shell makes its background processes ignore it.)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that starts this process in the background has SIGINT ignored, and so would the processes under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The default renders tracebacks with rich, which blocks the event loop for a second on a busy machine. The product
     # does not use it.
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

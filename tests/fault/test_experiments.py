@@ -19,7 +19,7 @@ def _parameter(experiment: Experiment) -> ParameterSet:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("experiment", map(_parameter, EXPERIMENTS))
+@pytest.mark.parametrize("experiment", list(map(_parameter, EXPERIMENTS)))
 def test_every_promise_is_kept(experiment: Experiment, seed: int, servers: Servers, tmp_path: Path) -> None:
     run = run_experiment(experiment, seed, servers, tmp_path, seconds=SECONDS_SHORT)
     if not run.is_clean:
