@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults import Fault
 from benchmarks.ground import query
+from benchmarks.verdicts import InvalidRun
 
 ROOT: Final = Path(__file__).parents[1]
 VERIFY_SECONDS_MAX: Final = 900
@@ -39,7 +39,7 @@ class Drained:
 
 
 def errand(database_url: str, *arguments: str, directory: Path) -> str:
-    """Runs one of the wallet's commands on a database. Returns its output. Raises Fault if the command fails."""
+    """Runs one of the wallet's commands on a database. Returns its output. Raises InvalidRun if the command fails."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "LANG": "C.UTF-8"}
     finished = subprocess.run(
         [sys.executable, "-P", "-m", "wallet", *arguments],
@@ -53,12 +53,12 @@ def errand(database_url: str, *arguments: str, directory: Path) -> str:
     )
     if finished.returncode != 0:
         lines = f"{finished.stdout}{finished.stderr}".strip().splitlines()
-        raise Fault(f"wallet {arguments[0]}: " + "\n".join(lines[-LINES_SHOWN:]))
+        raise InvalidRun(f"wallet {arguments[0]}: " + "\n".join(lines[-LINES_SHOWN:]))
     return finished.stdout
 
 
 def expect_right_books(database_url: str, *, directory: Path) -> str:
-    """Checks the books with `wallet verify`. Returns the last line of its output. Raises Fault if they are wrong."""
+    """Checks the books with `wallet verify`. Returns its last line. Raises InvalidRun if they are wrong."""
     return errand(database_url, "verify", directory=directory).strip().splitlines()[-1]
 
 
@@ -70,19 +70,19 @@ def now(database_url: str) -> datetime:
 
 
 def drain(database_url: str, *, since: datetime) -> Drained:
-    """Waits until every batch is sealed and published and every event is processed. Raises Fault."""
+    """Waits until every batch is sealed and published and every event is processed. Raises InvalidRun."""
     wait_until(lambda: not query(database_url, UNPUBLISHED)[0][0], "batches are still unpublished")
     wait_until(lambda: query(database_url, UNPROCESSED)[0][0] == 0, "events are still unprocessed")
     if query(database_url, FAILED)[0][0]:
-        raise Fault("some events became dead letters")
+        raise InvalidRun("some events became dead letters")
     [(quiet_at,)] = query(database_url, QUIET_AT)
     return Drained(quiet_at, max((quiet_at - since).total_seconds(), 0.0))
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str, *, seconds_max: float = DRAIN_SECONDS_MAX) -> None:
-    """Polls the condition until it is true, seldom enough not to disturb the measurement. Raises Fault at the limit."""
+    """Polls the condition until it is true, seldom enough not to disturb the measurement. Raises InvalidRun."""
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:
-            raise Fault(f"{otherwise} after {seconds_max:g} s")
+            raise InvalidRun(f"{otherwise} after {seconds_max:g} s")
         time.sleep(POLL_SECONDS)

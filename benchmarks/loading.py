@@ -20,7 +20,7 @@ from uuid import UUID
 
 import asyncpg
 
-from benchmarks.faults import Fault
+from benchmarks.verdicts import InvalidRun
 from tests.support.reaper import Reaper
 from wallet.wire.digest import chain_of
 
@@ -71,7 +71,7 @@ class Batch:
 
 
 def load(database_url: str, books: Books, *, reaper: Reaper) -> None:
-    """Loads the books into a migrated database. Raises Fault."""
+    """Loads the books into a migrated database. Raises InvalidRun."""
     batches = sorted(_make_rows(database_url, books, reaper), key=lambda batch: batch.at)
     asyncio.run(_write_journal(database_url, batches))
 
@@ -89,7 +89,7 @@ def _make_rows(database_url: str, books: Books, reaper: Reaper) -> Iterator[Batc
         for maker in makers:
             said, _ = maker.communicate(timeout=LOAD_SECONDS_MAX)
             if maker.returncode != 0:
-                raise Fault("loading failed; the reason is in the output above")
+                raise InvalidRun("loading failed; the reason is in the output above")
             for batch_id, event_count, digest, at, is_sealed in json.loads(said):
                 yield Batch(UUID(batch_id), event_count, bytes.fromhex(digest), datetime.fromisoformat(at), is_sealed)
 

@@ -14,14 +14,13 @@ from rich.console import Console
 
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.estimates import about_seconds, spoken
-from benchmarks.faults import Fault
 from benchmarks.ground import Ground
 from benchmarks.machine import describe_machine, describe_servers
 from benchmarks.measuring import backlog, end_to_end, growth, http, idle
 from benchmarks.measuring.turns import Tell
 from benchmarks.report import document_of, print_report, write_document
 from benchmarks.scenarios import Scenario, UnknownScenario, chosen
-from benchmarks.verdicts import Measured, Row, judge
+from benchmarks.verdicts import InvalidRun, Measured, Row, judge
 
 __all__ = ["UnknownScenario", "run"]
 
@@ -42,7 +41,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
 
 # Errors that end one scenario, because it failed or could not be measured; the other scenarios still run.
 FAILURES: Final = (
-    Fault,
+    InvalidRun,
     AssertionError,
     ExceptionGroup,
     OSError,

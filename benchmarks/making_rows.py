@@ -23,7 +23,7 @@ from wallet.domain.outcomes import Transferred
 from wallet.domain.wallet import Wallet
 from wallet.ledger.statements import event_row_of
 from wallet.postgres.statements import uuid7
-from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, spell_event
+from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, serialize_event
 
 SEALED_COMMANDS: Final = 1_000
 """The size of a batch of the sealed part: that of a full batch of the ledger, because large batches load faster."""
@@ -155,7 +155,7 @@ class Maker:
                 self._time,
             )
         )
-        digest = digest_of(map(spell_event, events), operations).hex()
+        digest = digest_of(map(serialize_event, events), operations).hex()
         self.batches.append((str(batch_id), len(events), digest, self._time.isoformat(), is_sealed))
 
     def _add_transfer(self, command: Command, outcome: Transferred) -> None:

@@ -7,6 +7,10 @@ from benchmarks.figures import Figure
 from benchmarks.scenarios import Criterion, Scenario
 
 
+class InvalidRun(Exception):
+    """A run is invalid; the message contains the reason."""
+
+
 @dataclass(slots=True)
 class Measured:
     """The figures of a scenario. An entry in `faults` invalidates them: a refused request, or wrong books."""

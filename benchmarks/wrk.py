@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults import Fault
 from benchmarks.scenarios import Pressure
+from benchmarks.verdicts import InvalidRun
 
 SCRIPTS: Final = Path(__file__).parent / "lua"
 ANSWER_SECONDS_MAX: Final = 15
@@ -29,14 +29,14 @@ class Pressed:
 
 
 def press(url: str, pressure: Pressure, seconds: int) -> Pressed:
-    """Sends operations for the given time. Raises Fault."""
+    """Sends operations for the given time. Raises InvalidRun."""
     count = pressure.operations_per_request
     arguments = [f"kind={pressure.kind}", f"wallets={pressure.wallet_count}", f"operations={count}"]
     return _run("operations", url, arguments, connections=pressure.connections, seconds=seconds, per_request=count)
 
 
 def read_histories(url: str, *, prefix: str, wallet_count: int, page_size: int, seconds: int) -> Pressed:
-    """Reads first history pages over one connection; each page must be full. Raises Fault."""
+    """Reads first history pages over one connection; each page must be full. Raises InvalidRun."""
     arguments = [f"prefix={prefix}", f"wallets={wallet_count}", f"page={page_size}"]
     return _run("history", url, arguments, connections=1, seconds=seconds, per_request=1)
 
@@ -53,14 +53,14 @@ def _run(script: str, url: str, arguments: list[str], *, connections: int, secon
     )
     found = _FIGURES.search(finished.stdout)
     if finished.returncode != 0 or found is None:
-        raise Fault(f"wrk failed: {finished.stdout}{finished.stderr}")
+        raise InvalidRun(f"wrk failed: {finished.stdout}{finished.stderr}")
     return pressed(json.loads(found[1]), per_request=per_request)
 
 
 def pressed(raw: dict[str, Any], *, per_request: int) -> Pressed:
-    """Returns the figures of a run. Raises Fault if a request failed."""
+    """Returns the figures of a run. Raises InvalidRun if a request failed."""
     errors = {name: raw[name] for name in _ERRORS if raw[name]}
     if errors or not raw["requests"]:
         words = ", ".join(f"{name} {count:,}" for name, count in errors.items()) or "no answer received"
-        raise Fault(f"some of {raw['requests']:,} requests failed: {words}")
+        raise InvalidRun(f"some of {raw['requests']:,} requests failed: {words}")
     return Pressed(raw["requests"] * per_request / raw["seconds"], raw["p50_ms"], raw["p99_ms"], raw)

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults import Fault
 from benchmarks.ground import YARDSTICKS, Ground, checkpoint, query
 from benchmarks.scenarios import Yardstick
+from benchmarks.verdicts import InvalidRun
 
 CLIENTS: Final = 16
 THREADS: Final = 2
@@ -19,7 +19,7 @@ _FAILED: Final = re.compile(r"^number of failed transactions: ([0-9]+)", re.MULT
 
 
 def run_yardstick(ground: Ground, yardstick: Yardstick) -> list[float]:
-    """Runs a yardstick on new tables. Returns the operations per second of each run. Raises Fault."""
+    """Runs a yardstick on new tables. Returns the operations per second of each run. Raises InvalidRun."""
     with ground.database(ground.yardstick) as url:
         query(url, "vacuum analyze")
         checkpoint(url)
@@ -40,7 +40,7 @@ def _pgbench(url: str, yardstick: Yardstick, seconds: int) -> float:
     )
     tps, failed = _TPS.search(finished.stdout), _FAILED.search(finished.stdout)
     if finished.returncode != 0 or tps is None or (failed is not None and failed[1] != "0"):
-        raise Fault(f"pgbench failed: {finished.stdout}{finished.stderr}")
+        raise InvalidRun(f"pgbench failed: {finished.stdout}{finished.stderr}")
     return float(tps[1])
 
 

@@ -21,12 +21,11 @@ import aiohttp
 import uvloop
 
 from benchmarks.books import drain, expect_right_books, now
-from benchmarks.faults import Fault
 from benchmarks.figures import figure, percentile
 from benchmarks.ground import SEEDED, Ground, checkpoint, query
 from benchmarks.measuring.turns import Tell
 from benchmarks.scenarios import WALLETS, Scenario
-from benchmarks.verdicts import Measured
+from benchmarks.verdicts import InvalidRun, Measured
 
 DEPOSITS_PER_SECOND: Final = 500
 WARM_UP_SECONDS: Final = 2
@@ -95,20 +94,20 @@ def _run(api_url: str, database_url: str, seconds: int) -> Run:
     drain(database_url, since=now(database_url))
     refused = [each for each in offered if each.status != CREATED]
     if refused:
-        raise Fault(f"{len(refused):,} of {len(offered):,} deposits were not answered 201; the first: {refused[0]}")
+        raise InvalidRun(f"{len(refused):,} of {len(offered):,} deposits had no answer 201; the first: {refused[0]}")
     return _follow(offered, query(database_url, EFFECTS, f"{run_id}-%"))
 
 
 def _follow(offered: Sequence[Offered], effects: Sequence[tuple[str, float | None]]) -> Run:
-    """Checks that every answered key has one event and this event an effect. Returns the latencies. Raises Fault."""
+    """Checks that each answered key has one event with its effect. Returns the latencies. Raises InvalidRun."""
     seen = dict(effects)
     if len(effects) != len(offered) or seen.keys() != {each.key for each in offered}:
-        raise Fault(f"{len(offered):,} deposits were answered, but {len(effects):,} are in the log")
+        raise InvalidRun(f"{len(offered):,} deposits were answered, but {len(effects):,} are in the log")
     waits = []
     for each in offered:
         visible_at = seen[each.key]
         if visible_at is None:
-            raise Fault(f"the deposit {each.key} had no effect")
+            raise InvalidRun(f"the deposit {each.key} had no effect")
         # The worker may commit before the client has read the answer.
         waits.append(max(visible_at - each.answered_at, 0.0) * 1000)
     return Run([(each.answered_at - each.due_at) * 1000 for each in offered], waits)

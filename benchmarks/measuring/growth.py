@@ -9,13 +9,12 @@ from functools import partial
 from typing import Final
 
 from benchmarks.books import UNPUBLISHED, drain, expect_right_books, now, wait_until
-from benchmarks.faults import Fault
 from benchmarks.figures import figure
 from benchmarks.ground import Ground, checkpoint, query
 from benchmarks.loading import Books
 from benchmarks.measuring.turns import Tell
 from benchmarks.scenarios import BULK_CONNECTIONS, BULK_SIZE, EMPTY_LOG_DEPOSITS, EMPTY_LOG_PAGE, Pressure, Scenario
-from benchmarks.verdicts import Measured
+from benchmarks.verdicts import InvalidRun, Measured
 from benchmarks.wrk import press, read_histories
 
 EVENTS_PER_WALLET: Final = 300
@@ -102,7 +101,7 @@ def _restart_worker(ground: Ground, url: str, tell: Tell) -> list[float]:
             worker = service.spawn("worker")
             while not query(url, EFFECT, key)[0][0]:
                 if time.monotonic() - began > RESTART_SECONDS_MAX:
-                    raise Fault(f"the worker processed no event within {RESTART_SECONDS_MAX:g} s of its start")
+                    raise InvalidRun(f"the worker processed no event within {RESTART_SECONDS_MAX:g} s of its start")
                 time.sleep(RESTART_POLL_SECONDS)
             seconds.append(time.monotonic() - began)
             tell(f"worker restart {number} of {ground.effort.restarts}: {seconds[-1]:.2f} s")

@@ -7,7 +7,7 @@ from typing import Final
 
 import psutil
 
-from benchmarks.faults import Fault
+from benchmarks.verdicts import InvalidRun
 from tests.support.processes import WalletProcess
 from tests.support.sessions import family_of
 
@@ -18,13 +18,13 @@ MEGABYTE: Final = 1024 * 1024
 def sample_memory(process: WalletProcess, until: Callable[[], bool], *, seconds_max: float = 600) -> list[float]:
     """Samples the memory of a process and its children, five times per second until the condition is met.
 
-    Returns the samples in megabytes. Raises Fault if the process ends before, or at the limit.
+    Returns the samples in megabytes. Raises InvalidRun if the process ends before, or at the limit.
     """
     samples: list[float] = []
     deadline = time.monotonic() + seconds_max
     while not until():
         if time.monotonic() > deadline or process.exit_code is not None:
-            raise Fault(f"{process.name} did not finish its work: {process.output()}{process.logs()[-2_000:]}")
+            raise InvalidRun(f"{process.name} did not finish its work: {process.output()}{process.logs()[-2_000:]}")
         samples.append(resident_megabytes(process.pid))
         time.sleep(SAMPLE_SECONDS)
     return samples

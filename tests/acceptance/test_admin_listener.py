@@ -1,4 +1,4 @@
-"""The admin listener of each process: probes and metrics on a port of their own."""
+"""The admin listener of each process: probes and metrics on a separate port."""
 
 import socket
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ def container_environment(image: Path, database_url: str, rabbitmq_url: str) -> 
     variables = image_environment()
     variables["PYTHONPATH"] = str(image / variables["PYTHONPATH"].lstrip("/"))
     variables |= our_services()["api"]["environment"]
-    # Each process has a port and a log directory of its own from whoever starts it, and this Python's packages.
+    # Each process gets a separate port and log directory from the test that starts it, and this Python's packages.
     ours = {"PORT", "ADMIN_PORT", "LOG_DIR", "PATH"}
     return {name: str(value) for name, value in variables.items() if name not in ours} | addresses_of(
         database_url, rabbitmq_url

@@ -1,4 +1,4 @@
-"""The package as it is installed without a checkout: its metadata, its command, and what it needs of its own files."""
+"""The package as it is installed without a checkout: its metadata, its command, and the files that it needs."""
 
 import os
 import subprocess

@@ -28,7 +28,7 @@ COMMAND_SECONDS_MAX = 120.0
 # Blocks that no test can run, by their first line, and why.
 NOT_RUN = {
     "./test": "it is what runs this test",
-    "./wallet chaos --minutes 5": "test_chaos.py runs it, for less long; the experiments are tests of their own",
+    "./wallet chaos --minutes 5": "test_chaos.py runs it, for less long; the experiments are separate tests",
     "docker compose up --build --detach": "needs a container engine; test_image_build.py starts what it would start",
 }
 # Blocks that start the processes one by one, as for a deployment that has a database and a broker already.
@@ -151,7 +151,7 @@ def readme_port() -> int:
 
 def test_every_shell_block_is_run_or_named_with_a_reason() -> None:
     names = [block.name for block in blocks()]
-    assert len(names) == len(set(names)), "blocks are told apart by their first line"
+    assert len(names) == len(set(names)), "blocks are distinguished by their first line"
     assert {*NOT_RUN, *DEPLOYED} <= set(names), "the lists name a block that is no longer there"
     assert {language for language, _ in fences()} <= {"", "sh"}, "a shell block in another language is not run"
     started = [name for name in names if STARTS.match(name)]

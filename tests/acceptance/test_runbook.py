@@ -33,7 +33,7 @@ def blocks() -> dict[str, list[str]]:
 
 
 class Operator:
-    """Runs blocks in a shell of a checkout, with settings of their own."""
+    """Runs blocks in a shell of a checkout, with different settings."""
 
     def __init__(self, checkout: Path, settings: Mapping[str, str]) -> None:
         self.checkout = checkout
@@ -79,7 +79,7 @@ def test_a_backup_of_wallet_up_is_restored_beside_it_judged_and_switched_to(
     heads, log_dir = tmp_path / "heads", checkout / "logs"
     files = {"BACKUP": str(tmp_path / "backup"), "HEADS": str(heads), "LOG_DIR": str(log_dir)}
     operator = Operator(checkout, files)
-    [back_up], (restore, compare, list_missing, switch, look) = blocks()["Backup"], blocks()["Restore"]
+    [back_up], (restore, compare, list_missing, switch, verify) = blocks()["Backup"], blocks()["Restore"]
 
     def start_up(**settings: str) -> WalletProcess:
         return processes.start_up("--data", str(checkout / "data"), LOG_DIR=str(log_dir), **settings)
@@ -109,7 +109,7 @@ def test_a_backup_of_wallet_up_is_restored_beside_it_judged_and_switched_to(
     assert (deposit_was_replayed(up, "kept"), deposit_was_replayed(up, "lost")) == (True, False)
     assert balance(up) == "10.0000"
     eventually_blocking(lambda: total_deposited(up.url) == "10.0000")
-    assert CLEAN in operator.run(look, restored)
+    assert CLEAN in operator.run(verify, restored)
     assert "history was rewritten" in operator.run(compare, restored, exit_code=1)
 
 

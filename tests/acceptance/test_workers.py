@@ -83,7 +83,7 @@ class Starter:
 
 @pytest.fixture
 def starter(processes: Processes, database_url: str, tmp_path: Path) -> Starter:
-    """Two processes on a database of their own, nothing started yet."""
+    """Two processes with a separate database, not yet started."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     return Starter(processes, database_url, temporary)
@@ -145,7 +145,7 @@ async def test_transfers_both_ways_and_a_hot_wallet_over_both_reach_every_client
 
 @asynccontextmanager
 async def fresh_deposits(client: Client, *, concurrency: int = 40) -> AsyncIterator[list[Reply]]:
-    """Deposits for as long as the block runs, each with a key of its own, sent again only if no answer came."""
+    """Deposits for as long as the block runs, each with a new key, sent again only if no answer came."""
     is_on = True
     replies: list[Reply] = []
 

@@ -20,7 +20,7 @@ from wallet.wire.schemas import event_schemas
 ROOT = Path(__file__).parents[2]
 CONTRACTS = ROOT / "contracts"
 EXAMPLES = CONTRACTS / "events" / "examples"
-CURE = "run ./wallet contracts, look at the difference, and commit it if other teams may see it"
+CURE = "run ./wallet contracts, check the difference, and commit it if other teams may see it"
 
 # The messages of a log written years ago look like these. Add a line for a new type or schema version; never change
 # one: a program that no longer reads an example no longer reads the log.

@@ -38,7 +38,7 @@ async def test_no_request_gets_an_answer_that_the_contract_does_not_know(
 
 
 class Attack:
-    """One run of schemathesis, as a process of its own."""
+    """One run of schemathesis, as a separate process."""
 
     def __init__(self, url: str, directory: Path, seed: int) -> None:
         directory.mkdir()

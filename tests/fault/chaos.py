@@ -52,7 +52,7 @@ def run(numbers: Sequence[int], *, minutes: float, seed: int, logs: Path, as_jso
                 runs.append(each)
                 _tell(console, each, logs, minutes=minutes if len(experiments) == 1 else 0)
     except KeyboardInterrupt:
-        console.print("ended; everything it had started is gone")
+        console.print("interrupted; all processes and servers that the run started have ended")
         exit_code = EXIT_INTERRUPTED
     is_clean = all(each.is_clean for each in runs)
     if as_json:

@@ -19,7 +19,7 @@ from wallet.stress.histories import Event
 from wallet.stress.operations import Key, Operation, OperationKind, WalletId
 
 EVENTS_MATCH = "each key has its events"
-ANSWERS_TRUE = "answers tell what is logged"
+ANSWERS_TRUE = "answers match what is logged"
 ANSWERS_STORED = "answers are stored"
 SAME_BYTES = "replays are the same bytes"
 ORDERED = "answered before = stands before"
@@ -131,7 +131,7 @@ def _wrong_answers(
         for name, right in _right_fields(operation, answer, logged.get(operation.key, [])).items():
             if fields.get(name) not in right:
                 rights = " or ".join(map(str, right)) or "none"
-                yield f"{operation.key} ({operation}) was told {name} {fields.get(name)}, right is {rights}"
+                yield f"{operation.key} ({operation}) was answered {name} {fields.get(name)}, right is {rights}"
 
 
 def _right_fields(operation: Operation, answer: ServiceAnswer, events: Sequence[Logged]) -> dict[str, list[object]]:

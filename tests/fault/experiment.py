@@ -1,4 +1,4 @@
-"""The declaration of an experiment: a fault in a system of its own under load, and the servers that it needs."""
+"""The declaration of an experiment: a fault in a separate system under load, and the servers that it needs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from enum import Enum, unique
 from tests.fault.laboratory import Laboratory
 
 SECONDS_SHORT = 10.0
-"""The duration of an experiment without an end of its own, if several experiments run in turn."""
+"""The duration of an experiment that has no end by itself, if several experiments run in turn."""
 
 
 @unique

@@ -52,7 +52,7 @@ class Laboratory:
     api_settings: dict[str, str] = field(default_factory=dict)
     """Settings of every api, in addition to those of all processes."""
     seconds: float = 0.0
-    """The duration of an experiment without an end of its own."""
+    """The duration of an experiment that has no end by itself."""
     has_dead_letters: bool = False
     """Whether the experiment causes dead letters; otherwise there must be none."""
     histories: list[History] = field(default_factory=list)

@@ -23,7 +23,7 @@ from wallet.stress.operations import Key, Operation
 
 NEVER_SECONDS = float("inf")
 BALANCE_MAX = Decimal("9999999999999999.9999")
-TOLD_BALANCE = re.compile(r"\bholds ([0-9]+\.[0-9]{4}),")
+REPORTED_BALANCE = re.compile(r"\bholds ([0-9]+\.[0-9]{4}),")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def undue_refusals(sent: Mapping[Key, Sent], books: Books) -> Iterator[str]:
             case _:
                 is_due = False
         if not is_due:
-            yield f"{key} ({operation}) was refused: {code}, {_told(fields)}but {wallet_id} had {_listed(had)}"
+            yield f"{key} ({operation}) was refused: {code}, {_reported(fields)}but {wallet_id} had {_listed(had)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +187,13 @@ def _first_answer(wallet: Shown, sent: Mapping[Key, Sent]) -> float:
 
 
 def _is_too_poor(balance: Decimal, amount: Decimal, fields: Mapping[str, Any]) -> bool:
-    told = TOLD_BALANCE.search(str(fields.get("detail")))
-    return balance < amount and told is not None and Decimal(told[1]) == balance
+    reported = REPORTED_BALANCE.search(str(fields.get("detail")))
+    return balance < amount and reported is not None and Decimal(reported[1]) == balance
 
 
-def _told(fields: Mapping[str, Any]) -> str:
-    told = TOLD_BALANCE.search(str(fields.get("detail")))
-    return "" if told is None else f"told it holds {told[1]}, "
+def _reported(fields: Mapping[str, Any]) -> str:
+    reported = REPORTED_BALANCE.search(str(fields.get("detail")))
+    return "" if reported is None else f"with the reported balance {reported[1]}, "
 
 
 def _listed(values: Sequence[Decimal]) -> str:

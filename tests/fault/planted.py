@@ -87,18 +87,18 @@ def transfer_that_never_completed(victim: Victim) -> str:
     return str(event.request_id)
 
 
-def wrong_balance_told(victim: Victim) -> str:
+def wrong_balance_answered(victim: Victim) -> str:
     index, exchange = victim.exchange(is_success)
     body = answer_of(exchange).body
     name = b'"balance":"' if b'"balance"' in body else b'"fromBalance":"'
-    victim.retell(index, ServiceAnswer(201, body.replace(name, name + b"1")))
+    victim.replace_tries(index, ServiceAnswer(201, body.replace(name, name + b"1")))
     return exchange.request.operation.key
 
 
 def answer_of_another_key(victim: Victim) -> str:
     index, exchange = victim.exchange()
     _, other = victim.exchange(lambda each: each.request.operation.key != exchange.request.operation.key)
-    victim.retell(index, answer_of(other))
+    victim.replace_tries(index, answer_of(other))
     return exchange.request.operation.key
 
 
@@ -109,7 +109,7 @@ def stale_order(victim: Victim) -> str:
     behind = [each for each in enumerate(victim.ledger.books.exchanges) if each[1].request.operation.key == last]
     earliest = min(each.sent_at_seconds for each in victim.ledger.books.exchanges)
     for index, _ in behind:
-        victim.retell(index, sent_at_seconds=earliest - 2, ended_at_seconds=earliest - 1)
+        victim.replace_tries(index, sent_at_seconds=earliest - 2, ended_at_seconds=earliest - 1)
     assert first != last
     return last
 
@@ -129,7 +129,7 @@ def refusal_with_enough_money(victim: Victim) -> str:
     return str(event.request_id)
 
 
-def refusal_that_tells_another_balance(victim: Victim) -> str:
+def refusal_with_another_balance(victim: Victim) -> str:
     _, exchange = victim.exchange(lambda each: is_refused(each) and b"insufficient" in answer_of(each).body)
     operation = exchange.request.operation
     refuse(victim, operation.key, operation.wallet_id, "It holds 0.0001, too little.")
@@ -157,7 +157,7 @@ def refuse(victim: Victim, key: Key, wallet_id: WalletId, detail: str, code: str
     stored[wallet_id, key] = replace(stored[wallet_id, key], status=status, response=body)
     for index, exchange in enumerate(victim.ledger.books.exchanges):
         if exchange.request.operation.key == key:
-            victim.retell(index, ServiceAnswer(status, body))
+            victim.replace_tries(index, ServiceAnswer(status, body))
 
 
 def refused_key_with_an_effect(victim: Victim) -> str:
@@ -185,13 +185,13 @@ def outcome_without_request(victim: Victim) -> str:
 
 def server_error(victim: Victim) -> str:
     index, exchange = victim.exchange()
-    victim.retell(index, ServiceAnswer(500, SERVER_ERROR), *exchange.tries)
+    victim.replace_tries(index, ServiceAnswer(500, SERVER_ERROR), *exchange.tries)
     return exchange.request.operation.key
 
 
 def open_outcome(victim: Victim) -> str:
     index, exchange = victim.exchange()
-    victim.retell(index, *exchange.tries[:-1], NoAnswer("no answer in time"))
+    victim.replace_tries(index, *exchange.tries[:-1], NoAnswer("no answer in time"))
     return exchange.request.operation.key
 
 
@@ -202,13 +202,13 @@ def repeated(victim: Victim) -> tuple[int, TriedRequest]:
 
 def replay_with_other_bytes(victim: Victim) -> str:
     index, exchange = repeated(victim)
-    victim.retell(index, replace(answer_of(exchange), body=answer_of(exchange).body + b" "))
+    victim.replace_tries(index, replace(answer_of(exchange), body=answer_of(exchange).body + b" "))
     return exchange.request.operation.key
 
 
 def replay_with_another_status(victim: Victim) -> str:
     index, exchange = repeated(victim)
-    victim.retell(index, replace(answer_of(exchange), status=409))
+    victim.replace_tries(index, replace(answer_of(exchange), status=409))
     return exchange.request.operation.key
 
 
@@ -221,7 +221,7 @@ def sum_that_was_off(victim: Victim) -> str:
 def leak(victim: Victim) -> str:
     index, exchange = victim.exchange()
     secret = victim.draw.choice((b"Traceback (most recent call last)", b"http://owner:secret@host/", b"asyncpg.Error"))
-    victim.retell(index, ServiceAnswer(503, b'{"detail": "%s"}' % secret), *exchange.tries)
+    victim.replace_tries(index, ServiceAnswer(503, b'{"detail": "%s"}' % secret), *exchange.tries)
     return exchange.request.operation.key
 
 
@@ -263,21 +263,21 @@ def wallet_made_twice(victim: Victim) -> str:
 
 def not_executed_after_unknown(victim: Victim) -> str:
     """Let a first attempt of unknown outcome take effect after its retry was answered `not_executed`."""
-    return tell(victim, UNKNOWN, NOT_EXECUTED)
+    return answer_attempts(victim, UNKNOWN, NOT_EXECUTED)
 
 
 def not_executed_and_yet_done(victim: Victim) -> str:
-    return tell(victim, NOT_EXECUTED)
+    return answer_attempts(victim, NOT_EXECUTED)
 
 
-def tell(victim: Victim, *bodies: bytes) -> str:
+def answer_attempts(victim: Victim, *bodies: bytes) -> str:
     """Answer a key's attempts with these bodies, one after the other, and then with a replayed outcome."""
     keys = [each.request.operation.key for each in victim.ledger.books.exchanges]
     index, exchange = victim.exchange(lambda each: keys.count(each.request.operation.key) == 1)
     times = [exchange.sent_at_seconds + number / 10 for number in range(len(bodies) + 2)]
     timings = [Timing("http://right", *each) for each in pairwise(times)]
-    told = [ServiceAnswer(503, body, timing=timing) for body, timing in zip(bodies, timings, strict=False)]
-    victim.retell(index, *told, replace(answer_of(exchange), is_replayed=True, timing=timings[-1]))
+    refusals = [ServiceAnswer(503, body, timing=timing) for body, timing in zip(bodies, timings, strict=False)]
+    victim.replace_tries(index, *refusals, replace(answer_of(exchange), is_replayed=True, timing=timings[-1]))
     return exchange.request.operation.key
 
 
@@ -294,12 +294,12 @@ PLANTED: Final[dict[Callable[[Victim], str], str]] = {
     credit_before_its_debit: checker.EVENTS_MATCH,
     transfer_that_never_completed: checker.EVENTS_MATCH,
     wallet_made_twice: checker.EVENTS_MATCH,
-    wrong_balance_told: checker.ANSWERS_TRUE,
+    wrong_balance_answered: checker.ANSWERS_TRUE,
     answer_of_another_key: checker.ANSWERS_TRUE,
     stale_order: checker.ORDERED,
     journal_against_versions: checker.ORDERED,
     refusal_with_enough_money: checker.REFUSALS_DUE,
-    refusal_that_tells_another_balance: checker.REFUSALS_DUE,
+    refusal_with_another_balance: checker.REFUSALS_DUE,
     refusal_of_a_wallet_that_is_there: checker.REFUSALS_DUE,
     refused_key_with_an_effect: findings.ONE_EFFECT,
     refusal_that_was_not_kept: checker.ANSWERS_STORED,

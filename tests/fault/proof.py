@@ -87,10 +87,10 @@ async def prove(
     checks: list[RunCheck] = []
     for history in histories:
         checks += check_history(await read_evidence(database_url, history), history.sums)
-    checks.append(await _audited(database_url, histories))
+    checks.append(await _trail(database_url, histories))
     checks.append(await _books(database_url))
     checks.append(await _verify(database_url, heads))
-    checks.append(await _audit(database_url))
+    checks.append(await _monitor(database_url))
     checks.append(check_of("processes stay small", count_of(len(running), "process", "processes"), map(_size, running)))
     return Proof(checks, sum(len(history.exchanges) for history in histories), tries_of(histories))
 
@@ -115,7 +115,7 @@ async def _books(database_url: str) -> RunCheck:
     return check_of("the books are right", "I1 to I5, I7, I9, I10", faults)
 
 
-async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
+async def _trail(database_url: str, histories: Sequence[History]) -> RunCheck:
     """Check I10 and I12: each answer, replays included, has an audit trail row, and `not_executed` was not decided."""
     tries: defaultdict[tuple[str, str], list[ServiceAnswer | NoAnswer]] = defaultdict(list)
     for history in histories:
@@ -131,7 +131,7 @@ async def _audited(database_url: str, histories: Sequence[History]) -> RunCheck:
         if not (answered <= decided <= answered + left_open and count <= len(attempts)):
             faults.append(
                 f"{key[1]} was tried {len(attempts)} times, answered {answered} times, left open {left_open} times; "
-                f"it has {count} audit rows, {decided} of them of a decision"
+                f"it has {count} audit trail rows, {decided} of them of a decision"
             )
     return check_of("answers are audited", count_of(len(tries), "key"), faults)
 
@@ -154,11 +154,11 @@ async def _verify(database_url: str, heads: Path | None) -> RunCheck:
     return check_of("wallet verify", count_of(len(proof.findings), "check"), faults)
 
 
-async def _audit(database_url: str) -> RunCheck:
+async def _monitor(database_url: str) -> RunCheck:
     """The integrity monitor ran during the experiment: a fault that it has on record is a false alarm."""
     state = decode_state(str(await fetch_value(database_url, "select state::text from auditor")))
     faults = [f"{name}: {fault.table}: {fault.row}: found {fault.found}" for name, fault in state.faults.items()]
-    seen = "has not looked yet" if state.looked is None else f"looked up to position {state.looked.head.position:,}"
+    seen = "has not checked yet" if state.looked is None else f"checked up to position {state.looked.head.position:,}"
     return check_of("the monitor saw no fault", seen, faults)
 
 

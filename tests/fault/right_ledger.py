@@ -214,10 +214,10 @@ class RightLedger:
         self._ordinal += 1
         self.events[wallet_id].append(event)
 
-    def _store(self, operation: Operation, code: str | None = None, detail: str = "", **told: Any) -> None:
+    def _store(self, operation: Operation, code: str | None = None, detail: str = "", **answered: Any) -> None:
         statuses = {None: 201, "wallet_not_found": 404, "transfer_failed": 409}
         status = statuses.get(code, 400)
-        fields = told if code is None else {"status": status, "detail": detail, "code": code}
+        fields = answered if code is None else {"status": status, "detail": detail, "code": code}
         response = msgspec.json.encode({**fields, "requestId": operation.key})
         self.books.stored[operation.wallet_id, Key(operation.key)] = Stored(status, response, self._seq)
 

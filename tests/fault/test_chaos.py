@@ -38,7 +38,7 @@ async def test_ended_in_the_middle_it_leaves_nothing_behind(processes: Processes
     eventually_blocking(lambda: len(family_of(process.pid)) > 6, within=60)
     family = family_of(process.pid)
     assert await asyncio.to_thread(process.stop) == chaos.EXIT_INTERRUPTED, process.output()
-    assert "ended; everything it had started is gone" in process.output()
+    assert "interrupted; all processes and servers that the run started have ended" in process.output()
     assert [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
     assert list((tmp_path / "tmp").iterdir()) == []
 

@@ -14,16 +14,16 @@ REQUEST = PlannedRequest(1, Operation(OperationKind.DEPOSIT, WalletId("alice"), 
 ONE, TWO = "http://one", "http://two"
 
 
-def told(code: str, url: str, sent: float, ended: float) -> ServiceAnswer:
+def unavailable(code: str, url: str, sent: float, ended: float) -> ServiceAnswer:
     return ServiceAnswer(503, b'{"code": "%s"}' % code.encode(), timing=Timing(url, sent, ended))
 
 
 def unknown(url: str, sent: float, ended: float) -> ServiceAnswer:
-    return told("outcome_unknown", url, sent, ended)
+    return unavailable("outcome_unknown", url, sent, ended)
 
 
 def refused(url: str, sent: float, ended: float) -> ServiceAnswer:
-    return told("not_executed", url, sent, ended)
+    return unavailable("not_executed", url, sent, ended)
 
 
 def lost(url: str, sent: float, ended: float) -> NoAnswer:

@@ -47,7 +47,7 @@ class Victim:
         """Returns a random request that fits, with its index."""
         return self.draw.choice([each for each in enumerate(self.ledger.books.exchanges) if fits(each[1])])
 
-    def retell(self, index: int, *tries: ServiceAnswer | NoAnswer, **changes: float) -> None:
+    def replace_tries(self, index: int, *tries: ServiceAnswer | NoAnswer, **changes: float) -> None:
         """Replace the attempts of a request, or its times."""
         exchanges = self.ledger.books.exchanges
         assert isinstance(exchanges, list)

@@ -152,7 +152,7 @@ async def test_a_key_of_another_request_is_refused(database_url: str, operation:
     assert balance.json["balance"] == "1.0000"
 
 
-async def test_a_request_without_a_key_is_told_the_one_it_got(database_url: str) -> None:
+async def test_a_request_without_a_key_is_answered_with_the_one_it_got(database_url: str) -> None:
     async with running_api(database_url) as api:
         first = await post_deposit(api, "alice", "1")
         again = await post_deposit(api, "alice", "1", f"Idempotency-Key: {first.json['requestId']}")

@@ -30,7 +30,7 @@ BODY = '{"amount":"1","requestId":"key"}'
 
 
 class Failing:
-    """A ledger in front of the real one that fails first, as often as it is told."""
+    """A ledger in front of the real one that fails first, once."""
 
     def __init__(self, inner: Executes, error: Exception) -> None:
         self._inner = inner
@@ -49,8 +49,8 @@ class Failing:
         return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
-class Held:
-    """A ledger in front of the real one that waits for a word before it begins."""
+class Paused:
+    """A ledger in front of the real one that waits for a signal before it begins."""
 
     def __init__(self, inner: Executes) -> None:
         self._inner = inner
@@ -68,7 +68,7 @@ class Held:
         return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
 
 
-async def audited(database_url: str) -> list[tuple[int, str | None]]:
+async def trail_rows(database_url: str) -> list[tuple[int, str | None]]:
     found = await fetch_rows(database_url, 'select status, request_id from api_audit order by "timestamp"')
     return [(row["status"], row["request_id"]) for row in found]
 
@@ -86,14 +86,14 @@ async def test_a_failure_is_a_problem_and_has_its_audit_row(
 ) -> None:
     async with running_api(database_url, around_ledger=lambda ledger: Failing(ledger, error)) as api:
         failed = await api.post(DEPOSIT, BODY)
-        await eventually(lambda: audited(database_url))
+        await eventually(lambda: trail_rows(database_url))
         retried = await api.post(DEPOSIT, BODY)
     assert (failed.status, failed.code) == (status, code)
     assert failed.json["requestId"] == "key"
     assert b"s3cret" not in failed.body
     assert b"Traceback" not in failed.body
     assert retried.status == 201
-    assert await audited(database_url) == [(status, "key"), (201, "key")]
+    assert await trail_rows(database_url) == [(status, "key"), (201, "key")]
 
 
 @pytest.mark.parametrize("error", [NotExecuted(), OutcomeUnknown()])
@@ -119,7 +119,7 @@ async def test_the_audit_row_of_an_unknown_outcome_gives_way_to_the_ledgers_own(
     async with running_api(database_url, around_ledger=lambda ledger: wrap(ledger, OutcomeUnknown())) as api:
         failed = await api.post(DEPOSIT, BODY)
     assert (failed.status, failed.code) == (503, "outcome_unknown")
-    assert await audited(database_url) == [(201, "key")]
+    assert await trail_rows(database_url) == [(201, "key")]
 
 
 async def test_without_its_database_the_api_says_so_and_recovers(own_postgres_server: PostgresServer) -> None:
@@ -151,7 +151,7 @@ async def is_ready(api: RunningApi, expected: bool) -> bool:
 
 
 async def has_rows(database_url: str, count: int) -> bool:
-    return len(await audited(database_url)) == count
+    return len(await trail_rows(database_url)) == count
 
 
 async def test_readiness_names_what_is_missing(empty_database_url: str) -> None:
@@ -236,67 +236,67 @@ async def test_more_refusals_than_the_buffer_holds_are_counted_as_lost(own_postg
 
 
 async def test_the_effect_does_not_depend_on_the_client_staying(database_url: str) -> None:
-    holds: list[Held] = []
+    paused: list[Paused] = []
 
-    def hold(ledger: Executes) -> Executes:
-        holds.append(Held(ledger))
-        return holds[0]
+    def pause(ledger: Executes) -> Executes:
+        paused.append(Paused(ledger))
+        return paused[0]
 
-    async with running_api(database_url, around_ledger=hold) as api:
+    async with running_api(database_url, around_ledger=pause) as api:
         async with raw_connection(api.port) as connection:
             await connection.send(post(DEPOSIT, BODY))
-            await holds[0].asked.wait()
+            await paused[0].asked.wait()
             connection.abort()
-        holds[0].may_go.set()
+        paused[0].may_go.set()
         await eventually(lambda: has_rows(database_url, 1))
         balance = await api.get("/wallet/alice")
     assert balance.json["balance"] == "1.0000"
-    assert await audited(database_url) == [(201, "key")]
+    assert await trail_rows(database_url) == [(201, "key")]
 
 
 async def test_a_stop_answers_what_was_read_and_closes_what_is_idle(database_url: str) -> None:
-    holds: list[Held] = []
+    paused: list[Paused] = []
 
-    def hold(ledger: Executes) -> Executes:
-        holds.append(Held(ledger))
-        return holds[0]
+    def pause(ledger: Executes) -> Executes:
+        paused.append(Paused(ledger))
+        return paused[0]
 
     async with (
-        running_api(database_url, around_ledger=hold) as api,
+        running_api(database_url, around_ledger=pause) as api,
         raw_connection(api.port) as idle,
         raw_connection(api.port) as busy,
     ):
         await idle.send(head("GET", "/healthz"))
         assert (await idle.answer()).status == 200
         await busy.send(post(DEPOSIT, BODY))
-        await holds[0].asked.wait()
+        await paused[0].asked.wait()
         api.stop.set()
         assert await idle.is_closed_by_server()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(HOST, api.port)
-        holds[0].may_go.set()
+        paused[0].may_go.set()
         answer = await busy.answer()
         assert await busy.is_closed_by_server()
     assert json.loads(answer.body)["balance"] == "1.0000"
 
 
 async def test_a_stop_does_not_wait_for_ever(database_url: str) -> None:
-    holds: list[Held] = []
+    paused: list[Paused] = []
 
-    def hold(ledger: Executes) -> Executes:
-        holds.append(Held(ledger))
-        return holds[0]
+    def pause(ledger: Executes) -> Executes:
+        paused.append(Paused(ledger))
+        return paused[0]
 
     limits = ServerLimits(head_seconds_max=1.0, stop_seconds_max=0.2)
     async with (
-        running_api(database_url, around_ledger=hold, server_limits=limits) as api,
+        running_api(database_url, around_ledger=pause, server_limits=limits) as api,
         raw_connection(api.port) as busy,
     ):
         await busy.send(post(DEPOSIT, BODY))
-        await holds[0].asked.wait()
+        await paused[0].asked.wait()
         api.stop.set()
         await asyncio.wait_for(api.served, 2)
-        holds[0].may_go.set()
+        paused[0].may_go.set()
         await eventually(lambda: has_rows(database_url, 1))
 
 

@@ -1,4 +1,4 @@
-"""A dump is one moment of a live system, a restored copy is as good as the original, and the heads tell it from it."""
+"""A dump is one moment of a live system, a restored copy is as good as the original, and the heads distinguish them."""
 
 import asyncio
 from collections.abc import Callable
@@ -100,7 +100,7 @@ async def test_a_restored_copy_has_every_guard_and_goes_on_where_the_original_wa
     assert await faults_of(elsewhere) == {}
 
 
-async def test_an_older_backup_is_told_by_its_end_and_a_history_that_went_on_from_it_by_its_fork(
+async def test_an_older_backup_is_recognized_by_its_end_and_a_history_that_went_on_from_it_by_its_fork(
     books_url: str, copied: Copied, tmp_path: Path
 ) -> None:
     await exported(books_url, tmp_path)

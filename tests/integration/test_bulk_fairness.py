@@ -101,7 +101,7 @@ async def deposit_for(api: RunningApi, *, seconds: float) -> list[float]:
 
 
 async def bulk_elsewhere(api: RunningApi) -> float:
-    """A bulk request of another client, on wallets of its own: how long it took."""
+    """Send a bulk request of another client, on other wallets. Returns how long it took."""
     operations = [
         {"type": "deposit", "walletId": f"own-{index}", "amount": "1", "requestId": "1"} for index in range(OWN)
     ]

@@ -1,4 +1,4 @@
-"""Bulk requests when the world misbehaves: killed connections, held wallets, lost answers, a culprit among many."""
+"""Bulk requests when the world misbehaves: killed connections, locked wallets, lost answers, a culprit among many."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -89,35 +89,35 @@ async def test_a_commit_lost_on_the_network_takes_effect_once_and_its_request_is
     await assert_books_are_right(database_url)
 
 
-async def test_a_bulk_request_on_a_held_wallet_waits_alone_and_ends_unexecuted_at_its_deadline(
+async def test_a_bulk_request_on_a_locked_wallet_waits_alone_and_ends_unexecuted_at_its_deadline(
     database_url: str,
 ) -> None:
     async with running_ledger(database_url, deadline_seconds=2) as ledger:
-        await asyncio.gather(*(send(ledger, deposit(name, 1)) for name in ("held", "free")))
+        await asyncio.gather(*(send(ledger, deposit(name, 1)) for name in ("locked", "free")))
         async with connected(database_url) as outside, outside.transaction():
-            await outside.execute("select from wallets where wallet_id = 'held' for update")
-            bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")]))
+            await outside.execute("select from wallets where wallet_id = 'locked' for update")
+            bulk = asyncio.create_task(send_bulk(ledger, [deposit("free", 1, "1"), deposit("locked", 1, "2")]))
             # It waits in its lane until the lock times out, and then beside the others.
             await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
             await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
             assert (await send_bulk(ledger, [deposit("other", 1)])).status == 200
             with pytest.raises(NotExecuted):
                 await bulk
-        again = await send_bulk(ledger, [deposit("free", 1, "1"), deposit("held", 1, "2")])
+        again = await send_bulk(ledger, [deposit("free", 1, "1"), deposit("locked", 1, "2")])
         assert [answer.replayed for answer in again.results] == [False, False]
     await assert_books_are_right(database_url)
 
 
-async def test_only_so_many_bulk_requests_wait_for_a_held_wallet(database_url: str) -> None:
+async def test_only_so_many_bulk_requests_wait_for_a_locked_wallet(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
-        await send(ledger, deposit("held", 1))
+        await send(ledger, deposit("locked", 1))
         async with connected(database_url) as outside, outside.transaction():
-            await outside.execute("select from wallets where wallet_id = 'held' for update")
-            first = asyncio.create_task(send_bulk(ledger, [deposit("held", 1)]))
+            await outside.execute("select from wallets where wallet_id = 'locked' for update")
+            first = asyncio.create_task(send_bulk(ledger, [deposit("locked", 1)]))
             # It waits in its lane until the lock times out, and then beside the others.
             await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
             await eventually(partial(is_waiting_beside, ledger), within=5, every=0.01)
-            others = [asyncio.create_task(send_bulk(ledger, [deposit("held", 1)])) for _ in range(BULK_MAX + 4)]
+            others = [asyncio.create_task(send_bulk(ledger, [deposit("locked", 1)])) for _ in range(BULK_MAX + 4)]
             refused, waiting = await asyncio.wait(others, timeout=0.5)
             assert all(isinstance(task.exception(), NotExecuted) for task in refused)
             assert (len(refused), len(waiting)) == (5, BULK_MAX - 1)

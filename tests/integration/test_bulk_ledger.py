@@ -1,4 +1,4 @@
-"""Bulk requests through the real ledger: order, replays, a lane of their own, and an orderly stop."""
+"""Bulk requests through the real ledger: order, replays, a separate lane, and an orderly stop."""
 
 import asyncio
 from random import Random
@@ -109,17 +109,17 @@ async def test_the_transfers_of_a_stepwise_bulk_request_all_end(database_url: st
 
 
 async def test_a_ledger_stops_while_one_lane_works_and_the_other_is_idle(database_url: str) -> None:
-    """A lane that found others still at work when the ledger was draining must be told when they are done."""
+    """A lane that found others still at work when the ledger was draining must be notified when they are done."""
     holder = await connect(database_url, application_name="holder")
     try:
         async with asyncio.timeout(10), running_ledger(database_url) as ledger:
-            await send(ledger, deposit("held", 1))
+            await send(ledger, deposit("locked", 1))
             transaction = holder.transaction()
             await transaction.start()
             await holder.fetch("select from wallets for update")
-            waiting = [asyncio.create_task(send(ledger, deposit("held", 1)))]
+            waiting = [asyncio.create_task(send(ledger, deposit("locked", 1)))]
             await eventually(lambda: fetch_value(database_url, WAITS_FOR_A_LOCK), within=5, every=0.01)
-            waiting += [asyncio.create_task(send(ledger, deposit("held", 1))) for _ in range(2)]
+            waiting += [asyncio.create_task(send(ledger, deposit("locked", 1))) for _ in range(2)]
             await eventually(lambda: ledger.waiting_count >= 2, within=5, every=0.01)
             ledger.stop()
             await transaction.rollback()
@@ -135,7 +135,7 @@ async def test_a_wallet_that_was_thought_to_exist_is_made_all_the_same(database_
     lane = Lane(database_url, name="test", render=RENDER, known=known)
     command = deposit("ghost", 1)
     request = Request((command,), audit_of(command), float("inf"), asyncio.get_running_loop().create_future())
-    await lane.process([request], mode=MODE, defer=lambda _requests, _held: None)
+    await lane.process([request], mode=MODE, defer=lambda _requests, _locked: None)
     await lane.close()
     [answer] = (await request.future).answers
     assert answer is not None

@@ -1,4 +1,4 @@
-"""A PostgreSQL whose clock is wrong: no batch is executed at its time, and its clients are told why."""
+"""A PostgreSQL whose clock is wrong: no batch is executed at its time, and its clients get the reason."""
 
 import pytest
 
@@ -14,11 +14,11 @@ BALANCE = "select balance::text from wallets where wallet_id = 'alice'"
 
 
 @pytest.mark.parametrize(
-    ("difference", "told"),
+    ("difference", "detail"),
     [("10 years", "s ahead of this"), ("-2 minutes", "PostgreSQL's clock is 1"), ("62 seconds", "s ahead of this")],
 )
 async def test_no_batch_is_executed_at_a_wrong_time_and_the_answer_says_why(
-    database_url: str, difference: str, told: str
+    database_url: str, difference: str, detail: str
 ) -> None:
     await set_clock(database_url, difference)
     async with running_api(database_url) as api:
@@ -33,7 +33,7 @@ async def test_no_batch_is_executed_at_a_wrong_time_and_the_answer_says_why(
         again = await api.post(DEPOSIT, '{"amount":1,"requestId":"d1"}')
     for answer in (refused, bulk):
         assert (answer.status, answer.code) == (503, "not_executed")
-        assert told in answer.json["detail"]
+        assert detail in answer.json["detail"]
         assert "CLOCK_DIFFERENCE_MAX_SECONDS allows 60 s" in answer.json["detail"]
         assert answer.headers["retry-after"] == "1"
     assert again.status == 201

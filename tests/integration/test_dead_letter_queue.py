@@ -36,7 +36,7 @@ def letters(open_bodies: Iterable[bytes] = (), closed_bodies: Iterable[bytes] = 
     return are_open
 
 
-async def test_looking_thirty_times_loses_nothing_and_moves_nothing(rabbitmq_url: str) -> None:
+async def test_reading_thirty_times_loses_nothing_and_moves_nothing(rabbitmq_url: str) -> None:
     bodies = [f"message {number}".encode() for number in range(450)]
     await fill(rabbitmq_url, bodies)
     for _ in range(30):
@@ -60,12 +60,14 @@ async def test_of_an_open_letter_one_message_stays_and_strangers_are_not_touched
     assert await bodies_in_queue(rabbitmq_url) == [b"open", b"stranger", b"stranger"]
 
 
-async def test_a_letter_closed_while_its_message_was_held_is_found_by_the_next_pass(rabbitmq_url: str) -> None:
+async def test_a_letter_closed_while_its_message_was_unacknowledged_is_found_by_the_next_pass(
+    rabbitmq_url: str,
+) -> None:
     await fill(rabbitmq_url, [b"first", b"second"])
     answers = iter([letters(open_bodies=[b"first", b"second"])])
 
     async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
-        """Both are open at the first look; after that another operator has closed the second."""
+        """Both are open at the first check; after that another operator has closed the second."""
         now = next(answers, letters(open_bodies=[b"first"], closed_bodies=[b"second"]))
         return await now(digests)
 
@@ -87,21 +89,21 @@ async def test_a_pass_that_fails_halfway_gives_everything_back(rabbitmq_url: str
 
 async def test_a_pass_ends_with_the_last_message_that_was_there_when_it_began(rabbitmq_url: str) -> None:
     await fill(rabbitmq_url, [b"open"] * 200)
-    looks = 0
+    checks = 0
 
     async def are_open(digests: Collection[bytes]) -> dict[bytes, bool]:
-        """Each look brings as many new messages as it saw."""
-        nonlocal looks
-        looks += 1
-        await fill(rabbitmq_url, [f"new {looks} {number}".encode() for number in range(200)])
+        """Publishes as many new messages as each check read."""
+        nonlocal checks
+        checks += 1
+        await fill(rabbitmq_url, [f"new {checks} {number}".encode() for number in range(200)])
         return dict.fromkeys(digests, True)
 
     assert await take_out_closed(rabbitmq_url, are_open, name="test") == 0
-    assert looks == 2  # Once for the messages it held, once more after it gave them back.
+    assert checks == 2  # Once for the messages it had received, once more after it gave them back.
     assert len(await bodies_in_queue(rabbitmq_url)) == 401
 
 
-async def test_large_bodies_are_told_apart(rabbitmq_url: str) -> None:
+async def test_large_bodies_are_distinguished(rabbitmq_url: str) -> None:
     large = [bytes([number]) * 5 * 1024 * 1024 for number in range(4)]
     await fill(rabbitmq_url, large)
     known = letters(open_bodies=large[:2], closed_bodies=large[2:])

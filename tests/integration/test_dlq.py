@@ -54,7 +54,7 @@ async def break_two_deposits(operator: Operator) -> list[Row]:
     return rows
 
 
-async def test_poison_is_listed_with_its_reason_the_rest_flows_and_looking_loses_nothing(
+async def test_poison_is_listed_with_its_reason_the_rest_flows_and_listing_loses_nothing(
     rabbitmq_operator: Operator,
 ) -> None:
     operator, wire = rabbitmq_operator, rabbitmq_operator.wire

@@ -11,7 +11,7 @@ from tests.support.dlq import ACTOR, happenings, has_open, open_count, replay, s
 from tests.support.event_log import Log, Row
 from tests.support.worker import Wire, projections_match, publish, running_worker, until
 from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, open_database, read_message
-from wallet.dead_letters.replay import Discarded, Fate, Replay, discard, remove_closed
+from wallet.dead_letters.replay import Discarded, Replay, ReplayResult, discard, remove_closed
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import OutgoingMessage
@@ -77,7 +77,7 @@ async def test_a_message_that_fails_again_before_its_letter_is_marked_stays_open
         await keep_poison(connection, b"poison")
         route = Interrupted(connection, error="still no good")
         (replayed,) = [each async for each in Replay(connection, route, actor=ACTOR).run([LetterId(1)])]
-    assert replayed.fate is Fate.FAILED_AGAIN
+    assert replayed.result is ReplayResult.FAILED_AGAIN
     assert await states(Wire(database_url, None)) == ["open"]
     [letter] = await fetch_rows(database_url, "select error, attempts, actor from dead_letters")
     assert tuple(letter) == ("still no good", 2, None)
@@ -89,7 +89,7 @@ async def test_a_message_that_fails_after_its_letter_was_closed_opens_it_again(d
         await keep_poison(connection, b"replayed", b"discarded")
         ids = {(await read_message(connection, LetterId(number))).body: LetterId(number) for number in (1, 2)}
         replaying = Replay(connection, Interrupted(connection), actor=ACTOR, patience_seconds=0)
-        assert [each.fate async for each in replaying.run([ids[b"replayed"]])] == [Fate.PUBLISHED]
+        assert [each.result async for each in replaying.run([ids[b"replayed"]])] == [ReplayResult.PUBLISHED]
         await discard(connection, ids[b"discarded"], actor=ACTOR, reason="no use")
         await keep_poison(connection, b"replayed", b"discarded")
     wire = Wire(database_url, None)
@@ -115,7 +115,7 @@ async def test_a_replayed_letter_is_published_once_more_only_by_force(database_u
         for is_forced, brought_count in ((False, 1), (False, 1), (True, 2)):
             replaying = Replay(connection, route, actor=ACTOR, is_forced=is_forced, patience_seconds=0)
             (replayed,) = [each async for each in replaying.run([LetterId(1)])]
-            assert replayed.fate.is_replayed
+            assert replayed.result.is_replayed
             assert len(route.brought) == brought_count
 
 
@@ -183,14 +183,14 @@ async def test_an_event_of_a_newer_program_takes_effect_by_a_replay_after_the_up
         await until(has_open, wire, 1)
         await until(projections_match, wire.database_url, log.rows)
         (before,) = await replay(wire)
-        assert before.fate is Fate.FAILED_AGAIN
+        assert before.result is ReplayResult.FAILED_AGAIN
     [letter] = await fetch_rows(wire.database_url, "select kind, state from dead_letters")
     assert tuple(letter) == ("parked", "open")
     assert await fetch_rows(wire.database_url, "select event_id from processed_events where status = 'failed'") == []
     monkeypatch.setattr("wallet.wire.envelope.SCHEMA_VERSION", 2)
     async with running_worker(wire.database_url, wire.rabbitmq_url):
         (after,) = await replay(wire)
-        assert after.fate is Fate.TOOK_EFFECT
+        assert after.result is ReplayResult.TOOK_EFFECT
         assert await projections_match(wire.database_url, rows)
     assert await open_count(wire) == 0
 

@@ -88,7 +88,7 @@ async def test_a_letter_is_shown_with_its_history_its_event_and_where_they_diffe
         "kept after 3 tries",
         'source: "a test"',
         "Event in the log",
-        'payload.amount: the message says "999999.0000", the log "100.0000"',
+        'payload.amount: the message has "999999.0000", the log has "100.0000"',
         "wallet dlq replay 1",
     ):
         assert text in said
@@ -178,7 +178,7 @@ async def test_a_broker_under_alarm_takes_nothing_and_the_letter_stays_open(
     finally:
         rabbitmq_server.ctl("set_vm_memory_high_watermark", "0.6")
     (opened,) = await replay(wire, patience_seconds=0)
-    assert opened.fate.is_replayed
+    assert opened.result.is_replayed
 
 
 FORGED: Final = {

@@ -100,7 +100,7 @@ def test_a_second_server_on_the_same_data_is_refused_with_its_reason(server: Emb
     assert server.pid is not None
 
 
-def test_a_port_in_use_is_told_with_the_servers_own_words(server: EmbeddedPostgres) -> None:
+def test_a_port_in_use_is_reported_with_the_servers_message(server: EmbeddedPostgres) -> None:
     other = Path(tempfile.mkdtemp(prefix="wallet-embedded-"))
     try:
         with pytest.raises(StartFailed, match="could not bind"):
@@ -164,13 +164,13 @@ def test_started_by_root_it_runs_as_an_unprivileged_user(server: EmbeddedPostgre
 
 
 @as_root
-def test_data_asked_for_where_the_user_cannot_go_are_put_elsewhere_and_that_is_told() -> None:
-    told: list[str] = []
+def test_data_asked_for_where_the_user_cannot_go_are_put_elsewhere_and_that_is_reported() -> None:
+    reported: list[str] = []
     closed = Path(tempfile.mkdtemp(prefix="wallet-closed-"))
     try:
-        server = EmbeddedPostgres(closed / "data", tell=told.append)
+        server = EmbeddedPostgres(closed / "data", tell=reported.append)
         assert server.data_dir.parent == Path("/var/lib/wallet")
-        assert told == [f"the database's user cannot enter {closed}/data; its data are in {server.data_dir}"]
+        assert reported == [f"the database's user cannot enter {closed}/data; its data are in {server.data_dir}"]
         with server:
             eventually_blocking(lambda: server.pid is not None)
         assert EmbeddedPostgres(closed / "data").data_dir == server.data_dir

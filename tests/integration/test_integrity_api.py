@@ -1,4 +1,4 @@
-"""`GET /integrity` and its metrics: clean, behind and broken, and what each tells the person who reads it."""
+"""`GET /integrity` and its metrics: clean, behind and broken, and what each reports to the reader."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ from wallet.ledger.requests import OutcomeUnknown
 from wallet.runtime.failpoints import configure_failpoints
 
 
-async def audit_of(api: RunningApi) -> dict[str, Any]:
+async def integrity_of(api: RunningApi) -> dict[str, Any]:
     answer = await api.get("/integrity")
     assert answer.status == 200
     msgspec.json.decode(answer.body, type=IntegrityResponse)
@@ -35,7 +35,7 @@ async def audit_of(api: RunningApi) -> dict[str, Any]:
 
 async def status_becomes(api: RunningApi, status: str) -> dict[str, Any]:
     async def is_so() -> dict[str, Any]:
-        found = await audit_of(api)
+        found = await integrity_of(api)
         assert found["status"] == status, found
         return found
 
@@ -43,12 +43,12 @@ async def status_becomes(api: RunningApi, status: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def once_audited_api(books_url: str) -> AsyncIterator[RunningApi]:
-    """Its auditor found all clean, and looks no more."""
+async def once_checked_api(books_url: str) -> AsyncIterator[RunningApi]:
+    """Run an api whose books were found clean by an integrity monitor that has stopped."""
     await seal_all(books_url)
     async with running_api(books_url) as api:
-        async with hand_monitor(books_url) as auditor:
-            await auditor.settle()
+        async with hand_monitor(books_url) as monitor:
+            await monitor.check_all()
         await status_becomes(api, "clean")
         yield api
 
@@ -59,9 +59,9 @@ async def metrics_of(api: RunningApi) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(books_url: str) -> None:
+async def test_books_that_were_never_checked_are_starting_and_name_the_missing_monitor(books_url: str) -> None:
     async with running_api(books_url) as api:
-        found = await audit_of(api)
+        found = await integrity_of(api)
         assert found["status"] == "starting"
         assert "not everything has been checked once" in found["summary"]
         assert [warning["name"] for warning in found["warnings"]][:2] == ["monitor", "fullPass"]
@@ -72,9 +72,9 @@ async def test_books_that_nobody_has_looked_at_are_starting_and_say_who_should(b
 
 
 async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(database_url: str) -> None:
-    async with running_api(database_url) as api, hand_monitor(database_url) as auditor:
+    async with running_api(database_url) as api, hand_monitor(database_url) as monitor:
         await status_becomes(api, "starting")
-        await auditor.settle()
+        await monitor.check_all()
         found = await status_becomes(api, "clean")
         assert found["summary"] == "Nothing has been written yet, so there is nothing to check."
         async with running_ledger(database_url) as ledger:
@@ -82,47 +82,47 @@ async def test_a_pass_over_an_empty_journal_proves_nothing_of_what_comes_then(da
         await seal_all(database_url)
         found = await status_becomes(api, "starting")
         assert {check["status"] for check in found["checks"]} == {"unproved"}
-        await auditor.look()
-        assert auditor.is_full_check_wanted, "the pass must not wait for its turn"
+        await monitor.check_new()
+        assert monitor.is_full_check_wanted, "the full check must not wait for its turn"
         await process_all(database_url)
-        await auditor.settle()
+        await monitor.check_all()
         found = await status_becomes(api, "clean")
         assert {check["status"] for check in found["checks"]} == {"clean"}
 
 
 async def test_clean_does_not_say_that_nothing_is_behind_while_something_is(books_url: str) -> None:
-    async with once_audited_api(books_url) as api:
+    async with once_checked_api(books_url) as api:
         async with running_ledger(books_url) as ledger:
             await send(ledger, deposit("alice", 1))
 
-        async def is_told(text: str) -> bool:
-            found = await audit_of(api)
+        async def is_reported(text: str) -> bool:
+            found = await integrity_of(api)
             assert found["status"] == "clean"
             assert "nothing is behind" not in found["summary"]
             assert text in found["summary"]
             return True
 
-        await eventually(partial(is_told, "events to be published"))
+        await eventually(partial(is_reported, "events to be published"))
         await seal_all(books_url)
-        await eventually(partial(is_told, "1 batch to be checked"))
-        async with hand_monitor(books_url) as auditor:
-            await auditor.look()
-        await eventually(partial(is_told, "1 published event to have their effects"))
+        await eventually(partial(is_reported, "1 batch to be checked"))
+        async with hand_monitor(books_url) as monitor:
+            await monitor.check_new()
+        await eventually(partial(is_reported, "1 published event to have their effects"))
 
 
-async def test_a_broken_sum_is_told_as_a_difference_beside_the_one_total(books_url: str) -> None:
+async def test_a_broken_sum_is_reported_as_a_difference_beside_the_one_total(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with running_api(books_url) as api, hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
-        auditor.state.weighed = None
-        await auditor.look()
+        monitor.state.weighed = None
+        await monitor.check_new()
         found = await status_becomes(api, "broken")
         [fault] = [fault for fault in found["faults"] if fault["check"] == "conservation"]
         assert fault["found"] == "5.0000 too much"
-        auditor.state.faults.clear()
-        await auditor.pass_over()
+        monitor.state.faults.clear()
+        await monitor.pass_over()
         found = await status_becomes(api, "broken")
     [fault] = [fault for fault in found["faults"] if fault["check"] == "conservation"]
     assert "5.0000 too much" in fault["found"]
@@ -130,10 +130,10 @@ async def test_a_broken_sum_is_told_as_a_difference_beside_the_one_total(books_u
     assert numbers == {"5.0000"}
 
 
-async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
+async def test_clean_books_are_reported_in_every_number(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with running_api(books_url) as api, hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         found = await status_becomes(api, "clean")
         metrics = await metrics_of(api)
     assert found["faults"] == found["warnings"] == []
@@ -153,10 +153,10 @@ async def test_clean_books_are_told_in_every_number(books_url: str) -> None:
 
 async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics(books_url: str) -> None:
     await seal_all(books_url)
-    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
+    async with running_api(books_url) as api, hand_monitor(books_url) as monitor:
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
-        await auditor.settle()
+        await monitor.check_all()
         found = await status_becomes(api, "broken")
         text = (await api.get("/metrics")).body.decode()
     faults = {fault["check"]: fault for fault in found["faults"]}
@@ -170,8 +170,8 @@ async def test_a_broken_promise_is_named_with_its_row_and_counted_in_the_metrics
 
 
 async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> None:
-    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with running_api(books_url) as api, hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute(
                 """update events set occurred_at = now() - interval '90 seconds' where wallet_id = 'frank';
@@ -195,8 +195,8 @@ async def test_what_waits_is_behind_and_each_says_what_to_do(books_url: str) -> 
     assert metrics["wallet_oldest_unpublished_seconds"] >= 90
 
 
-async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -> None:
-    async with once_audited_api(books_url) as api:
+async def test_a_monitor_that_has_stopped_is_reported_by_the_ages(books_url: str) -> None:
+    async with once_checked_api(books_url) as api:
         async with as_owner(books_url) as connection:
             for field, ago in (("looked,taken_at", "95 seconds"), ("due_at", "20 minutes")):
                 await connection.execute(
@@ -209,8 +209,8 @@ async def test_an_auditor_that_has_stopped_is_told_by_the_ages(books_url: str) -
         assert "should have continued 120" in found["warnings"][1]["detail"]
 
 
-async def test_a_full_pass_that_is_old_is_told_though_its_next_slice_is_not_overdue(books_url: str) -> None:
-    async with once_audited_api(books_url) as api:
+async def test_a_full_pass_that_is_old_is_reported_though_its_next_slice_is_not_overdue(books_url: str) -> None:
+    async with once_checked_api(books_url) as api:
         async with as_owner(books_url) as connection:
             await connection.execute(
                 """update auditor set state = jsonb_set(jsonb_set(state,
@@ -235,33 +235,33 @@ async def test_callers_share_one_read_of_a_silent_database_and_its_failure(
         assert time.monotonic() - begun < report_module.READ_SECONDS_MAX + 1
 
 
-async def test_a_worker_that_is_behind_is_told_in_events_and_seconds(books_url: str) -> None:
-    async with running_api(books_url) as api, hand_monitor(books_url) as auditor:
-        await auditor.settle()
+async def test_a_worker_that_is_behind_is_reported_in_events_and_seconds(books_url: str) -> None:
+    async with running_api(books_url) as api, hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute(
                 "update events set occurred_at = now() - interval '2 hours' where wallet_id = 'frank' and version = 1"
             )
         await seal_all(books_url)
-        await auditor.look()
+        await monitor.check_new()
 
-        async def is_told() -> bool:
-            found = await audit_of(api)
+        async def is_reported() -> bool:
+            found = await integrity_of(api)
             assert found["worker"]["lagEvents"] == 2
             assert found["worker"]["lagSeconds"] >= 7200
             details = {warning["name"]: warning["detail"] for warning in found["warnings"]}
             assert details["worker"].startswith("2 published events had no effect yet")
             return True
 
-        await eventually(is_told)
+        await eventually(is_reported)
 
 
-async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever_asks(books_url: str) -> None:
+async def test_without_a_running_monitor_each_request_counts_the_workers_lag(books_url: str) -> None:
     async with running_api(books_url) as api:
-        async with hand_monitor(books_url) as auditor:
+        async with hand_monitor(books_url) as monitor:
             await seal_all(books_url)
             await process_all(books_url)
-            await auditor.settle()
+            await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute(
                 """delete from processed_events where event_id in (
@@ -272,8 +272,8 @@ async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever
                 update events set occurred_at = occurred_at - interval '1 hour'"""
             )
 
-        async def is_told() -> bool:
-            found = await audit_of(api)
+        async def is_reported() -> bool:
+            found = await integrity_of(api)
             assert found["worker"]["lagEvents"] == 2
             assert found["worker"]["lagSeconds"] >= 3600
             assert [warning["name"] for warning in found["warnings"]] == ["monitor", "worker"]
@@ -282,7 +282,7 @@ async def test_where_nobody_looks_any_more_the_workers_lag_is_counted_by_whoever
             assert metrics["wallet_worker_lag_seconds"] >= 3600
             return True
 
-        await eventually(is_told)
+        await eventually(is_reported)
 
 
 async def test_without_the_database_it_is_a_503_and_metrics_go_on_without_it(
@@ -311,7 +311,7 @@ async def test_a_database_of_an_earlier_version_is_a_503_and_metrics_go_on(empty
 
 
 async def test_a_full_check_of_an_earlier_version_does_not_make_it_clean(books_url: str) -> None:
-    async with once_audited_api(books_url) as api:
+    async with once_checked_api(books_url) as api:
         async with as_owner(books_url) as connection:
             await connection.execute("update auditor set state = state #- '{passed,tallies,TRAIL}'")
         found = await status_becomes(api, "starting")
@@ -321,7 +321,7 @@ async def test_a_full_check_of_an_earlier_version_does_not_make_it_clean(books_u
 async def test_a_clock_that_was_put_back_hides_neither_a_check_that_stopped_nor_events_that_wait(
     books_url: str,
 ) -> None:
-    async with once_audited_api(books_url) as api:
+    async with once_checked_api(books_url) as api:
         async with running_ledger(books_url) as ledger:
             await send(ledger, deposit("alice", 1))
         async with as_owner(books_url) as connection:
@@ -345,10 +345,10 @@ async def test_money_in_flight_is_part_of_what_is_under_way(database_url: str) -
     await seal_all(database_url)
     await process_all(database_url)
     async with running_api(database_url) as api:
-        async with hand_monitor(database_url) as auditor:
-            await auditor.settle()
+        async with hand_monitor(database_url) as monitor:
+            await monitor.check_all()
 
         async def names_it() -> bool:
-            return "transfers of 5.0000 to be finished" in (await audit_of(api))["summary"]
+            return "transfers of 5.0000 to be finished" in (await integrity_of(api))["summary"]
 
         await eventually(names_it)

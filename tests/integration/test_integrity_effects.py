@@ -1,4 +1,4 @@
-"""The monitor names an event that nothing will bring any more, at a look, and looks are bounded in time."""
+"""An incremental check reports an event that will never be delivered, and is bounded in time."""
 
 from datetime import timedelta
 
@@ -33,89 +33,91 @@ async def close_by_force(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("no_minute")
-async def test_a_lost_event_is_named_by_the_looks_alone_and_no_lag_any_more(database_url: str) -> None:
-    async with hand_monitor(database_url) as auditor:
-        await auditor.settle()
+async def test_a_lost_event_is_named_by_incremental_checks_alone_and_no_longer_counted_as_lag(
+    database_url: str,
+) -> None:
+    async with hand_monitor(database_url) as monitor:
+        await monitor.check_all()
         event_id = await steal_a_deposit(database_url)
-        await auditor.look()
-        assert auditor.faults == {}
-        looked = auditor.state.looked
-        assert looked is not None
-        assert looked.lag.event_count == 2
+        await monitor.check_new()
+        assert monitor.faults == {}
+        checked = monitor.state.looked
+        assert checked is not None
+        assert checked.lag.event_count == 2
         await go_on(database_url)
-        await auditor.look()
-        fault = auditor.faults[Check.EFFECTS]
+        await monitor.check_new()
+        fault = monitor.faults[Check.EFFECTS]
         assert event_id in fault.row
         assert "(wallet victim, version 2)" in fault.row
         assert fault.count == 2
-        assert auditor.state.looked is not None
-        assert auditor.state.looked.lag == Lag(3, 0, None)
+        assert monitor.state.looked is not None
+        assert monitor.state.looked.lag == Lag(3, 0, None)
         await rebuild(database_url, RULES)
-        await auditor.look()
-        assert auditor.state.waiting == []
+        await monitor.check_new()
+        assert monitor.state.waiting == []
 
 
 @pytest.mark.usefixtures("no_minute")
-async def test_a_discard_by_force_is_named_by_the_next_look_however_long_ago_the_batch_was_passed(
+async def test_a_discard_by_force_is_named_by_the_next_incremental_check_however_old_the_batch_is(
     database_url: str,
 ) -> None:
     event_id = await steal_a_deposit(database_url)
     await keep_forged(database_url, event_id)
-    async with hand_monitor(database_url) as auditor:
-        auditor.state.start = Start(JournalHead(), Sums())
-        await auditor.look()
-        assert auditor.faults == {}
+    async with hand_monitor(database_url) as monitor:
+        monitor.state.start = Start(JournalHead(), Sums())
+        await monitor.check_new()
+        assert monitor.faults == {}
         await go_on(database_url)
-        await auditor.look()
-        assert event_id not in str(auditor.faults)
+        await monitor.check_new()
+        assert event_id not in str(monitor.faults)
         await close_by_force(database_url)
-        await auditor.look()
-        assert event_id in auditor.faults[Check.EFFECTS].row
+        await monitor.check_new()
+        assert event_id in monitor.faults[Check.EFFECTS].row
 
 
 async def test_an_event_younger_than_a_minute_is_not_lost_yet(database_url: str) -> None:
     await steal_a_deposit(database_url)
     await go_on(database_url)
-    async with hand_monitor(database_url) as auditor:
-        await auditor.settle()
-        assert auditor.faults == {}
+    async with hand_monitor(database_url) as monitor:
+        await monitor.check_all()
+        assert monitor.faults == {}
 
 
-async def test_a_look_ends_in_time_and_the_next_ones_come_to_the_end(
+async def test_an_incremental_check_ends_in_time_and_the_next_ones_catch_up(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(incremental_check_module, "SECONDS_MAX", 0.0)
     monkeypatch.setattr(lag_module, "SECONDS_MAX", 0.0)
-    async with hand_monitor(books_url) as auditor:
-        auditor.state.start = Start(JournalHead(), Sums())
-        auditor.state.page_events = 7
-        looks, before = 0, 0
+    async with hand_monitor(books_url) as monitor:
+        monitor.state.start = Start(JournalHead(), Sums())
+        monitor.state.page_events = 7
+        checks, before = 0, 0
         while before < LAST_POSITION:
-            await auditor.check_new_once()
-            looked = auditor.state.looked
-            assert looked is not None
-            assert before < looked.head.position <= before + 7
-            before, looks = looked.head.position, looks + 1
-        assert looks > LAST_POSITION // 7
-        assert auditor.faults == {}
+            await monitor.check_new_once()
+            checked = monitor.state.looked
+            assert checked is not None
+            assert before < checked.head.position <= before + 7
+            before, checks = checked.head.position, checks + 1
+        assert checks > LAST_POSITION // 7
+        assert monitor.faults == {}
 
 
-async def test_a_look_that_took_too_long_is_tried_again_with_less(
+async def test_an_incremental_check_that_took_too_long_is_retried_with_fewer_events(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         monkeypatch.setattr(PROOF_SQL, "head", "select pg_sleep(1)")
-        await auditor.set_statement_timeout("50ms")
+        await monitor.set_statement_timeout("50ms")
         for page_events in (PAGE_EVENTS_MAX // 2, PAGE_EVENTS_MAX // 4):
             with pytest.raises(asyncpg.QueryCanceledError):
-                await auditor.look()
-            assert auditor.state.page_events == page_events
+                await monitor.check_new()
+            assert monitor.state.page_events == page_events
         monkeypatch.undo()
-        await auditor.set_statement_timeout("5s")
-        await auditor.look()
-        await auditor.look()
-        assert auditor.state.page_events == PAGE_EVENTS_MAX
+        await monitor.set_statement_timeout("5s")
+        await monitor.check_new()
+        await monitor.check_new()
+        assert monitor.state.page_events == PAGE_EVENTS_MAX
 
 
 async def test_a_backlog_of_the_worker_is_counted_as_far_as_the_time_goes(
@@ -126,14 +128,14 @@ async def test_a_backlog_of_the_worker_is_counted_as_far_as_the_time_goes(
         for number in range(20):
             await send(ledger, deposit(f"w{number}", 1))
     await seal_all(database_url)
-    async with hand_monitor(database_url) as auditor:
-        auditor.state.start = Start(JournalHead(), Sums())
-        auditor.state.page_events = 10
-        await auditor.check_new_once()
-        assert auditor.state.looked is not None
-        assert auditor.state.looked.lag.event_count == 10
+    async with hand_monitor(database_url) as monitor:
+        monitor.state.start = Start(JournalHead(), Sums())
+        monitor.state.page_events = 10
+        await monitor.check_new_once()
+        assert monitor.state.looked is not None
+        assert monitor.state.looked.lag.event_count == 10
         await process_all(database_url)
-        await auditor.look()
+        await monitor.check_new()
         for _ in range(5):
-            await auditor.look()
-        assert auditor.state.looked.lag == Lag(20, 0, None)
+            await monitor.check_new()
+        assert monitor.state.looked.lag == Lag(20, 0, None)

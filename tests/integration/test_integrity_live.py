@@ -1,4 +1,4 @@
-"""The auditor as it runs: beside a system at work, past crashes, outages and zombies."""
+"""The running integrity monitor: on a system in use, and after crashes, outages and lost leases."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,16 +46,16 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running_auditor(database_url: str) -> AsyncIterator[asyncio.Event]:
-    """An auditor, asked to stop at the end; it must do so at once."""
+async def running_monitor(database_url: str) -> AsyncIterator[asyncio.Event]:
+    """Run an integrity monitor, and stop it at the end; it must stop at once."""
     stop = asyncio.Event()
-    auditing = asyncio.create_task(run_monitor(database_url, stop))
+    monitoring = asyncio.create_task(run_monitor(database_url, stop))
     try:
         yield stop
     finally:
         stop.set()
         async with asyncio.timeout(5):
-            await auditing
+            await monitoring
 
 
 async def row_of(database_url: str) -> tuple[dict[str, Any], MonitorState]:
@@ -94,7 +94,7 @@ async def check_no_false_alarm(
         running_ledger(database_url, is_stepwise=True) as stepwise,
         running_relay(relay_settings(database_url, rabbitmq_url, tmp_path)),
         running_worker(database_url, rabbitmq_url),
-        running_auditor(database_url),
+        running_monitor(database_url),
     ):
         async with load_on(whole, stepwise, seed=seed):
             passes = set()
@@ -112,11 +112,11 @@ async def check_no_false_alarm(
         async def is_quiet() -> bool:
             state = await state_of(database_url)
             assert state.faults == {}
-            looked = state.looked
-            assert looked is not None
-            assert looked.is_caught_up
-            assert looked.lag.event_count == 0
-            assert looked.lag.position == looked.head.position
+            checked = state.looked
+            assert checked is not None
+            assert checked.is_caught_up
+            assert checked.lag.event_count == 0
+            assert checked.lag.position == checked.head.position
             return await has_passed_since(database_url, last)
 
         await eventually(is_quiet, within=30)
@@ -126,7 +126,7 @@ async def test_a_fault_made_beside_live_load_is_red_at_once(database_url: str, t
     async with (
         running_ledger(database_url) as ledger,
         running_relay(relay_settings(database_url, None, tmp_path)),
-        running_auditor(database_url),
+        running_monitor(database_url),
         load_on(ledger, seed=seed, callers=4),
     ):
         await send(ledger, deposit("mallory", 1))
@@ -139,11 +139,11 @@ async def test_a_fault_made_beside_live_load_is_red_at_once(database_url: str, t
         await eventually(is_red)
 
 
-async def test_one_auditor_is_active_and_another_takes_over_at_its_stop(books_url: str) -> None:
-    async with running_auditor(books_url):
+async def test_one_monitor_is_active_and_another_takes_over_at_its_stop(books_url: str) -> None:
+    async with running_monitor(books_url):
         await eventually(lambda: has_passed_since(books_url))
         first, _ = await row_of(books_url)
-        async with running_auditor(books_url) as stop:
+        async with running_monitor(books_url) as stop:
             before = await state_of(books_url)
             assert before.passed is not None
             begun = before.passed.begun_at
@@ -153,7 +153,7 @@ async def test_one_auditor_is_active_and_another_takes_over_at_its_stop(books_ur
     released, kept = await row_of(books_url)
     assert released["holder"] is None
     assert kept.passed is not None
-    async with running_auditor(books_url):
+    async with running_monitor(books_url):
 
         async def is_taken() -> bool:
             row, _ = await row_of(books_url)
@@ -166,7 +166,7 @@ async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(boo
     await execute(
         books_url, "update auditor set holder = 'killed', token = 7, lease_until = now() + interval '1 second'"
     )
-    async with running_auditor(books_url):
+    async with running_monitor(books_url):
 
         async def is_taken() -> bool:
             return bool((await row_of(books_url))[0]["token"] == 8)
@@ -178,31 +178,31 @@ async def test_another_takes_over_when_the_lease_of_one_that_was_killed_ends(boo
 async def test_a_lease_that_ends_later_than_a_lease_can_last_has_ended(books_url: str) -> None:
     """As after the clock was put back by an hour."""
     await execute(books_url, "update auditor set holder = 'x', token = 7, lease_until = now() + interval '1 hour'")
-    async with running_auditor(books_url):
+    async with running_monitor(books_url):
         await eventually(lambda: has_passed_since(books_url))
     assert (await row_of(books_url))[0]["token"] == 8
 
 
-async def test_an_auditor_that_stands_by_logs_once_who_holds_the_lease(books_url: str) -> None:
+async def test_a_monitor_that_stands_by_logs_once_who_holds_the_lease(books_url: str) -> None:
     await execute(books_url, "update auditor set holder = 'x', lease_until = now() + interval '2 seconds'")
     with capture_logs() as logs:
-        async with running_auditor(books_url):
+        async with running_monitor(books_url):
             await eventually(lambda: "integrity_lease_taken" in [log["event"] for log in logs])
     assert [log["holder"] for log in logs if log["event"] == "integrity_stands_by"] == ["x"]
 
 
-async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
+async def test_a_monitor_that_slept_past_its_lease_writes_nothing(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         connection = await connect(books_url, application_name="test")
         monkeypatch.setattr(state_module, "MONITOR", LeaseTable("auditor", state_module.MONITOR.length * 0))
-        await auditor.look()
+        await monitor.check_new()
         other = await MonitorLease.take(connection, "another")
         assert other is not None
         before, _ = await row_of(books_url)
-        for step in (auditor.look, auditor.pass_on):
+        for step in (monitor.check_new, monitor.pass_on):
             with pytest.raises(LeaseLost):
                 await step()
         assert (await row_of(books_url))[0] == before
@@ -210,54 +210,54 @@ async def test_an_auditor_that_slept_past_its_lease_writes_nothing(
 
 
 async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: str) -> None:
-    async with hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with hand_monitor(books_url) as monitor:
+        await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
-        await auditor.pass_on()
-        await auditor.pass_on()
-        before = auditor.state
-    async with hand_monitor(books_url) as auditor:
-        assert msgspec.to_builtins(auditor.state) == msgspec.to_builtins(before)
-        assert auditor.state.passing is not None
-        assert auditor.state.faults
-        await auditor.pass_over()
-        passed = auditor.state.passed
+        await monitor.pass_on()
+        await monitor.pass_on()
+        before = monitor.state
+    async with hand_monitor(books_url) as monitor:
+        assert msgspec.to_builtins(monitor.state) == msgspec.to_builtins(before)
+        assert monitor.state.passing is not None
+        assert monitor.state.faults
+        await monitor.pass_over()
+        passed = monitor.state.passed
     assert passed is not None
     assert before.passing is not None
     assert passed.begun_at == before.passing.begun_at
 
 
-async def test_a_state_that_nobody_can_read_is_begun_anew(books_url: str) -> None:
+async def test_an_unreadable_state_is_recreated(books_url: str) -> None:
     await execute(books_url, """update auditor set state = '{"looked": 7}'""")
-    async with hand_monitor(books_url) as auditor:
-        await auditor.settle()
-        assert auditor.faults == {}
+    async with hand_monitor(books_url) as monitor:
+        await monitor.check_all()
+        assert monitor.faults == {}
 
 
-async def test_a_pass_that_cannot_go_on_does_not_hinder_the_looks(
+async def test_a_full_check_that_fails_does_not_stop_the_incremental_checks(
     books_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    async with hand_monitor(books_url) as auditor:
-        await auditor.settle()
+    async with hand_monitor(books_url) as monitor:
+        await monitor.check_all()
     before = (await state_of(books_url)).looked
     assert before is not None
-    async with running_auditor(books_url):
+    async with running_monitor(books_url):
         with monkeypatch.context() as patch:
             patch.setattr(monitor_module, "check_slice", fail)
 
-            async def has_looked_again() -> bool:
-                looked = (await state_of(books_url)).looked
-                return looked is not None and looked.taken_at > before.taken_at
+            async def has_checked_again() -> bool:
+                checked = (await state_of(books_url)).looked
+                return checked is not None and checked.taken_at > before.taken_at
 
             async def is_reported() -> bool:
                 failed = (await state_of(books_url)).failed
                 return {name: failure.error for name, failure in failed.items()} == {FULL: "a bug"}
 
-            await eventually(has_looked_again)
+            await eventually(has_checked_again)
             # Soon, and with its error: nobody has to wait until the check is overdue.
             await eventually(is_reported)
 
@@ -273,7 +273,7 @@ async def test_a_damaged_page_is_a_fault_until_it_is_readable_again(own_postgres
         await send(ledger, deposit("alice", "5.0000"))
     await seal_all(url)
     await asyncio.to_thread(own_postgres_server.damage, url, "operations")
-    async with running_auditor(url):
+    async with running_monitor(url):
 
         async def is_seen() -> bool:
             state = await state_of(url)
@@ -303,7 +303,7 @@ async def test_a_damaged_page_is_a_fault_until_it_is_readable_again(own_postgres
 
 async def test_an_outage_of_the_database_is_waited_for(own_postgres_server: PostgresServer) -> None:
     url = own_postgres_server.create_database()
-    async with running_auditor(url):
+    async with running_monitor(url):
         await eventually(lambda: has_passed_since(url))
         before = (await state_of(url)).passed
         assert before is not None
@@ -312,15 +312,15 @@ async def test_an_outage_of_the_database_is_waited_for(own_postgres_server: Post
         await eventually(lambda: has_passed_since(url, before.begun_at), within=40, every=0.2)
 
 
-async def test_an_auditor_without_a_database_stops_at_once(own_postgres_server: PostgresServer) -> None:
+async def test_a_monitor_without_a_database_stops_at_once(own_postgres_server: PostgresServer) -> None:
     url = own_postgres_server.create_database()
-    async with running_auditor(url) as stop:
+    async with running_monitor(url) as stop:
         await eventually(lambda: has_passed_since(url))
         await asyncio.to_thread(own_postgres_server.stop)
         stop.set()
 
 
 async def test_a_database_of_an_earlier_version_is_waited_for(empty_database_url: str) -> None:
-    async with running_auditor(empty_database_url):
+    async with running_monitor(empty_database_url):
         await migrate(empty_database_url)
         await eventually(lambda: has_passed_since(empty_database_url), within=20)

@@ -1,4 +1,4 @@
-"""The auditor in a real worker: it looks, it tells, it ends with the worker, and it starts anew when told to."""
+"""The integrity monitor in a worker: it checks, reports, stops with the worker, and starts again after a reset."""
 
 import asyncio
 from typing import Any
@@ -14,21 +14,21 @@ from tests.support.waiting import eventually
 SOON = 30.0
 
 
-def audit_of(api: WalletProcess) -> dict[str, Any]:
+def integrity_of(api: WalletProcess) -> dict[str, Any]:
     answer = httpx.get(f"{api.url}/integrity", trust_env=False, timeout=5)
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_url: str, processes: Processes) -> None:
+async def test_a_worker_checks_reports_and_releases_the_lease_at_its_stop(books_url: str, processes: Processes) -> None:
     settings = {"DATABASE_URL": books_url, "RABBITMQ_URL": "", "LOG_LEVEL": "debug"}
     api = await asyncio.to_thread(lambda: processes.start_api(**settings))
     await asyncio.to_thread(lambda: processes.start_relay(**settings))
     worker = await asyncio.to_thread(lambda: processes.start_worker(**settings))
 
     async def has_status(status: str) -> dict[str, Any]:
-        found = await asyncio.to_thread(audit_of, api)
+        found = await asyncio.to_thread(integrity_of, api)
         assert found["status"] == status, found["summary"]
         return found
 
@@ -37,7 +37,8 @@ async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_ur
     await asyncio.to_thread(deposit_once, api.url)
     async with as_owner(books_url) as connection:
         await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
-    # The next look finds it, or, if it came between the two, the next pass: it begins again every half minute.
+    # The next incremental check finds it; or the next full check, which begins every half minute, if the worker had
+    # already checked the deposit.
     broken = await eventually(lambda: has_status("broken"), within=60, every=0.3)
     assert "wallet alice" in {fault["row"] for fault in broken["faults"]}
     assert await asyncio.to_thread(worker.stop, within=6) == 0
@@ -45,15 +46,15 @@ async def test_a_worker_audits_tells_and_gives_the_lease_up_at_its_stop(books_ur
     assert "integrity_fault" in worker.logs()
 
 
-async def test_a_state_that_was_reset_by_hand_is_begun_anew(books_url: str, processes: Processes) -> None:
+async def test_a_state_that_was_reset_by_hand_is_recreated(books_url: str, processes: Processes) -> None:
     settings = {"DATABASE_URL": books_url, "RABBITMQ_URL": "", "LOG_LEVEL": "debug"}
     await asyncio.to_thread(lambda: processes.start_worker(**settings))
     async with connected(books_url) as connection:
 
-        async def has_looked() -> bool:
+        async def has_checked() -> bool:
             return bool(await connection.fetchval("select state -> 'looked' ->> 'taken_at' from auditor"))
 
-        await eventually(has_looked, within=SOON)
+        await eventually(has_checked, within=SOON)
         reset = "update auditor set state = '{}', token = token + 1, lease_until = '-infinity' returning token"
         token = await connection.fetchval(reset)
 
@@ -63,4 +64,4 @@ async def test_a_state_that_was_reset_by_hand_is_begun_anew(books_url: str, proc
             return bool(row["token"] > token and row["holder"])
 
         await eventually(is_taken_again, within=SOON)
-        await eventually(has_looked, within=SOON)
+        await eventually(has_checked, within=SOON)

@@ -26,7 +26,7 @@ from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
 pytestmark = pytest.mark.alone
 
 MIB = 1024 * 1024
-SETTLE_SECONDS_MAX = 60.0
+FINISH_SECONDS_MAX = 60.0
 
 
 async def open_dead_letters(database_url: str) -> int:
@@ -86,7 +86,7 @@ async def test_a_flood_of_large_messages_becomes_dead_letters_in_bounded_memory(
     async def are_dead_letters() -> bool:
         return await open_dead_letters(database_url) == len(sizes)
 
-    await until(are_dead_letters, within=SETTLE_SECONDS_MAX)
+    await until(are_dead_letters, within=FINISH_SECONDS_MAX)
     peak = worker.peak_bytes()
     assert peak < 300 * MIB, f"the worker used {peak / MIB:.0f} MiB"
     [(longest, stored)] = await fetch_rows(
@@ -131,7 +131,7 @@ async def test_a_group_that_exceeds_the_time_limit_of_a_transaction_comes_again_
             count = await fetch_value(database_url, f"select count(*) from {table}")
             return bool(count >= 40)
 
-        await until(is_handled, within=SETTLE_SECONDS_MAX)
+        await until(is_handled, within=FINISH_SECONDS_MAX)
 
 
 async def test_the_limit_that_compose_gives_the_broker_lets_every_event_pass_and_refuses_larger_messages(

@@ -1,4 +1,4 @@
-"""The ledger when the world misbehaves: held wallets, killed connections, lost answers, drivers that died."""
+"""The ledger when the world misbehaves: locked wallets, killed connections, lost answers, drivers that died."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ def _no_failpoints_afterwards() -> Iterator[None]:
     configure_failpoints("")
 
 
-async def test_a_wallet_held_by_someone_outside_slows_nobody_else(database_url: str) -> None:
+async def test_a_wallet_locked_by_another_session_slows_nobody_else(database_url: str) -> None:
     async with running_ledger(database_url) as ledger:
         await asyncio.gather(*(send(ledger, deposit(f"w{number}", 100)) for number in range(10)))
         async with connected(database_url) as outside, outside.transaction():
             await outside.execute("select from wallets where wallet_id = 'w0' for update")
-            held = [
+            waiting = [
                 asyncio.create_task(send(ledger, command))
                 for command in (withdraw("w0", 1, "h1"), transfer("w0", "w1", 1, "h2"), withdraw("w0", 1, "h3"))
             ]
@@ -46,9 +46,9 @@ async def test_a_wallet_held_by_someone_outside_slows_nobody_else(database_url: 
                 started = time.perf_counter()
                 assert (await send(ledger, deposit(f"w{1 + number % 9}", 1))).status == 201
                 slowest = max(slowest, time.perf_counter() - started)
-            assert not any(task.done() for task in held)
+            assert not any(task.done() for task in waiting)
             assert slowest < 0.4, f"a request on a free wallet took {slowest:.3f} s"
-        answers = await asyncio.gather(*held)
+        answers = await asyncio.gather(*waiting)
         assert [answer.status for answer in answers] == [201, 201, 201]
         assert [json.loads(answer.body)["balance"] for answer in (answers[0], answers[2])] == ["99.0000", "97.0000"]
     await assert_books_are_right(database_url)
@@ -58,22 +58,22 @@ async def test_a_wallet_being_made_by_someone_outside_slows_nobody_else(database
     async with running_ledger(database_url) as ledger:
         await send(ledger, deposit("w1", 100))
         async with connected(database_url) as outside:
-            holding = outside.transaction()
-            await holding.start()
+            creating = outside.transaction()
+            await creating.start()
             await outside.execute(
                 "insert into wallets (bucket, wallet_id, currency, balance, version)"
                 " values (wallet_bucket('new'), 'new', 'USD', 0, 0)"
             )
-            held = asyncio.create_task(send(ledger, deposit("new", 1)))
+            waiting = asyncio.create_task(send(ledger, deposit("new", 1)))
             others = [await send(ledger, deposit("w1", 1)) for _ in range(20)]
             assert {answer.status for answer in others} == {201}
-            assert not held.done()
-            await holding.rollback()
-        assert (await held).status == 201
+            assert not waiting.done()
+            await creating.rollback()
+        assert (await waiting).status == 201
     await assert_books_are_right(database_url)
 
 
-async def test_a_request_on_a_held_wallet_ends_at_its_deadline_unexecuted(database_url: str) -> None:
+async def test_a_request_on_a_locked_wallet_ends_at_its_deadline_unexecuted(database_url: str) -> None:
     async with running_ledger(database_url, deadline_seconds=1.0) as ledger:
         await send(ledger, deposit("w0", 100))
         async with connected(database_url) as outside, outside.transaction():
@@ -290,7 +290,7 @@ async def test_the_audit_row_of_a_retry_gets_its_status_when_its_transfer_ended_
 async def test_the_audit_row_of_a_retry_that_gave_up_gets_its_status_when_recovery_ends_the_transfer(
     database_url: str,
 ) -> None:
-    """The process of the retry is gone by then: whoever ends the transfer finds the row by its key."""
+    """The process of the retry is gone by then: the process that ends the transfer finds the row by its key."""
     async with running_ledger(database_url, is_stepwise=True) as ledger:
         await send(ledger, deposit("alice", 100))
         configure_failpoints("saga.after_debit=raise")

@@ -38,16 +38,16 @@ async def test_a_migration_that_cannot_have_its_lock_lets_writers_go_on_and_leav
 ) -> None:
     name = add_migration(monkeypatch, "create table half_done (id integer); alter table wallets add column note text")
     monkeypatch.setattr(migrations, "LOCK_ATTEMPTS_MAX", 3)
-    told: list[str] = []
+    reported: list[str] = []
     async with connected(database_url) as reader, connected(database_url) as connection:
         await reader.execute(READER_LOCK)
         async with running_ledger(database_url) as ledger, load_on(ledger, seed=seed):
             with pytest.raises(MigrationBlocked, match=f"{name} did not get its locks in 3 attempts; nothing of it"):
-                await migrate(database_url, told.append)
+                await migrate(database_url, reported.append)
             await send(ledger, deposit("alice", 1))
         assert await missing_migrations(connection) == [name]
         assert await connection.fetchval("select to_regclass('half_done') is null")
-    assert told == [f"{name} waits for what it must lock; others go on meanwhile"]
+    assert reported == [f"{name} waits for what it must lock; others go on meanwhile"]
     monkeypatch.undo()
     await assert_books_are_right(database_url)
 
@@ -57,12 +57,12 @@ async def test_a_migration_under_load_is_applied_when_its_lock_is_free_and_no_cl
 ) -> None:
     tables = ("wallets", "events", "operations", "journal", "api_audit", "transfers")
     name = add_migration(monkeypatch, ";".join(f"alter table {table} add column note text" for table in tables))
-    told: list[str] = []
+    reported: list[str] = []
     async with connected(database_url) as reader:
         await reader.execute(READER_LOCK)
         async with running_ledger(database_url) as ledger, load_on(ledger, seed=seed):
-            migrating = asyncio.create_task(migrate(database_url, told.append))
-            await eventually(lambda: told)
+            migrating = asyncio.create_task(migrate(database_url, reported.append))
+            await eventually(lambda: reported)
             await reader.execute("commit")
             assert await migrating == [name]
             await send(ledger, deposit("alice", 1))

@@ -138,21 +138,21 @@ async def test_a_body_beyond_the_share_of_its_client_is_read_when_there_is_room(
         assert (await waiting).status == 201
 
 
-async def test_a_body_that_waits_too_long_for_room_is_told_to_come_again(database_url: str) -> None:
+async def test_a_body_that_waits_too_long_for_room_is_refused_as_not_executed(database_url: str) -> None:
     limits = BodyLimits(bodies_bytes_max=240 * KIB, body_seconds_max=1.0)
     large = b'{"amount":1}'.ljust(60 * KIB)
     async with running_api(database_url, body_limits=limits) as api:
         await api.post("/wallet/alice/deposit", '{"amount":1}')
         async with connected(database_url) as outside, outside.transaction():
             await outside.execute("select from wallets where wallet_id = 'alice' for update")
-            held = asyncio.create_task(api.send(LARGE + large))
+            waiting = asyncio.create_task(api.send(LARGE + large))
 
             async def is_refused() -> bool:
                 answer = await api.send(LARGE.replace(b"alice", b"bob") + large)
                 return (answer.status, answer.json.get("code")) == (503, "not_executed")
 
             await eventually(is_refused)
-        assert (await held).status == 201
+        assert (await waiting).status == 201
 
 
 async def test_many_large_bulk_requests_of_one_client_wait_and_none_is_refused(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""The plans of the statements that run for every batch, page or message: look-ups by key, however big the tables are.
+"""The plans of the statements that run for every batch, page or message: lookups by key, however big the tables are.
 
 Judged twice: with tables that nobody has analyzed since they were empty (a database in its first minutes, when a plan
 that reads a whole table costs more with each batch), and with statistics that are true.
@@ -13,7 +13,7 @@ from tests.support.database import connected
 from wallet.integrity.checks.delivery import prove_delivery
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, snapshot_on
 from wallet.postgres.connections import ROWS_BY_KEY, connect
-from wallet.postgres.statements import load_statements
+from wallet.postgres.statements import array_of, array_of_texts, load_statements
 
 FILL = """
 insert into wallets (bucket, wallet_id, currency, balance, version)
@@ -92,7 +92,7 @@ async def whole_reads(database_url: str) -> dict[str, str]:
 
 
 async def test_the_events_of_a_long_history_are_found_by_their_versions(database_url: str) -> None:
-    """The worker's look-up must not read all of a wallet's events for each one, whatever the statistics say."""
+    """The worker's lookup must not read all of a wallet's events for each one, whatever the statistics say."""
     # Its statements have no time limit: on a slow machine the rows take longer than the wallet's connections wait.
     async with connected(database_url) as filling:
         await filling.execute("alter table events set (autovacuum_enabled = off)")
@@ -100,7 +100,7 @@ async def test_the_events_of_a_long_history_are_found_by_their_versions(database
         await filling.execute(LONG_HISTORY)
     connection = await connect(database_url, application_name="test plans", settings=ROWS_BY_KEY)
     read_events = load_statements("wallet.worker", "worker.sql").read_events
-    arguments = [6] * 200, ["hot"] * 200, list(range(19_800, 20_000))
+    arguments = array_of([6] * 200), array_of_texts(["hot"] * 200), array_of(list(range(19_800, 20_000)))
     for is_analyzed in (False, True):
         if is_analyzed:
             await connection.execute("analyze")
@@ -123,7 +123,7 @@ async def test_no_statement_of_the_hot_paths_reads_a_whole_table(database_url: s
 
 
 async def test_a_proof_of_tables_that_nobody_has_analyzed_loops_over_none_of_them(database_url: str) -> None:
-    """As after a restore: a look-up for each event in a table without an index for it would take hours."""
+    """As after a restore: a lookup for each event in a table without an index for it would take hours."""
     async with connected(database_url) as connection:
         for table in ("events", "processed_events", "journal", "dead_letters", "operations", "api_audit"):
             await connection.execute(f"alter table {table} set (autovacuum_enabled = off)")

@@ -1,4 +1,4 @@
-"""`wallet postgres`: PostgreSQL's own programs, told which database by nothing that others can see."""
+"""`wallet postgres`: PostgreSQL's programs get the database's address in a way that other users cannot read."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The proxy that reads PostgreSQL's protocol loses the COMMIT it is told to, where it is told to, and nothing else."""
+"""The proxy that reads PostgreSQL's protocol loses the chosen COMMIT at the chosen point, and nothing else."""
 
 import asyncio
 import random
@@ -80,7 +80,7 @@ async def test_a_prepared_commit_is_cut_too(marks_url: str, loss: Loss, count: i
     assert await fetch_value(marks_url, COUNT) == count
 
 
-async def test_the_answer_to_a_commit_that_failed_is_told_from_one_that_did_not(marks_url: str) -> None:
+async def test_the_answer_to_a_commit_that_failed_is_distinguished_from_one_that_did_not(marks_url: str) -> None:
     async with PostgresProxy.to_server_of(marks_url) as proxy, connection_to(proxy.url_of(marks_url)) as connection:
         proxy.cut_after_commit()
         await connection.execute("begin")
@@ -92,7 +92,7 @@ async def test_the_answer_to_a_commit_that_failed_is_told_from_one_that_did_not(
 
 
 class ByteByByteConversation(PostgresConversation):
-    """Meets a network in which every byte is a segment of its own."""
+    """Meets a network in which every byte is a separate segment."""
 
     def to_server(self, data: bytes) -> bytes:
         return b"".join(super(ByteByByteConversation, self).to_server(bytes([byte])) for byte in data)

@@ -1,4 +1,4 @@
-"""The proxy that the fault experiments stand on: it does what it is told, nothing else, and leaves nothing behind."""
+"""The proxy of the fault experiments: it causes the requested faults, nothing else, and leaves nothing behind."""
 
 import asyncio
 import time
@@ -168,7 +168,7 @@ async def read_to_the_end(reader: asyncio.StreamReader) -> int:
 
 @pytest.mark.parametrize("state", ["speaking", "silent", "slow", "refusing"])
 async def test_whatever_is_going_on_at_the_end_nothing_is_left(marks_url: str, state: str) -> None:
-    """The fixture `no_task_afterwards` looks for tasks; the warnings, which are errors, for sockets."""
+    """The fixture `no_task_afterwards` checks for tasks; the warnings, which are errors, for sockets."""
     async with Proxy.to_server_of(marks_url) as proxy:
         url = proxy.url_of(marks_url)
         connections = [await asyncpg.connect(url) for _ in range(5)]

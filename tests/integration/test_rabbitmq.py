@@ -158,7 +158,7 @@ async def test_headers_come_as_they_were_sent_and_in_plain_types(rabbitmq_url: s
     assert msgspec.json.decode(msgspec.json.encode(delivery.headers)) == delivery.headers
 
 
-async def test_an_ack_settles_no_message_it_does_not_name(rabbitmq_url: str) -> None:
+async def test_an_ack_acknowledges_no_message_it_does_not_name(rabbitmq_url: str) -> None:
     await publish(rabbitmq_url, *(message(str(number).encode()) for number in range(4)))
     async with Consumer.open(rabbitmq_url, TOPOLOGY) as consumer:
         group = await next_deliveries(consumer, 4)
@@ -169,7 +169,7 @@ async def test_an_ack_settles_no_message_it_does_not_name(rabbitmq_url: str) -> 
         assert all(delivery.redelivered for delivery in again)
 
 
-async def test_settling_a_delivery_of_a_lost_connection_is_dropped(
+async def test_acknowledging_a_delivery_of_a_lost_connection_is_dropped(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     await publish(rabbitmq_url, message(b"1"), message(b"2"))
@@ -242,7 +242,7 @@ async def test_a_blocked_broker_holds_the_publisher_back_and_loses_nothing(
     async with Publisher.open(rabbitmq_url, TOPOLOGY, name="test") as publisher:
         await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0")
         try:
-            # RabbitMQ tells a connection that it is blocked when that publishes for the first time.
+            # RabbitMQ notifies a connection that it is blocked when that publishes for the first time.
             with capture_logs() as logs:
                 first = asyncio.create_task(publisher.publish([message(b"1")]))
                 await eventually(lambda: any(log["event"] == "broker_blocked" for log in logs))

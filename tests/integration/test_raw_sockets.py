@@ -157,7 +157,7 @@ async def assert_nothing_moved(database_url: str) -> None:
 
 
 async def recorded_statuses(database_url: str, count: int) -> list[int]:
-    """The statuses of the audit rows, once there are as many as POSTs."""
+    """The statuses of the audit trail rows, once there are as many as POSTs."""
 
     async def statuses() -> list[int]:
         found = [row["status"] for row in await fetch_rows(database_url, "select status from api_audit order by 1")]
@@ -271,7 +271,7 @@ async def test_the_largest_body_allowed_is_read(database_url: str) -> None:
     assert answer.status == 201
 
 
-async def test_a_client_that_asks_before_sending_is_told_no_without_sending(database_url: str) -> None:
+async def test_a_client_that_asks_before_sending_is_refused_without_sending(database_url: str) -> None:
     async with running_api(database_url) as api:
         await assert_too_large(api, head("POST", DEPOSIT, "Content-Length: 70000", "Expect: 100-continue"))
 

@@ -60,14 +60,14 @@ async def test_a_transfer_that_can_end_does_so_beside_many_whose_receivers_stay_
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in locked])
             await begin_transfers(ledger, [*locked, "free"])
     async with connected(database_url) as outside:
-        holding = outside.transaction()
-        await holding.start()
+        locking = outside.transaction()
+        await locking.start()
         await outside.execute(LOCK)
         with capture_logs() as logs:
             async with running_ledger(database_url, is_stepwise=True):
                 await eventually(lambda: has_ended(database_url, "free"), within=SOON_SECONDS)
                 assert await fetch_value(database_url, DEBITED) == LOCKED
-                await holding.rollback()
+                await locking.rollback()
                 await eventually(lambda: none_is_debited(database_url), within=60)
     lines = [line for line in logs if line["event"] == "transfer_recovery_failed"]
     assert len(lines) <= LOCKED
@@ -87,10 +87,10 @@ async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_t
             await send_bulk(ledger, [deposit(receiver, 1) for receiver in [*locked, "late"]])
             await begin_transfers(ledger, [*locked, "late"])
     async with connected(database_url) as outside, connected(database_url) as late:
-        holding, holding_late = outside.transaction(), late.transaction()
-        await holding.start()
+        locking, locking_late = outside.transaction(), late.transaction()
+        await locking.start()
         await outside.execute(LOCK)
-        await holding_late.start()
+        await locking_late.start()
         await late.execute("select from wallets where wallet_id = 'late' for update")
         async with running_ledger(database_url, is_stepwise=True) as ledger:
 
@@ -98,10 +98,10 @@ async def test_a_transfer_that_failed_once_and_can_end_now_does_so_beside_many_t
                 return any(each.row["to_wallet_id"] == "late" for each in ledger._recovery._failed.values())
 
             await eventually(has_failed, within=40)
-            await holding_late.rollback()
+            await locking_late.rollback()
             await eventually(lambda: has_ended(database_url, "late"), within=SOON_SECONDS)
             assert await fetch_value(database_url, DEBITED) == count
-            await holding.rollback()
+            await locking.rollback()
             await eventually(lambda: none_is_debited(database_url), within=60)
     await assert_books_are_right(database_url)
 

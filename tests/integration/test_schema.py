@@ -10,8 +10,10 @@ import pytest
 from tests.support.database import connected, execute, fetch_rows, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.unit.test_identifiers import GOLDEN_BUCKETS
+from wallet.dead_letters.letters import LetterKind, LetterState
 from wallet.domain.commands import COMMANDS
 from wallet.domain.identifiers import WalletId, bucket_of
+from wallet.domain.transfer import TransferStatus
 from wallet.postgres.migrations import MigrationError, migrate, missing_migrations
 
 PRUNE_CAROL = """
@@ -119,6 +121,17 @@ async def test_a_migration_that_was_edited_after_it_was_applied_is_refused(datab
         await migrate(database_url)
 
 
-async def test_the_table_of_operations_accepts_exactly_the_kinds_of_the_commands(database_url: str) -> None:
-    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'operations_kind_known'"
-    assert set(re.findall(r"'(\w+)'", await fetch_value(database_url, query))) == set(COMMANDS)
+@pytest.mark.parametrize(
+    ("constraint", "values"),
+    [
+        ("operations_kind_known", set(COMMANDS)),
+        ("transfers_status_known", set(TransferStatus)),
+        ("dead_letters_kind_known", {kind.value for kind in LetterKind}),
+        ("dead_letters_state_known", {state.value for state in LetterState}),
+    ],
+)
+async def test_a_table_accepts_exactly_the_values_that_python_knows(
+    constraint: str, values: set[str], database_url: str
+) -> None:
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = $1"
+    assert set(re.findall(r"'(\w+)'", await fetch_value(database_url, query, constraint))) == values

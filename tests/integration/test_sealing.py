@@ -96,7 +96,7 @@ async def test_a_zombie_can_neither_seal_nor_mark_nor_renew_nor_release(database
 async def test_what_a_broker_confirmed_is_published_later_than_it_was_sealed_whatever_the_clock_says(
     database_url: str,
 ) -> None:
-    """A worker beside a queue tells by that which batches the queue will not bring."""
+    """A worker with a broker decides by this which batches the queue will not deliver."""
     async with connected(database_url) as connection:
         lease = await JOURNAL.take(connection, "test")
         assert lease is not None

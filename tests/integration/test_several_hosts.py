@@ -73,7 +73,7 @@ async def test_of_several_hosts_that_answer_one_connection_is_kept(
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_what_a_server_said_is_told_though_another_is_away(database_url: str, is_first: bool) -> None:
+async def test_what_a_server_answered_is_reported_though_another_is_away(database_url: str, is_first: bool) -> None:
     url = with_hosts(database_url.replace("@", "-guessed@"), free_port(), is_first=is_first)
     with pytest.raises(asyncpg.InvalidPasswordError):
         await connect(url, application_name=NAME)

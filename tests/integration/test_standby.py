@@ -78,7 +78,7 @@ async def test_an_asynchronous_standby_can_lose_what_was_answered_and_verify_nam
         # A client that asks again with its key has its effect again; history goes another way from there.
         again = await client.deposit("alice", 5, LOST)
         assert ("Idempotency-Replayed" in again.headers, again.json()) == (False, answered.json())
-        assert (await client.deposit("bob", 1, "made-anew")).json()["created"]
+        assert (await client.deposit("bob", 1, "recreated")).json()["created"]
         await assert_pipeline_is_quiet_and_right(promoted_url)
     assert await faults_of(promoted_url) == {}
     assert "history was rewritten at positions 2 to 3" in await what_the_heads_say(promoted_url, heads)

@@ -25,7 +25,7 @@ $$;
 create trigger break_cursed before insert or update on wallet_stats
     for each row when (new.wallet_id = 'cursed') execute function break_cursed()
 """
-MEND_CURSED = "drop trigger break_cursed on wallet_stats"
+FIX_CURSED = "drop trigger break_cursed on wallet_stats"
 DISCARD = "update dead_letters set state = 'discarded', actor = 'test', reason = 'a test' where state = 'open'"
 
 
@@ -75,14 +75,14 @@ async def stats_as_of(api: RunningApi, wallet_id: str, moment: datetime) -> dict
 
 
 async def test_a_change_that_was_answered_before_as_of_is_in_the_totals(wire: Wire, tmp_path: Path) -> None:
-    async def deposit_and_look(wallet_id: str) -> None:
+    async def deposit_and_check(wallet_id: str) -> None:
         for count in range(1, 5):
             answered_at = await time_after_deposit(api, wire, wallet_id)
             stats = await stats_as_of(api, wallet_id, answered_at)
             assert stats["totalDeposited"] == f"{count}.0000"
 
     async with api_and_relay(wire, tmp_path) as api, wire.worker(), wire.worker():
-        await asyncio.gather(*(deposit_and_look(f"wallet-{number}") for number in range(6)))
+        await asyncio.gather(*(deposit_and_check(f"wallet-{number}") for number in range(6)))
 
 
 async def test_the_times_of_the_row_are_those_of_its_first_and_last_change(wire: Wire, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_an_event_that_waits_as_a_dead_letter_holds_it_back(wire: Wire, tm
             deferred = await stats_of(api, "alice")
             assert before <= deferred["asOf"] < cursed_at
             if cure == "rebuilt":
-                await connection.execute(MEND_CURSED)
+                await connection.execute(FIX_CURSED)
                 await rebuild(wire.database_url, RULES)
             else:
                 await connection.execute(DISCARD)

@@ -1,4 +1,4 @@
-"""What the tests stand on, held to its promises: private, fresh, and nothing left behind however a run ends."""
+"""The fixtures of the tests: private, fresh, and nothing is left behind however a run ends."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually, eventually_blocking
 
 ROOT = Path(__file__).parents[2]
 
-# A run that has a database, a broker and a process of its own, and then waits for its end.
+# A run that has a separate database, broker and process, and then waits for its end.
 BLOCKED_RUN = """
 import signal
 from pathlib import Path

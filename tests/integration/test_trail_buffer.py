@@ -1,4 +1,4 @@
-"""The background writer of audit rows: nothing it is given can stop it or hold up a request."""
+"""The background writer of audit trail rows: no row can stop it or delay a request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ async def test_a_row_that_the_database_refuses_is_lost_alone(database_url: str) 
     assert f"{LOST} 1.0" in metrics.render().decode()
 
 
-async def test_a_row_held_back_is_written_later_and_only_if_no_other_came_first(database_url: str) -> None:
+async def test_a_deferred_row_is_written_later_and_only_if_no_other_came_first(database_url: str) -> None:
     metrics = Metrics("api")
     shared = ApiAuditId(uuid7())
     async with writing(database_url, metrics) as buffer:

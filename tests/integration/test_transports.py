@@ -1,4 +1,4 @@
-"""A change of transport loses no event: whoever changes first, in either direction, and whoever ran before."""
+"""A change of transport loses no event, in either direction, whichever process changes first or ran before."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -78,7 +78,7 @@ async def deployment(database_url: str, rabbitmq_url: str, tmp_path: Path) -> As
 
 @asynccontextmanager
 async def broker_worker_at_rest(deployment: Deployment) -> AsyncIterator[list[Any]]:
-    """A worker with the broker that has connected to it and has looked at the journal."""
+    """A worker with the broker that has connected to it and has read the journal."""
     with capture_logs() as lines:
         await deployment.start("worker", broker=True)
         await until(has_logged, lines, "consumer_connected")
@@ -114,7 +114,7 @@ async def test_what_a_relay_without_the_broker_seals_after_the_workers_changed_i
 @pytest.mark.parametrize("first", ["relay", "worker"])
 @pytest.mark.parametrize("worker_count", [1, 2])
 @pytest.mark.parametrize("with_history", [True, False], ids=["both ran before", "first change"])
-async def test_no_event_is_lost_whoever_changes_first(
+async def test_no_event_is_lost_with_either_process_changed_first(
     deployment: Deployment, to_broker: bool, first: str, worker_count: int, with_history: bool
 ) -> None:
     counts = {"relay": 1, "worker": worker_count}

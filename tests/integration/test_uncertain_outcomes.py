@@ -1,4 +1,4 @@
-"""What a retry is told while an earlier attempt with its key may still take effect: never `not_executed`."""
+"""What a retry is answered while an earlier attempt with its key may still take effect: never `not_executed`."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from wallet.ledger.requests import Answer, BulkAnswer, NotExecuted, OutcomeUnkno
 from wallet.runtime.failpoints import configure_failpoints
 
 DEADLINE_SECONDS = 1.5
-SETTLED_SECONDS_MAX = 30.0
+FINISHED_SECONDS_MAX = 30.0
 DEPOSIT = "/wallet/alice/deposit"
 EITHER_MODE = pytest.mark.parametrize("is_atomic", [False, True], ids=["independent", "atomic"])
 WAITS_FOR_STANDBY = """
@@ -38,21 +38,21 @@ def _no_failpoints_afterwards() -> Iterator[None]:
     configure_failpoints("")
 
 
-async def settled(ledger: Ledger, command: Command) -> Answer | None:
+async def finished(ledger: Ledger, command: Command) -> Answer | None:
     try:
         return await send(ledger, command)
     except (NotExecuted, OutcomeUnknown):
         return None
 
 
-async def settled_bulk(ledger: Ledger, commands: list[Command], *, is_atomic: bool) -> BulkAnswer | None:
+async def finished_bulk(ledger: Ledger, commands: list[Command], *, is_atomic: bool) -> BulkAnswer | None:
     try:
         return await send_bulk(ledger, commands, is_atomic=is_atomic)
     except (NotExecuted, OutcomeUnknown):
         return None
 
 
-async def test_a_retry_is_not_told_not_executed_while_the_first_commit_hangs(
+async def test_a_retry_is_not_answered_not_executed_while_the_first_commit_hangs(
     own_postgres_server: PostgresServer,
 ) -> None:
     database_url = own_postgres_server.create_database()
@@ -64,7 +64,7 @@ async def test_a_retry_is_not_told_not_executed_while_the_first_commit_hangs(
         # It waits for the wallet, which the first attempt has locked, and was never begun itself.
         other = await api.post(DEPOSIT, '{"amount":7,"requestId":"d2"}')
         own_postgres_server.release_commits()
-        last = await eventually(partial(definite, api, body), within=SETTLED_SECONDS_MAX)
+        last = await eventually(partial(definite, api, body), within=FINISHED_SECONDS_MAX)
         balance = json.loads((await api.get("/wallet/alice")).body)["balance"]
     assert [(each.status, each.code) for each in tries] == [(503, "outcome_unknown")] * 3
     assert [each.headers["retry-after"] for each in tries] == ["1"] * 3
@@ -99,14 +99,14 @@ async def test_an_attempt_whose_connection_is_gone_may_still_commit_in_the_serve
         with pytest.raises(NotExecuted):
             await send(ledger, deposit("alice", 5, "d2"))
         own_postgres_server.release_commits()
-        answer = await eventually(partial(settled, ledger, deposit("alice", 5, "d1")), within=SETTLED_SECONDS_MAX)
+        answer = await eventually(partial(finished, ledger, deposit("alice", 5, "d1")), within=FINISHED_SECONDS_MAX)
     assert (answer.status, answer.replayed) == (201, True)
     assert await fetch_value(database_url, BALANCE) == "6.0000"
     await assert_books_are_right(database_url)
 
 
 @EITHER_MODE
-async def test_a_retry_of_a_bulk_request_is_not_told_not_executed_while_its_commit_hangs(
+async def test_a_retry_of_a_bulk_request_is_not_answered_not_executed_while_its_commit_hangs(
     own_postgres_server: PostgresServer, is_atomic: bool
 ) -> None:
     database_url = own_postgres_server.create_database()
@@ -124,14 +124,14 @@ async def test_a_retry_of_a_bulk_request_is_not_told_not_executed_while_its_comm
             await send_bulk(ledger, [deposit("carol", 1, "new"), deposit("bob", 2, "d2")])
         own_postgres_server.release_commits()
         again = await eventually(
-            partial(settled_bulk, ledger, commands, is_atomic=is_atomic), within=SETTLED_SECONDS_MAX
+            partial(finished_bulk, ledger, commands, is_atomic=is_atomic), within=FINISHED_SECONDS_MAX
         )
     assert [(answer.status, answer.replayed) for answer in again.results] == [(201, True)] * 2
     assert await fetch_value(database_url, BALANCE) == "6.0000"
     await assert_books_are_right(database_url)
 
 
-async def test_a_retry_that_finds_no_room_is_not_told_not_executed_while_the_first_attempt_waits_or_hangs(
+async def test_a_retry_that_finds_no_room_is_not_answered_not_executed_while_the_first_attempt_waits_or_hangs(
     own_postgres_server: PostgresServer,
 ) -> None:
     database_url = own_postgres_server.create_database()
@@ -184,7 +184,7 @@ async def test_an_unknown_outcome_stays_unknown_until_the_key_has_its_answer(dat
     await assert_books_are_right(database_url)
 
 
-async def test_a_retry_whose_body_is_refused_is_not_told_not_executed_while_the_first_commit_hangs(
+async def test_a_retry_whose_body_is_refused_is_not_answered_not_executed_while_the_first_commit_hangs(
     own_postgres_server: PostgresServer,
 ) -> None:
     """The memory for bodies is used up, so nobody reads which key the retry has."""

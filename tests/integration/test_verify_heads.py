@@ -15,7 +15,7 @@ from wallet.integrity.checks.heads import ExportedHeads, HeadsUnreadable
 from wallet.integrity.findings import Check
 from wallet.postgres.connections import Connection
 from wallet.relay.seal import FILENAME
-from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, spell_event
+from wallet.wire.digest import DigestedEvent, DigestedOperation, chain_of, digest_of, encode_payload, serialize_event
 
 REWRITTEN = 113
 NEW_REASON = (
@@ -115,7 +115,7 @@ async def rewrite(connection: Connection, *changes: str) -> None:
     chain = rows[0]["chain"]
     for row in rows[1:]:
         digest = digest_of(
-            [spell_event(digested(event)) for event in await events_of(connection, row["batch_id"])],
+            [serialize_event(digested(event)) for event in await events_of(connection, row["batch_id"])],
             [DigestedOperation(**operation) for operation in await operations_of(connection, row["batch_id"])],
         )
         chain = chain_of(chain, row["position"], digest)

@@ -46,14 +46,14 @@ async def test_a_system_at_work_gives_no_false_alarm(
     ):
         while len(proofs) < 8:
             # Only a proof that begins among new writes tries anything; a busy machine is slow to make the first.
-            await until(has_more_events, database_url, looked_at(proofs[-1], Check.VERSIONS) if proofs else 0)
+            await until(has_more_events, database_url, checked_count(proofs[-1], Check.VERSIONS) if proofs else 0)
             proofs.append(await proof_of(database_url, heads))
     found = [(finding.check, finding.first) for proof in proofs for finding in proof.findings if finding.fault_count]
     assert found == []
-    counts = [looked_at(proof, Check.VERSIONS) for proof in proofs]
+    counts = [checked_count(proof, Check.VERSIONS) for proof in proofs]
     assert counts == sorted(set(counts)), "nothing was written meanwhile"
     for check in (Check.TRANSFERS, Check.HEADS, Check.PROJECTIONS, Check.POSITIONS):
-        assert looked_at(proofs[-1], check) > 0
+        assert checked_count(proofs[-1], check) > 0
     assert (await proof_of(database_url, heads)).is_clean
 
 
@@ -79,7 +79,7 @@ async def exporting_heads(database_url: str, log_dir: Path) -> AsyncIterator[Non
         await exporting
 
 
-def looked_at(proof: Proof, check: Check) -> int:
+def checked_count(proof: Proof, check: Check) -> int:
     return next(finding.looked_at for finding in proof.findings if finding.check is check)
 
 
@@ -101,7 +101,7 @@ async def test_writers_go_on_while_the_snapshot_is_open_and_it_does_not_see_them
         assert len(await snapshot.rows(SQL.histories, *ALL_BUCKETS)) == len(first)
 
 
-async def test_batches_that_wait_for_the_relay_are_told_of_but_are_no_fault(books_url: str) -> None:
+async def test_batches_that_wait_for_the_relay_are_reported_but_are_no_fault(books_url: str) -> None:
     async with connected(books_url) as connection:
         await connection.execute(
             "alter table journal disable trigger all;"
@@ -124,7 +124,7 @@ def uuid7_at(time: datetime) -> UUID:
     return UUID(int=int(time.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62)
 
 
-async def test_events_that_wait_for_the_worker_are_told_of_but_are_no_fault(books_url: str) -> None:
+async def test_events_that_wait_for_the_worker_are_reported_but_are_no_fault(books_url: str) -> None:
     async with connected(books_url) as connection:
         await connection.execute(
             "alter table journal disable trigger all;"

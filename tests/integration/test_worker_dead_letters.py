@@ -35,7 +35,7 @@ $$;
 create trigger break_cursed before insert or update on wallet_stats
     for each row when (new.wallet_id = 'cursed') execute function break_cursed()
 """
-MEND_CURSED = "drop trigger break_cursed on wallet_stats"
+FIX_CURSED = "drop trigger break_cursed on wallet_stats"
 
 
 @pytest.fixture(params=["rabbitmq", "journal"])
@@ -171,7 +171,7 @@ async def test_a_handler_bug_sets_its_event_alone_aside_and_a_replay_after_the_f
         if wire.rabbitmq_url is not None:
             assert sorted(await dead_letter_bodies(wire.rabbitmq_url)) == sorted(row.message().body for row in cursed)
 
-        await execute(wire.database_url, MEND_CURSED)
+        await execute(wire.database_url, FIX_CURSED)
         for _ in range(2):
             assert (await replay(wire.database_url)).refused == []
             assert await projections_match(wire.database_url, rows)

@@ -1,4 +1,4 @@
-"""The gathering against a model that looks at everything that waits, whatever is added, taken, released or removed."""
+"""The gathering against a model that scans everything that waits, whatever is added, taken, released or removed."""
 
 import asyncio
 from collections.abc import Iterator

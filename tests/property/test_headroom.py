@@ -40,7 +40,7 @@ STEPS = st.one_of(
 
 @dataclass
 class Books:
-    """What is stored between batches: each step is a batch of its own, with what the ledger would load for it."""
+    """What is stored between batches: each step is a separate batch, with what the ledger would load for it."""
 
     wallets: dict[WalletId, Wallet]
     operations: dict[OperationKey, StoredOperation] = field(default_factory=dict)

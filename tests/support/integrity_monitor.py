@@ -14,9 +14,9 @@ from wallet.postgres.lease import new_holder
 class HandMonitor:
     """Holds the lease, and runs only the checks that the test calls."""
 
-    def __init__(self, lease: MonitorLease, looking: Connection, passing: Connection) -> None:
+    def __init__(self, lease: MonitorLease, incremental: Connection, passing: Connection) -> None:
         self._tenure = lease
-        self._looking = looking
+        self._incremental = incremental
         self._passing = passing
 
     @property
@@ -34,18 +34,18 @@ class HandMonitor:
         """Returns whether an incremental check has requested that the full check continues at once."""
         return self._tenure.full_check_wanted.is_set()
 
-    async def look(self) -> None:
+    async def check_new(self) -> None:
         """Run incremental checks until the monitor has caught up."""
-        while not await check_new_once(self._looking, self._tenure):
+        while not await check_new_once(self._incremental, self._tenure):
             pass
 
     async def check_new_once(self) -> bool:
         """Run one incremental check. Returns whether the monitor has caught up."""
-        return await check_new_once(self._looking, self._tenure)
+        return await check_new_once(self._incremental, self._tenure)
 
     async def set_statement_timeout(self, value: str) -> None:
         """Limit how long a statement of an incremental check may take."""
-        await self._looking.execute("select set_config('statement_timeout', $1, false)", value)
+        await self._incremental.execute("select set_config('statement_timeout', $1, false)", value)
 
     async def pass_on(self) -> float:
         """Check one slice. Returns how many seconds the monitor would pause after it."""
@@ -57,21 +57,21 @@ class HandMonitor:
         while self.state.passing is not None:
             await self.pass_on()
 
-    async def settle(self) -> None:
+    async def check_all(self) -> None:
         """Run a full check, and then incremental checks until the monitor has caught up."""
         await self.pass_over()
-        await self.look()
+        await self.check_new()
 
 
 @asynccontextmanager
 async def hand_monitor(database_url: str) -> AsyncIterator[HandMonitor]:
     """Yields a monitor that has taken the lease, and releases the lease at the end."""
-    looking = await connect(database_url, application_name="test auditor", settings=ROWS_BY_KEY)
+    incremental = await connect(database_url, application_name="test monitor", settings=ROWS_BY_KEY)
     async with connected(database_url) as passing:
         try:
-            lease = await MonitorLease.take(looking, new_holder())
-            assert lease is not None, "another auditor holds the lease"
-            yield HandMonitor(lease, looking, passing)
-            await lease.release(looking)
+            lease = await MonitorLease.take(incremental, new_holder())
+            assert lease is not None, "another monitor has the lease"
+            yield HandMonitor(lease, incremental, passing)
+            await lease.release(incremental)
         finally:
-            await looking.close()
+            await incremental.close()

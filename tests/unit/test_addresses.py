@@ -1,4 +1,4 @@
-"""The database's address: which ones the settings take, and what PostgreSQL's own programs are told of it."""
+"""The database's address: which ones the settings accept, and what PostgreSQL's programs get of it."""
 
 import pika
 import pytest
@@ -30,7 +30,7 @@ WRITES = {"PGTARGETSESSIONATTRS": "read-write"}
         ),
     ],
 )
-def test_programs_are_told_the_address_by_their_own_variables(address: str, variables: dict[str, str]) -> None:
+def test_programs_get_the_address_in_their_variables(address: str, variables: dict[str, str]) -> None:
     assert environment_of(address) == variables
 
 

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from benchmarks.effort import FULL, QUICK
 from benchmarks.estimates import about_seconds
-from benchmarks.faults import Fault
 from benchmarks.figures import figure, percentile
 from benchmarks.main import MEASURES
 from benchmarks.report import document_of, print_report, verdict
 from benchmarks.scenarios import SCENARIOS, Bound, Scenario, chosen
-from benchmarks.verdicts import Measured, Row, judge
+from benchmarks.verdicts import InvalidRun, Measured, Row, judge
 from benchmarks.wrk import pressed
 from wallet.cli.main import app
 
@@ -109,7 +108,7 @@ def test_a_bulk_request_counts_as_its_operations() -> None:
 
 @pytest.mark.parametrize("error", ["connect", "read", "write", "timeout", "status", "refused"])
 def test_one_failed_request_makes_a_run_worthless(error: str) -> None:
-    with pytest.raises(Fault, match=f"{error} 1"):
+    with pytest.raises(InvalidRun, match=f"{error} 1"):
         pressed(WRK | {error: 1}, per_request=1)
 
 

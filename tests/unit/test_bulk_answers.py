@@ -52,7 +52,7 @@ def test_a_refused_atomic_request_names_the_operation(reason: Rejection) -> None
         ("", "some keys of this request were used before and this one was not"),
     ],
 )
-def test_an_atomic_request_with_a_used_key_is_told_what_it_was_used_for(fingerprint: str, said: str) -> None:
+def test_an_atomic_request_with_a_used_key_is_answered_with_its_earlier_use(fingerprint: str, said: str) -> None:
     refused = render_atomic_refusal(KEY, 999, KeyReused(fingerprint))
     problem = json.loads(refused.body)
     assert (refused.status, problem["code"], problem["index"]) == (422, "idempotency_key_reused", 999)
@@ -60,7 +60,7 @@ def test_an_atomic_request_with_a_used_key_is_told_what_it_was_used_for(fingerpr
     assert said.lower() in problem["detail"].lower()
 
 
-def test_a_single_request_with_the_key_of_an_atomic_one_is_told_so() -> None:
+def test_a_single_request_with_the_key_of_an_atomic_one_is_refused_with_that_reason() -> None:
     refused = render(KEY, KeyReused(ATOMIC_FINGERPRINT))
     assert refused.status == 422
     assert detail_of(refused) == (

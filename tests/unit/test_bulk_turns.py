@@ -14,7 +14,7 @@ FAR_SECONDS = 60.0
 
 
 class Bulk:
-    """A bulk request that is under way from its turn until it is told to end."""
+    """A bulk request that is under way from its turn until the test ends it."""
 
     def __init__(self, turns: BulkTurns, address: str, *, deadline_seconds: float = FAR_SECONDS) -> None:
         self.is_under_way = False
@@ -54,8 +54,8 @@ def under_way(bulks: list[Bulk]) -> list[int]:
     return [number for number, bulk in enumerate(bulks) if bulk.is_under_way]
 
 
-async def settled() -> None:
-    """Let every task run until it waits: a few rounds of the event loop."""
+async def until_quiet() -> None:
+    """Run a few rounds of the event loop, so that every task runs until it waits."""
     loop = asyncio.get_running_loop()
     for _ in range(5):
         round_over = loop.create_future()
@@ -67,14 +67,14 @@ async def test_an_address_has_two_under_way_and_its_others_follow_in_order() -> 
     turns = BulkTurns()
     bulks = [Bulk(turns, "one") for _ in range(5)]
     other = Bulk(turns, "other")
-    await settled()
+    await until_quiet()
     assert BULK_UNDER_WAY_MAX == 2
     assert (under_way(bulks), other.is_under_way, turns.waiting_count) == ([0, 1], True, 3)
     await bulks[1].end()
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == [0, 2]
     await bulks[0].end()
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == [2, 3]
     for bulk in (*bulks[2:], other):
         await bulk.end()
@@ -84,40 +84,40 @@ async def test_an_address_has_two_under_way_and_its_others_follow_in_order() -> 
 async def test_one_that_expires_or_is_cancelled_gives_its_place_to_the_next() -> None:
     turns = BulkTurns()
     bulks = [Bulk(turns, "one") for _ in range(2)]
-    await settled()
+    await until_quiet()
     expiring = Bulk(turns, "one", deadline_seconds=0.01)
     cancelled, last = Bulk(turns, "one"), Bulk(turns, "one")
     await eventually(expiring.task.done)
     assert "before the request's turn came" in expiring.refusal
     cancelled.task.cancel()
-    await settled()
+    await until_quiet()
     await bulks[0].end()
-    await settled()
+    await until_quiet()
     assert last.is_under_way
 
 
 async def test_a_turn_that_comes_as_its_request_is_cancelled_goes_to_the_next() -> None:
     turns = BulkTurns()
     bulks = [Bulk(turns, "one") for _ in range(4)]
-    await settled()
+    await until_quiet()
     await bulks[0].end()
     # Its turn has come, and it has not run since.
     bulks[2].task.cancel()
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == [1, 3]
 
 
 async def test_an_address_that_fills_the_room_loses_its_newest_to_others_and_no_more_than_is_fair() -> None:
     turns = BulkTurns()
     greedy = [Bulk(turns, "greedy") for _ in range(BULK_MAX)]
-    await settled()
+    await until_quiet()
     assert len(under_way(greedy)) == BULK_UNDER_WAY_MAX
     assert turns.waiting_count == BULK_MAX - BULK_UNDER_WAY_MAX
     one_more = Bulk(turns, "greedy")
-    await settled()
+    await until_quiet()
     assert f"{BULK_MAX} bulk requests" in one_more.refusal
     others = [Bulk(turns, "other") for _ in range(BULK_MAX)]
-    await settled()
+    await until_quiet()
     lost = [bulk for bulk in greedy if bulk.refusal]
     refused = [bulk for bulk in others if bulk.refusal]
     assert lost == greedy[BULK_MAX // 2 :]
@@ -141,7 +141,7 @@ async def test_beside_many_single_requests_an_address_is_paced_and_other_address
     turns.note_batch(0.02, commands=1, singles=50)
     pace_seconds = PACE_FACTOR * 0.02
     bulks = [Bulk(turns, "hostile") for _ in range(4)]
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == [0, 1]
     loop = asyncio.get_running_loop()
     began_at = loop.time()
@@ -164,7 +164,7 @@ async def test_an_address_whose_pace_is_over_may_begin_two_at_once_again() -> No
     is_over_at = loop.time() + 3 * PACE_FACTOR * 0.01
     await eventually(lambda: loop.time() >= is_over_at)
     bulks = [Bulk(turns, "client") for _ in range(3)]
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == [0, 1]
 
 
@@ -172,7 +172,7 @@ async def test_a_paced_request_that_is_cancelled_or_expires_does_not_hold_up_the
     turns = BulkTurns()
     turns.note_batch(0.02, commands=1, singles=50)
     bulks = [Bulk(turns, "client") for _ in range(2)]
-    await settled()
+    await until_quiet()
     for bulk in bulks:
         await bulk.end()
     expiring = Bulk(turns, "client", deadline_seconds=0.01)
@@ -194,13 +194,13 @@ async def test_the_pace_begins_at_twenty_single_requests_a_second(singles: int, 
 async def test_requests_that_began_before_anything_was_measured_are_paced_by_what_they_cost() -> None:
     turns = BulkTurns()
     bulks = [Bulk(turns, "client") for _ in range(4)]
-    await settled()
+    await until_quiet()
     turns.note_batch(0.01, commands=1, singles=50)
     loop = asyncio.get_running_loop()
     ended_at = loop.time()
     for bulk in bulks[:2]:
         await bulk.end()
-    await settled()
+    await until_quiet()
     assert under_way(bulks) == []
     await bulks[2].has_begun.wait()
     assert loop.time() - ended_at >= 0.8 * PACE_FACTOR * 0.01

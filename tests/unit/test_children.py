@@ -67,7 +67,7 @@ async def test_a_child_that_cannot_be_made_is_tried_again(capsys: pytest.Capture
     assert ours(FOR_EVER) == []
 
 
-async def test_the_back_off_begins_anew_after_a_child_was_well(
+async def test_the_backoff_begins_again_after_a_child_was_well(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(children, "WELL_AFTER_SECONDS", 0.0)
@@ -101,7 +101,7 @@ def ignores_sigterm(pid: int) -> bool:
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent was killed")
 def test_a_child_whose_parent_died_before_it_could_ask_does_not_run() -> None:
     nobody = 2**30
     command = [sys.executable, "-I", "-c", "print('ran')"]
@@ -132,7 +132,7 @@ def bind_as_a_server_does(port: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="several processes share a port on Linux only")
-def test_a_held_port_is_for_those_who_share_it_and_for_nobody_else() -> None:
+def test_a_reserved_port_is_for_those_who_share_it_and_for_nobody_else() -> None:
     with reserved_port("127.0.0.1", 0) as port:
         for _ in range(2):
             with pytest.raises(PortInUse, match=str(port)), reserved_port("127.0.0.1", port):

@@ -8,7 +8,7 @@ from wallet.ledger.transaction import ClockDiffers, check_clock
 
 
 @pytest.mark.parametrize(
-    ("now", "asked_at_seconds", "answered_at_seconds", "told"),
+    ("now", "asked_at_seconds", "answered_at_seconds", "message"),
     [
         (1_000, 1_000, 1_000, None),
         (1_060, 1_000, 1_000, None),
@@ -24,7 +24,7 @@ from wallet.ledger.transaction import ClockDiffers, check_clock
     ],
 )
 def test_a_difference_is_what_lies_outside_of_the_time_the_answer_took(
-    now: int, asked_at_seconds: float, answered_at_seconds: float, told: str | None
+    now: int, asked_at_seconds: float, answered_at_seconds: float, message: str | None
 ) -> None:
     said = None
     try:
@@ -36,5 +36,7 @@ def test_a_difference_is_what_lies_outside_of_the_time_the_answer_took(
         )
     except ClockDiffers as error:
         said = str(error)
-    assert (said is None) == (told is None), said
-    assert said is None or (told is not None and told in said and "CLOCK_DIFFERENCE_MAX_SECONDS allows 60 s" in said)
+    assert (said is None) == (message is None), said
+    assert said is None or (
+        message is not None and message in said and "CLOCK_DIFFERENCE_MAX_SECONDS allows 60 s" in said
+    )

@@ -13,11 +13,13 @@ import pytest
 from wallet.domain.wallet import Wallet
 from wallet.ledger import statements
 from wallet.ledger.statements import CreditRow, OperationRow, TransferRow
-from wallet.postgres.statements import Columns
+from wallet.postgres.statements import Columns, load_statements
 from wallet.trail import records
 from wallet.trail.records import TrailRecord
 from wallet.wire.digest import DigestedEvent
+from wallet.worker.effects import AlertRow, StatsRow
 
+WORKER_SQL = load_statements("wallet.worker", "worker.sql")
 RowId = NewType("RowId", UUID)
 Name = NewType("Name", str)
 
@@ -77,6 +79,8 @@ def test_no_rows_are_empty_arrays() -> None:
         (statements.SQL.end_transfers, statements.ENDED_TRANSFER),
         (statements.SQL.insert_credits, CreditRow.__struct_fields__),
         (statements.SQL.update_wallets, Wallet.__struct_fields__),
+        (WORKER_SQL.add_totals, StatsRow.__struct_fields__),
+        (WORKER_SQL.insert_alerts, AlertRow.__struct_fields__),
         (records.SQL.insert_trail_rows, TrailRecord.__struct_fields__),
     ],
 )

@@ -14,7 +14,7 @@ def test_an_empty_window_is_confirmed() -> None:
     assert window_of(0).confirmed.is_set()
 
 
-def test_one_multiple_ack_settles_all_up_to_it() -> None:
+def test_one_multiple_ack_confirms_all_up_to_it() -> None:
     window = window_of(3, first_tag=11)
     window.confirm(12, multiple=True, is_ack=True)
     assert not window.is_complete
@@ -49,7 +49,7 @@ def test_a_returned_message_is_not_published_although_it_is_confirmed() -> None:
     assert window.reason == "returned: 312 NO_ROUTE"
 
 
-def test_confirms_in_any_order_settle_each_message_once(seed: int) -> None:
+def test_confirms_in_any_order_resolve_each_message_once(seed: int) -> None:
     shuffled = random.Random(seed)
     for _ in range(200):
         count = shuffled.randint(1, 30)

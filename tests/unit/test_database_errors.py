@@ -62,7 +62,7 @@ def test_what_is_nobodys_outage_is_a_bug_of_ours(error: Exception) -> None:
         (["42P01", "42703", "23505", "XX000"], Cause.FAILED),
     ],
 )
-def test_a_person_is_told_the_cause(sqlstates: list[str], cause: Cause) -> None:
+def test_the_cause_is_reported_to_a_person(sqlstates: list[str], cause: Cause) -> None:
     for sqlstate in sqlstates:
         assert cause_of(error_with(sqlstate)) is cause
         assert sentence_about(error_with(sqlstate)) == f"{cause.value}: planted"

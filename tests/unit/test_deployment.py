@@ -53,7 +53,7 @@ def test_a_command_is_one_that_the_program_takes(name: str) -> None:
 
 
 @EACH_OF_OURS
-def test_what_a_container_is_told_are_settings_and_they_name_database_and_broker(name: str) -> None:
+def test_the_environment_of_a_container_is_settings_and_they_name_database_and_broker(name: str) -> None:
     environment = OURS[name]["environment"]
     assert {variable.lower() for variable in environment} <= Settings.model_fields.keys()
     settings = Settings.model_validate({variable.lower(): value for variable, value in environment.items()})

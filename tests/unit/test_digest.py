@@ -11,7 +11,7 @@ from wallet.wire.digest import (
     chain_of,
     digest_of,
     encode_payload,
-    spell_event,
+    serialize_event,
 )
 
 EVENT = DigestedEvent(
@@ -72,7 +72,7 @@ def test_each_field_is_preceded_by_its_length_in_four_bytes() -> None:
     digest = sha256()
     for field in (*EVENT_FIELDS, *OPERATION_FIELDS):
         digest.update(len(field).to_bytes(4, "big") + field)
-    assert digest_of([spell_event(EVENT)], [OPERATION]) == digest.digest()
+    assert digest_of([serialize_event(EVENT)], [OPERATION]) == digest.digest()
 
 
 def test_an_empty_batch_has_the_digest_of_nothing() -> None:

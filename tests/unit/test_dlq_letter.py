@@ -117,7 +117,7 @@ def test_what_is_no_json_object_is_not_compared(body: bytes) -> None:
         ({"took_effect_at": AT}, "NotInTheLog", "Its event took effect, so nothing is missing, and a replay would"),
         ({"state": LetterState.REPLAYED, "took_effect_at": AT}, None, "Nothing: its event took effect"),
         ({"state": LetterState.REPLAYED}, None, "Wait for the worker"),
-        ({"state": LetterState.REPLAYED, "event_id": None}, None, "Nothing: should it fail again"),
+        ({"state": LetterState.REPLAYED, "event_id": None}, None, "Nothing. If the message fails again"),
         ({"state": LetterState.DISCARDED}, None, "Nothing. `wallet dlq replay 7 --force`"),
     ],
 )

@@ -106,12 +106,12 @@ def test_the_largest_balance_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("version", [0, 2, 99])
-def test_an_unknown_schema_version_is_told_apart_even_with_an_unknown_shape(version: int) -> None:
+def test_an_unknown_schema_version_is_distinguished_even_with_an_unknown_shape(version: int) -> None:
     with pytest.raises(UnknownSchemaVersion, match=f"schemaVersion is {version}; this program knows 1"):
         decode_envelope(body(schemaVersion=version, type="NotYetInvented", payload=None, id=None))
 
 
-def test_an_unknown_type_is_told_apart() -> None:
+def test_an_unknown_type_is_distinguished() -> None:
     with pytest.raises(UnknownEventType, match="type is 'FundsBorrowed'"):
         decode_envelope(body(type="FundsBorrowed"))
 

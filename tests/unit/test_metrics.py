@@ -1,4 +1,4 @@
-"""Metrics of several processes behind one port: any of them tells the truth about all."""
+"""Metrics of several processes behind one port: each process reports the sums over all."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def counted(metrics: Metrics) -> float:
     return float(line.rsplit(" ", 1)[1])
 
 
-def test_each_process_tells_the_sum_over_all(directory: Path) -> None:
+def test_each_process_reports_the_sum_over_all(directory: Path) -> None:
     one = api_metrics(3.0, process_number=1)
     two = api_metrics(4.0, process_number=2)
     count(one, 2)
@@ -81,7 +81,7 @@ def test_one_process_alone_keeps_no_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_the_auditor_found_is_not_summed_over_processes(directory: Path) -> None:
+async def test_what_the_monitor_found_is_not_summed_over_processes(directory: Path) -> None:
     report = msgspec.convert(EXAMPLE_REPORT, IntegrityResponse)
 
     async def read() -> IntegrityResponse:

@@ -163,7 +163,7 @@ def test_a_replay_with_another_status_is_found() -> None:
     )
 
 
-def test_a_replay_that_says_the_same_with_other_bytes_is_told_and_is_no_fault() -> None:
+def test_a_replay_that_says_the_same_with_other_bytes_is_reported_and_is_no_fault() -> None:
     evidence = answered(a_right_run(), 5, ServiceAnswer(201, b'{"balance":"1.0000"}'))
     assert faults_of(evidence) == {}
     seen = {check.promise: check.seen for check in check_run(evidence)}

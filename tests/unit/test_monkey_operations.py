@@ -1,4 +1,4 @@
-"""What the stress tool draws: the same for the same seed, with names of its own for each run."""
+"""What the stress tool draws: the same for the same seed, with different names in each run."""
 
 import json
 from collections import Counter

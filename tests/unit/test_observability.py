@@ -34,7 +34,7 @@ def test_the_writer_goes_on_after_an_event_it_could_not_write(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_full_disk_is_told_once_and_without_a_traceback(
+def test_a_full_disk_is_reported_once_and_without_a_traceback(
     *, quiet: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     terminal = ""

@@ -88,7 +88,7 @@ def test_the_document_names_its_version_licence_and_server() -> None:
     assert [server["url"] for server in whole["servers"]] == ["/"]
 
 
-def test_a_history_item_is_one_of_the_event_types_told_apart_by_its_type() -> None:
+def test_a_history_item_is_one_of_the_event_types_distinguished_by_its_type() -> None:
     components = document(ROUTES)["components"]["schemas"]
     item = components["HistoryItem"]
     assert item["discriminator"]["propertyName"] == "type"

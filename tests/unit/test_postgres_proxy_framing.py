@@ -180,7 +180,7 @@ def test_a_prepared_commit_goes_on_to_its_sync_and_only_its_unit_goes_unanswered
 
 
 @pytest.mark.parametrize(
-    "forget", [typed("C", b"Ss\0"), typed("P", b"s\0select 1\0\0\0")], ids=["closed", "prepared anew"]
+    "forget", [typed("C", b"Ss\0"), typed("P", b"s\0select 1\0\0\0")], ids=["closed", "prepared again"]
 )
 def test_a_name_that_is_no_commit_any_more_passes(forget: bytes) -> None:
     conversation, _ = conversation_losing(Loss.COMMIT)

@@ -62,8 +62,10 @@ class Admin:
                 return JSON, _encode(AliveResponse())
             case "/readyz":
                 return JSON, _encode(await ready_response(self._health))
-            case _:
+            case "/metrics":
                 return METRICS_TYPE, await self._metrics.text()
+            case _:
+                raise AssertionError(f"{path} is one of PATHS and has no answer")
 
 
 @asynccontextmanager

@@ -1,11 +1,11 @@
 """`wallet dlq`: its commands and their options."""
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, assert_never
 
 import typer
 import uvloop
@@ -35,7 +35,7 @@ from wallet.dead_letters.letters import (
     read_letters,
     read_message,
 )
-from wallet.dead_letters.replay import Discarded, Fate, Replay, ReplayedLetter, remove_closed
+from wallet.dead_letters.replay import Discarded, Replay, ReplayedLetter, ReplayResult, remove_closed
 from wallet.dead_letters.replay import discard as discard_letters
 from wallet.dead_letters.routes import open_route
 from wallet.postgres.connections import Connection
@@ -64,7 +64,7 @@ def list_letters(
     as_json: AsJson = False,
     data: DataDirectory = DATA,
 ) -> None:
-    """List the open dead letters, oldest first. Changes nothing, however often."""
+    """List the open dead letters, oldest first. Read-only."""
     sys.exit(list_on_screen(data, with_closed=with_closed, limit=limit, as_json=as_json))
 
 
@@ -77,7 +77,7 @@ def show(
     as_json: AsJson = False,
     data: DataDirectory = DATA,
 ) -> None:
-    """Show all about one: message, error, history, the event in the log and how they differ. Changes nothing."""
+    """Show all about one: message, error, history, the event in the log and how they differ. Read-only."""
     sys.exit(show_on_screen(data, letter_id, body_only=body_only, as_json=as_json))
 
 
@@ -86,7 +86,7 @@ def replay(
     letter_ids: Annotated[
         list[int] | None, typer.Argument(help="Which; --all for every open one.", parser=_ID, metavar="ID")
     ] = None,
-    is_all: Annotated[bool, typer.Option("--all", help="Every letter that is open now.")] = False,
+    is_all: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
     is_forced: Annotated[bool, typer.Option("--force", help="Those replayed or discarded before, too.")] = False,
     actor: Actor = None,
     as_json: AsJson = False,
@@ -115,10 +115,10 @@ def discard(
     as_json: AsJson = False,
     data: DataDirectory = DATA,
 ) -> None:
-    """Close letters without effect. Their messages are kept, and `replay --force` takes it back.
+    """Close dead letters without effect. The messages are kept; `replay --force` reverses the discard.
 
-    A letter whose event is in the log and has had no effect is refused: replay it, or let `wallet rebuild` give the
-    effect. With --force it is closed all the same; `wallet verify` and `GET /integrity` then name the event.
+    A dead letter whose event is in the log and has had no effect is refused: replay it, or let `wallet rebuild` give
+    the effect. With --force it is closed all the same; `wallet verify` and `GET /integrity` then name the event.
 
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.
@@ -171,17 +171,17 @@ def replay_on_screen(
         async with open_route(settings, connection) as route:
             replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
             try:
-                async for result in replay.run(chosen):
-                    results.append(result)
+                async for replayed in replay.run(chosen):
+                    results.append(replayed)
                     if not as_json:
-                        _tell_replayed(result)
+                        _tell_replayed(replayed)
             finally:
                 if as_json:
                     print_json(_replayed_object(results, len(chosen)))
                 elif len(chosen) != 1:
                     print(_summary(results, len(chosen)))
         await _remove_closed(settings, connection, tells=not as_json)
-        return EXIT_DONE if all(result.fate.is_replayed for result in results) else EXIT_FAILED
+        return EXIT_DONE if all(each.result.is_replayed for each in results) else EXIT_FAILED
 
     return _run(data, work, is_logged=True)
 
@@ -267,27 +267,39 @@ def _tell_discarded(letter: Letter, found: Discarded) -> None:
             print(f"{_name(letter)}: {found.value}{_closing(letter)}")
 
 
-def _tell_replayed(result: ReplayedLetter) -> None:
-    letter = result.letter
-    match result.fate:
-        case Fate.WAS_REPLAYED:
-            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}")
-        case Fate.WAS_DISCARDED:
-            print(f"{_name(letter)}: {result.fate.value}{_closing(letter)}\n    --force replays it anyway")
-        case Fate.FAILED_AGAIN:
-            failed = "parked again" if letter.kind is LetterKind.PARKED else result.fate.value
+_RESULT_TEXTS: Final[Mapping[ReplayResult, str]] = {
+    ReplayResult.TOOK_EFFECT: "took effect",
+    ReplayResult.HAD_EFFECT: "had taken effect before: nothing changed",
+    ReplayResult.PUBLISHED: "published",
+    ReplayResult.FAILED_AGAIN: "failed again",
+    ReplayResult.WAS_REPLAYED: "was replayed already",
+    ReplayResult.WAS_DISCARDED: "was discarded",
+}
+
+
+def _tell_replayed(replayed: ReplayedLetter) -> None:
+    letter, text = replayed.letter, _RESULT_TEXTS[replayed.result]
+    match replayed.result:
+        case ReplayResult.WAS_REPLAYED:
+            print(f"{_name(letter)}: {text}{_closing(letter)}")
+        case ReplayResult.WAS_DISCARDED:
+            print(f"{_name(letter)}: {text}{_closing(letter)}\n    --force replays it anyway")
+        case ReplayResult.FAILED_AGAIN:
+            failed = "parked again" if letter.kind is LetterKind.PARKED else text
             print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
-        case Fate.PUBLISHED if letter.took_effect_at is not None:
-            print(f"{_name(letter)}: published; its event had taken effect before, so nothing more is counted")
-        case Fate.PUBLISHED:
-            print(f"{_name(letter)}: published; no worker has reported a result yet")
-        case _:
-            print(f"{_name(letter)}: {result.fate.value}")
+        case ReplayResult.PUBLISHED if letter.took_effect_at is not None:
+            print(f"{_name(letter)}: {text}; its event had taken effect before, so nothing more is counted")
+        case ReplayResult.PUBLISHED:
+            print(f"{_name(letter)}: {text}; no worker has reported a result yet")
+        case ReplayResult.TOOK_EFFECT | ReplayResult.HAD_EFFECT:
+            print(f"{_name(letter)}: {text}")
+        case other:
+            assert_never(other)
 
 
 def _replayed_object(results: Sequence[ReplayedLetter], count: int) -> dict[str, Any]:
     return {
-        "letters": [{"result": each.fate.name.lower(), "letter": letter_object(each.letter)} for each in results],
+        "letters": [{"result": each.result.name.lower(), "letter": letter_object(each.letter)} for each in results],
         "notTried": count - len(results),
     }
 
@@ -295,11 +307,11 @@ def _replayed_object(results: Sequence[ReplayedLetter], count: int) -> dict[str,
 def _summary(results: Sequence[ReplayedLetter], count: int) -> str:
     if not count:
         return "no open dead letters"
-    counts = {fate: sum(result.fate is fate for result in results) for fate in Fate}
-    parts = [f"{number} {fate.value}" for fate, number in counts.items() if number]
+    counts = {result: sum(each.result is result for each in results) for result in ReplayResult}
+    parts = [f"{number} {_RESULT_TEXTS[result]}" for result, number in counts.items() if number]
     if len(results) < count:
         parts.append(f"{count - len(results)} not tried")
-    return f"{count} {'letter' if count == 1 else 'letters'}: {'; '.join(parts)}"
+    return f"{count} {'dead letter' if count == 1 else 'dead letters'}: {'; '.join(parts)}"
 
 
 def _name(letter: Letter) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 from wallet.cli.errands import print_json
 from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import Details
-from wallet.dead_letters.letters import Happening, Letter, LetterKind, LetterState
+from wallet.dead_letters.letters import HistoryEntry, Letter, LetterKind, LetterState
 
 TYPE_CHARACTERS_SHOWN: Final = 40
 ERROR_CHARACTERS_SHOWN: Final = 160
@@ -259,21 +259,21 @@ def _history(details: Details) -> Iterator[str]:
     if len(history) > HISTORY_SHOWN:
         yield f"… {len(history) - HISTORY_SHOWN} earlier entries"
     first_shown = max(0, len(history) - HISTORY_SHOWN)
-    for number, happening in enumerate(history[first_shown:], start=first_shown):
-        error = "the error above" if happening.error == details.letter.error else _value(happening.error or "")
-        yield f"{_time(happening.at)}  {_happened(happening, error, is_first=number == 0)}"
+    for number, entry in enumerate(history[first_shown:], start=first_shown):
+        error = "the error above" if entry.error == details.letter.error else _value(entry.error or "")
+        yield f"{_time(entry.at)}  {_happened(entry, error, is_first=number == 0)}"
 
 
-def _happened(happening: Happening, error: str, *, is_first: bool) -> str:
-    by = f" by {printable(happening.actor)}" if happening.actor else ""
-    match happening.what:
+def _happened(entry: HistoryEntry, error: str, *, is_first: bool) -> str:
+    by = f" by {printable(entry.actor)}" if entry.actor else ""
+    match entry.what:
         case "opened":
-            tries = "1 try" if happening.attempts == 1 else f"{happening.attempts} tries"
+            tries = "1 try" if entry.attempts == 1 else f"{entry.attempts} tries"
             return f"{'kept' if is_first else 'came back, and kept again'} after {tries}: {error}"
         case "replay failed":
             return f"replayed{by}, and failed again: {error}"
         case "discarded":
-            return f"discarded{by}: {printable(happening.reason or '')}"
+            return f"discarded{by}: {printable(entry.reason or '')}"
         case what:
             return f"{what}{by}"
 
@@ -300,11 +300,11 @@ def _differences(details: Details) -> Iterator[str]:
     if details.differences is None:
         yield "They can't be compared." if details.logged is not None else "There is nothing to compare it with."
     elif not details.differences:
-        yield "Nowhere: they say the same."
+        yield "No differences."
     else:
         for difference in details.differences:
             path = printable(difference.path)
-            yield f"{path}: the message says {_value(difference.in_message)}, the log {_value(difference.in_log)}"
+            yield f"{path}: the message has {_value(difference.in_message)}, the log has {_value(difference.in_log)}"
 
 
 def _value(text: str) -> str:
@@ -345,12 +345,12 @@ def advice(details: Details) -> list[str]:
             return [
                 "It was discarded although its event is in the log and has had no effect.",
                 (
-                    f"`wallet dlq replay {letter.letter_id} --force` takes the discard back; if the replay fails, "
+                    f"`wallet dlq replay {letter.letter_id} --force` reverses the discard; if the replay fails, "
                     "`wallet rebuild` gives the effect."
                 ),
             ]
         case LetterState.DISCARDED:
-            return [f"Nothing. `wallet dlq replay {letter.letter_id} --force` takes the discard back."]
+            return [f"Nothing. `wallet dlq replay {letter.letter_id} --force` reverses the discard."]
         case LetterState.REPLAYED:
             return _about_replayed(details)
         case LetterState.OPEN:
@@ -362,10 +362,13 @@ def _about_replayed(details: Details) -> list[str]:
     if letter.took_effect_at is not None:
         return ["Nothing: its event took effect."]
     if letter.event_id is None:
-        return ["Nothing: should it fail again, it opens again."]
+        return ["Nothing. If the message fails again, the dead letter is reopened."]
     return [
         "Wait for the worker: the event has not taken effect yet. Does one run?",
-        f"Was the worker's queue emptied, publish it again: `wallet dlq replay {letter.letter_id} --force`.",
+        (
+            "If the worker's queue was emptied, publish the message again: "
+            f"`wallet dlq replay {letter.letter_id} --force`."
+        ),
     ]
 
 
@@ -390,7 +393,7 @@ def _about_open(details: Details) -> list[str]:
         f"A replay would fail again: {details.refusal}",
         (
             f"Find out who sent it. The event that it names is in the log (wallet {wallet_id}, version {version}) "
-            "and has had no effect: this message can't give it, `wallet rebuild` does."
+            "and has had no effect: this message cannot apply the effect; run `wallet rebuild`."
         ),
         f"Then {discard} closes it; until then it is refused.",
     ]

@@ -12,13 +12,14 @@ from wallet.dead_letters.replay import WaitingEvent, find_waiting_event
 from wallet.domain.identifiers import bucket_of
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
+from wallet.runtime.errors import ExplainedError
 from wallet.wire.envelope import BODY_BYTES_MAX, StoredEvent, encode_envelope
 from wallet.worker.messages import check_messages
 
 ABSENT: Final = "(absent)"
 
 
-class NotComparable(ValueError):
+class NotComparable(ExplainedError):
     """The body is not a JSON object."""
 
 
@@ -49,7 +50,7 @@ def _fields(body: bytes) -> dict[str, str]:
             return dict(_flattened(parsed, ""))
     except (ValueError, RecursionError):
         pass
-    raise NotComparable(NotComparable.__doc__)
+    raise NotComparable
 
 
 class _Number(str):

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NewType
 
-import asyncpg
+from asyncpg import Record
 
 from wallet.domain.identifiers import EventId, WalletId
 from wallet.postgres.connections import Connection
@@ -83,7 +83,7 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class HistoryEntry:
     """One entry of a dead letter's history: `opened`, `replayed`, `replay failed` or `discarded`."""
 
     what: str
@@ -106,7 +106,7 @@ class StoredMessage:
     message_id: str | None
     type: str | None
     headers: Mapping[str, Any]
-    history: Sequence[Happening]
+    history: Sequence[HistoryEntry]
     whole: None = None
 
 
@@ -151,11 +151,11 @@ async def read_message(
         properties["messageId"],
         properties["type"],
         properties["headers"],
-        [_happening(entry) for entry in json.loads(row["history"])],
+        [_history_entry(entry) for entry in json.loads(row["history"])],
     )
 
 
-def _letter(row: "asyncpg.Record") -> Letter:
+def _letter(row: Record) -> Letter:
     return Letter(
         LetterId(row["id"]),
         LetterState(row["state"]),
@@ -175,8 +175,8 @@ def _letter(row: "asyncpg.Record") -> Letter:
     )
 
 
-def _happening(entry: dict[str, Any]) -> Happening:
-    return Happening(
+def _history_entry(entry: dict[str, Any]) -> HistoryEntry:
+    return HistoryEntry(
         entry["what"],
         datetime.fromisoformat(entry["at"]),
         entry.get("actor"),

@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
+from enum import Enum, auto
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -55,20 +55,20 @@ GROUP_SIZE: Final = 100
 _log = structlog.get_logger()
 
 
-class Fate(Enum):
+class ReplayResult(Enum):
     """The result of a dead letter's replay."""
 
-    TOOK_EFFECT = "took effect"
-    HAD_EFFECT = "had taken effect before: nothing changed"
-    PUBLISHED = "published"
-    FAILED_AGAIN = "failed again"
-    WAS_REPLAYED = "was replayed already"
-    WAS_DISCARDED = "was discarded"
+    TOOK_EFFECT = auto()
+    HAD_EFFECT = auto()
+    PUBLISHED = auto()
+    FAILED_AGAIN = auto()
+    WAS_REPLAYED = auto()
+    WAS_DISCARDED = auto()
 
     @property
     def is_replayed(self) -> bool:
         """Returns whether the dead letter is replayed now, by this command or by another."""
-        return self not in (Fate.FAILED_AGAIN, Fate.WAS_DISCARDED)
+        return self not in (ReplayResult.FAILED_AGAIN, ReplayResult.WAS_DISCARDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ReplayedLetter:
     """A dead letter of a replay, as it was last read, and its result."""
 
     letter: Letter
-    fate: Fate
+    result: ReplayResult
 
 
 class Follower:
@@ -88,9 +88,9 @@ class Follower:
 
     async def follow(self, replayed: Sequence[ReplayedLetter]) -> list[ReplayedLetter]:
         """Returns the same dead letters in the same order, with the results that the published ones have by now."""
-        published = {result.letter.letter_id: result.letter for result in replayed if result.fate is Fate.PUBLISHED}
+        published = {each.letter.letter_id: each.letter for each in replayed if each.result is ReplayResult.PUBLISHED}
         news = {news.letter.letter_id: news for news in await self._wait_for_news(list(published.values()))}
-        return [news.get(result.letter.letter_id, result) for result in replayed]
+        return [news.get(each.letter.letter_id, each) for each in replayed]
 
     async def _wait_for_news(self, letters: Sequence[Letter]) -> list[ReplayedLetter]:
         news: list[ReplayedLetter] = []
@@ -98,11 +98,14 @@ class Follower:
         pace = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
         while pending:
             looked_at = time.monotonic()
-            seen = [(now, _fate(pending[now.letter_id], now)) for now in await read_letters(self._connection, pending)]
-            heard = [ReplayedLetter(now, fate) for now, fate in seen if fate is not Fate.PUBLISHED]
+            seen = [
+                ReplayedLetter(now, _result_of(pending[now.letter_id], now))
+                for now in await read_letters(self._connection, pending)
+            ]
+            heard = [each for each in seen if each.result is not ReplayResult.PUBLISHED]
             news += heard
-            for result in heard:
-                del pending[result.letter.letter_id]
+            for each in heard:
+                del pending[each.letter.letter_id]
             if not pending or self._patience_seconds <= 0:
                 break
             if heard:
@@ -113,13 +116,13 @@ class Follower:
         return news
 
 
-def _fate(published: Letter, now: Letter) -> Fate:
+def _result_of(published: Letter, now: Letter) -> ReplayResult:
     """Returns the result of a dead letter since it was published. An event that was delivered twice leaves no trace."""
     if now.attempts > published.attempts:
-        return Fate.FAILED_AGAIN
+        return ReplayResult.FAILED_AGAIN
     if now.took_effect_at is not None and published.took_effect_at is None:
-        return Fate.TOOK_EFFECT
-    return Fate.PUBLISHED
+        return ReplayResult.TOOK_EFFECT
+    return ReplayResult.PUBLISHED
 
 
 class WaitingEvent(NamedTuple):
@@ -189,9 +192,9 @@ class Replay:
         """
         for start in range(0, len(ids), GROUP_SIZE):
             replayed, failure = await self._replay_group(ids[start : start + GROUP_SIZE])
-            for result in await self._follower.follow(replayed):
-                self._tell(result)
-                yield result
+            for each in await self._follower.follow(replayed):
+                self._tell(each)
+                yield each
             if failure is not None:
                 raise failure
 
@@ -207,19 +210,18 @@ class Replay:
     async def _replay_one(self, letter_id: LetterId) -> ReplayedLetter:
         letter = await read_letter(self._connection, letter_id)
         if not letter.is_open and not self._is_forced:
-            return ReplayedLetter(
-                letter, Fate.WAS_REPLAYED if letter.state is LetterState.REPLAYED else Fate.WAS_DISCARDED
-            )
+            is_replayed = letter.state is LetterState.REPLAYED
+            return ReplayedLetter(letter, ReplayResult.WAS_REPLAYED if is_replayed else ReplayResult.WAS_DISCARDED)
         # A message of which only the beginning is stored would fail again, because it is longer than any event.
         is_brought = not letter.is_too_long and await self._route.bring(await read_message(self._connection, letter_id))
         await failpoint("dlq.before_mark")
         if is_brought and await self._mark(letter):
-            return ReplayedLetter(letter, self._fate_of_brought(letter))
+            return ReplayedLetter(letter, self._result_of_brought(letter))
         now = await read_letter(self._connection, letter_id)
         if not now.is_open:
-            return ReplayedLetter(now, Fate.WAS_REPLAYED)
+            return ReplayedLetter(now, ReplayResult.WAS_REPLAYED)
         await self._connection.execute(_SQL.note_failed_replay, letter_id, self._actor)
-        return ReplayedLetter(now, Fate.FAILED_AGAIN)
+        return ReplayedLetter(now, ReplayResult.FAILED_AGAIN)
 
     async def _mark(self, letter: Letter) -> bool:
         marked = await self._connection.fetchval(
@@ -227,15 +229,15 @@ class Replay:
         )
         return marked is not None
 
-    def _fate_of_brought(self, letter: Letter) -> Fate:
+    def _result_of_brought(self, letter: Letter) -> ReplayResult:
         if not self._route.is_direct:
-            return Fate.PUBLISHED
-        return Fate.TOOK_EFFECT if letter.took_effect_at is None else Fate.HAD_EFFECT
+            return ReplayResult.PUBLISHED
+        return ReplayResult.TOOK_EFFECT if letter.took_effect_at is None else ReplayResult.HAD_EFFECT
 
-    def _tell(self, result: ReplayedLetter) -> None:
-        letter = result.letter
+    def _tell(self, replayed: ReplayedLetter) -> None:
+        letter = replayed.letter
         event_id = str(letter.event_id) if letter.event_id else None
-        fate = result.fate.name.lower()
+        fate = replayed.result.name.lower()
         _log.info("dead_letter_replay", letter_id=letter.letter_id, event_id=event_id, fate=fate, actor=self._actor)
 
 

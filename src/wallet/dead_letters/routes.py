@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from wallet.dead_letters.letters import StoredMessage
+from wallet.domain.identifiers import BIGINT_MAX
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
@@ -17,7 +18,6 @@ from wallet.worker.messages import check_messages
 
 PUBLISH_SECONDS_MAX: Final = 15.0
 _SHORT_STRING_BYTES_MAX: Final = 255
-_INTEGER_MAX: Final = 2**63 - 1
 # Headers in which the broker recorded the message's path so far. If we sent them again, they would describe the new
 # delivery wrongly.
 _BROKERS_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
@@ -107,7 +107,7 @@ def _field(value: Any) -> Any:
             return _fields(value)
         case list():
             return [_field(part) for part in value]
-        case int() if abs(value) > _INTEGER_MAX:
+        case int() if abs(value) > BIGINT_MAX:
             return str(value)
         case _:
             return value

@@ -17,6 +17,9 @@ BUCKET_COUNT: Final = 64
 NO_WALLET_BUCKET: Final = 0
 """The bucket of rows that belong to no wallet, such as the trail row of a malformed request."""
 
+BIGINT_MAX: Final = 2**63 - 1
+"""The largest number of PostgreSQL's type bigint, such as a version or a position."""
+
 ID_LENGTH_MAX: Final = 128
 ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
 matches_id: Final = re.compile(ID_PATTERN, re.ASCII).fullmatch

@@ -40,7 +40,7 @@ from wallet.ledger.requests import Answer, Completed, Request
 from wallet.postgres.connections import AnyConnection
 from wallet.postgres.statements import Columns, array_of, array_of_texts, load_statements, uuid7
 from wallet.postgres.writing import Writing
-from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload, spell_event
+from wallet.wire.digest import DigestedEvent, DigestedOperation, encode_payload, serialize_event
 
 EVENTS_PER_STATEMENT: Final = 300
 """Small enough for PostgreSQL to store one chunk while the rows of the next one are built."""
@@ -350,7 +350,7 @@ async def insert_events(writing: Writing, recorded: list[RecordedEvent], batch_i
         rows = [event_row_of(recorded[ordinal]) for ordinal in chunk]
         await _insert_chunk(writing, chunk, rows, batch_id)
         for ordinal, row in zip(chunk, rows, strict=True):
-            spelled[ordinal] = spell_event(row)
+            spelled[ordinal] = serialize_event(row)
     return spelled
 
 

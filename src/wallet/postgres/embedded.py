@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 from wallet.postgres.programs import end_postmaster, is_postmaster
 from wallet.postgres.unprivileged import Runner, stand_in_of
+from wallet.runtime.errors import ExplainedError
 
 DATABASE = USER = "wallet"
 CREATE_DATABASE = "create database wallet"
@@ -59,11 +60,8 @@ PORT_LINE = 3
 """The index of the line with the port in postmaster.pid, whose lines have fixed meanings."""
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresError(ExplainedError):
     """The embedded PostgreSQL failed."""
-
-    def __init__(self, **facts: object) -> None:
-        super().__init__((self.__doc__ or "").format(**facts))
 
 
 class BinariesMissing(EmbeddedPostgresError):

@@ -13,6 +13,7 @@ from asyncpg import Record
 from wallet.postgres.connections import AnyConnection, Pool
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
 from wallet.postgres.statements import load_statements
+from wallet.runtime.errors import ExplainedError
 from wallet.runtime.loop import retried
 
 READ_SECONDS_MAX: Final = 4.0
@@ -23,12 +24,8 @@ _SQL: Final = load_statements("wallet.queries", "queries.sql")
 _DURABLE_COMMITS: Final = frozenset({"on", "remote_apply"})
 
 
-class ReadFailed(Exception):
+class ReadFailed(ExplainedError):
     """The database did not answer in time."""
-
-    def __str__(self) -> str:
-        """Returns the docstring, which is the message."""
-        return self.__doc__ or ""
 
 
 async def fetch(pool: Pool, statement: str, *arguments: object) -> list[Record]:

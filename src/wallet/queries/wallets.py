@@ -8,13 +8,11 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from wallet.domain.identifiers import WalletId, bucket_of
+from wallet.domain.identifiers import BIGINT_MAX, WalletId, bucket_of
 from wallet.domain.money import ZERO
 from wallet.postgres.connections import Pool
 from wallet.postgres.statements import load_statements
 from wallet.queries.reading import fetch, fetch_one
-
-VERSION_MAX: Final = 2**63 - 1
 
 _SQL: Final = load_statements("wallet.queries", "queries.sql")
 
@@ -48,8 +46,8 @@ async def history_of(
     if before is not None:
         rows = await fetch(pool, _SQL.history_before, bucket, wallet_id, before, limit)
     else:
-        rows = await fetch(pool, _SQL.history, bucket, wallet_id, below_version or VERSION_MAX, limit)
-    return [HistoryEvent(*row.values()) for row in rows]
+        rows = await fetch(pool, _SQL.history, bucket, wallet_id, below_version or BIGINT_MAX, limit)
+    return [HistoryEvent(**row) for row in rows]
 
 
 async def balance_of(pool: Pool, wallet_id: WalletId) -> Decimal | None:

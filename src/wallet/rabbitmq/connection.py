@@ -22,6 +22,8 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.frame import Header
 from pika.spec import FRAME_END_SIZE, FRAME_HEADER, FRAME_HEADER_SIZE
 
+from wallet.runtime.errors import ExplainedError
+
 HEARTBEAT_SECONDS: Final = 15
 CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 10.0
@@ -44,7 +46,7 @@ class ChannelRefused(BrokerUnavailable):
         self.text = text
 
 
-class InvalidBrokerAddress(ValueError):
+class InvalidBrokerAddress(ExplainedError):
     """RABBITMQ_URL can't be read; expected amqp://user:password@host:port/vhost, special characters %-encoded."""
 
 
@@ -262,7 +264,7 @@ def _parameters(url: str) -> URLParameters:
         parameters = URLParameters(url)
     except (ValueError, TypeError, UnicodeError):
         # pika's message may quote a part of the URL, and so a part of the password.
-        raise InvalidBrokerAddress(InvalidBrokerAddress.__doc__) from None
+        raise InvalidBrokerAddress from None
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.connection_attempts = 1
     parameters.socket_timeout = CONNECT_SECONDS

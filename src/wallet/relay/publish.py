@@ -16,8 +16,8 @@ from itertools import accumulate, takewhile
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 import structlog
+from asyncpg import Record
 
 from wallet.postgres.connections import Connection
 from wallet.postgres.lease import Lease
@@ -147,7 +147,7 @@ async def mark_without_broker(connection: Connection, lease: Lease) -> bool:
     return True
 
 
-def _message(row: "asyncpg.Record", position: int) -> OutgoingMessage:
+def _message(row: Record, position: int) -> OutgoingMessage:
     event = StoredEvent(
         row["event_id"],
         row["type"],

@@ -81,13 +81,13 @@ class DigestedOperation(Value, frozen=True):
 def digest_of(events: Iterable[bytes], operations: Iterable[DigestedOperation]) -> bytes:
     """Returns the 32-byte digest of a batch.
 
-    `events` are in the format of `spell_event` and in ordinal order. `operations` may be in any order.
+    `events` are in the format of `serialize_event` and in ordinal order. `operations` may be in any order.
     """
     ordered = sorted(operations, key=lambda row: (row.bucket, row.wallet_id, row.request_id))
-    return sha256(b"".join((*events, *map(_spell_operation, ordered)))).digest()
+    return sha256(b"".join((*events, *map(_serialize_operation, ordered)))).digest()
 
 
-def spell_event(event: DigestedEvent) -> bytes:
+def serialize_event(event: DigestedEvent) -> bytes:
     """Returns an event as the digest covers it: each field follows its length in four bytes, big-endian."""
     wallet_id, payload = event.wallet_id.encode(), event.payload
     version, amount, balance = b"%d" % event.version, event.amount.encode(), event.balance_after.encode()
@@ -127,7 +127,7 @@ def _microseconds(time: datetime) -> bytes:
     return _field(b"%d" % ((time - _EPOCH) // _MICROSECOND))
 
 
-def _spell_operation(operation: DigestedOperation) -> bytes:
+def _serialize_operation(operation: DigestedOperation) -> bytes:
     fields = (
         b"operation",
         b"%d" % operation.bucket,

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from wallet.domain.events import COMMON_FIELDS, EVENT_TYPES, SCHEMA_VERSION
-from wallet.domain.identifiers import EventId, WalletId, is_id
+from wallet.domain.identifiers import BIGINT_MAX, EventId, WalletId, is_id
 from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
 
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -27,7 +27,6 @@ _ID_FIELDS: Final = frozenset({"walletId", "requestId", "fromWalletId", "toWalle
 # The amount rule of domain.money, but 0 is allowed, and one more digit, because a balance may have it.
 _MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
-_BIGINT_MAX: Final = 2**63 - 1
 
 
 class UndecodableMessage(ValueError):
@@ -199,7 +198,7 @@ def _uuid(name: str, token: str) -> UUID:
 
 
 def _positive(name: str, number: int) -> int:
-    if not 1 <= number <= _BIGINT_MAX:
+    if not 1 <= number <= BIGINT_MAX:
         raise UndecodableMessage(f"{name} is {number}; it counts from 1.")
     return number
 

@@ -8,21 +8,20 @@ version.
 from typing import Any, Final
 
 from wallet.domain.events import COMMON_FIELDS, EVENT_TYPES, SCHEMA_VERSION, WalletCreated
-from wallet.domain.identifiers import ID_PATTERN
+from wallet.domain.identifiers import BIGINT_MAX, ID_PATTERN
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 MEANINGS: Final = {name: str(kind.__doc__) for name, kind in EVENT_TYPES.items()}
 """The sentence that describes each event type."""
 
-_BIGINT_MAX: Final = 2**63 - 1
 _ID: Final = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _UUID: Final = {
     "type": "string",
     "format": "uuid",
     "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
 }
-_COUNT: Final = {"type": "integer", "minimum": 1, "maximum": _BIGINT_MAX}
+_COUNT: Final = {"type": "integer", "minimum": 1, "maximum": BIGINT_MAX}
 _TIME: Final = {
     "type": "string",
     "format": "date-time",
@@ -35,7 +34,7 @@ _ENVELOPE: Final[dict[str, dict[str, Any]]] = {
     "type": {"description": "What happened; also the message's type and routing key."},
     "schemaVersion": {"description": "Which shape the payload has."},
     "occurredAt": {**_TIME, "description": "When it was decided; strictly increasing within a wallet."},
-    "walletId": {**_ID, "description": "The wallet in whose sequence the event stands."},
+    "walletId": {**_ID, "description": "The wallet whose sequence contains the event."},
     "version": {**_COUNT, "description": "Its place in that sequence: 1, 2, 3 …; the only order to rely on."},
     "position": {**_COUNT, "description": "The place of its commit in the journal; events of one commit share it."},
 }
@@ -45,7 +44,7 @@ _PAYLOAD: Final[dict[str, dict[str, Any]]] = {
         "type": "string",
         "pattern": r"^(0|[1-9][0-9]{0,14})\.[0-9]{4}$",
         "not": {"const": _NO_MONEY},
-        "description": "The amount the event speaks of: a decimal, never to be read as a float.",
+        "description": "The amount of the event, as a decimal. Do not parse it as a float.",
     },
     "newBalance": {
         "type": "string",

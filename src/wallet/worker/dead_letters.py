@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from wallet.domain.identifiers import EventId, WalletId, bucket_of, is_id
+from wallet.domain.identifiers import BIGINT_MAX, EventId, WalletId, bucket_of, is_id
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_BYTES_MAX, BODY_STORED_BYTES_MAX
@@ -26,7 +26,6 @@ from wallet.worker.messages import ReceivedMessage, RefusedMessage
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TYPE_CHARACTERS_MAX: Final = 200
-_BIGINT_MAX: Final = 2**63 - 1
 
 _SQL: Final = load_statements("wallet.worker", "worker.sql")
 
@@ -140,7 +139,7 @@ def _read_header(message: ReceivedMessage) -> _Named:
         _event_id(header.id) or _event_id(message.message_id),
         _storable(event_type)[:TYPE_CHARACTERS_MAX] if isinstance(event_type, str) else None,
         WalletId(wallet_id) if isinstance(wallet_id, str) and is_id(wallet_id) else None,
-        version if isinstance(version, int) and not isinstance(version, bool) and 0 < version <= _BIGINT_MAX else None,
+        version if isinstance(version, int) and not isinstance(version, bool) and 0 < version <= BIGINT_MAX else None,
     )
 
 

@@ -19,27 +19,57 @@ reads the table.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 import structlog
 
 from wallet.domain.analytics import LoggedEvent, WalletTotals, fold
-from wallet.domain.identifiers import WalletId, bucket_of
-from wallet.fraud.rules import Alert, FraudRules, is_watched, judge
+from wallet.domain.identifiers import EventId, WalletId, bucket_of
+from wallet.domain.money import Value
+from wallet.fraud.rules import Alert, FraudRules, Rule, is_watched, judge
 from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS, Failure, failure_of
-from wallet.postgres.statements import load_statements
+from wallet.postgres.statements import Columns, array_of, load_statements
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import retried
 
 CONFLICT_ATTEMPTS_MAX: Final = 8
 CONFLICT_DELAY_SECONDS_MAX: Final = 0.25
 
-MoveCheckpoint = Callable[["Connection"], Awaitable[None]]
+MoveCheckpoint = Callable[[Connection], Awaitable[None]]
 Result = TypeVar("Result")
 
 _SQL: Final = load_statements("wallet.worker", "worker.sql")
+
+
+class StatsRow(Value, frozen=True, kw_only=True):
+    """What is added to one row of wallet_stats."""
+
+    bucket: int
+    wallet_id: WalletId
+    deposited: Decimal
+    withdrawn: Decimal
+    transferred_out: Decimal
+    transferred_in: Decimal
+    last_activity_at: datetime
+
+
+class AlertRow(Value, frozen=True, kw_only=True):
+    """One row of fraud_alerts."""
+
+    bucket: int
+    wallet_id: WalletId
+    rule: Rule
+    event_id: EventId
+    reason: str
+    occurred_at: datetime
+
+
+_STATS: Final = Columns(StatsRow)
+_ALERTS: Final = Columns(AlertRow)
 _log = structlog.get_logger()
 
 
@@ -104,27 +134,27 @@ async def _enter_inbox(connection: Connection, events: Iterable[LoggedEvent]) ->
     if not keys:
         return []
     entered = await connection.fetch(
-        _SQL.enter_inbox, [bucket for bucket, _ in keys], [event_id for _, event_id in keys]
+        _SQL.enter_inbox, array_of([bucket for bucket, _ in keys]), [event_id for _, event_id in keys]
     )
     return [by_id[row["event_id"]] for row in entered]
 
 
 async def add_totals(connection: Connection, added_by_wallet: Mapping[WalletId, WalletTotals]) -> None:
     """Add to each wallet's row, which is created if it is missing, and is locked from then on."""
-    totals = sorted(
-        ((bucket_of(wallet_id), wallet_id, added) for wallet_id, added in added_by_wallet.items()),
-        key=lambda item: item[:2],
-    )
-    await connection.execute(
-        _SQL.add_totals,
-        [bucket for bucket, _, _ in totals],
-        [wallet_id for _, wallet_id, _ in totals],
-        [added.deposited for _, _, added in totals],
-        [added.withdrawn for _, _, added in totals],
-        [added.transferred_out for _, _, added in totals],
-        [added.transferred_in for _, _, added in totals],
-        [added.last_activity_at for _, _, added in totals],
-    )
+    rows = [
+        StatsRow(
+            bucket=bucket_of(wallet_id),
+            wallet_id=wallet_id,
+            deposited=added.deposited,
+            withdrawn=added.withdrawn,
+            transferred_out=added.transferred_out,
+            transferred_in=added.transferred_in,
+            last_activity_at=added.last_activity_at,
+        )
+        for wallet_id, added in added_by_wallet.items()
+    ]
+    rows.sort(key=lambda row: (row.bucket, row.wallet_id))
+    await connection.execute(_SQL.add_totals, *_STATS.arrays(rows))
 
 
 async def _judge(connection: Connection, withdrawals: Sequence[LoggedEvent], rules: FraudRules) -> list[Alert]:
@@ -153,12 +183,19 @@ async def insert_alerts(connection: Connection, alerts: Sequence[Alert]) -> list
     """Store the alerts, given in key order, and mark their wallets as suspicious. Returns the new alerts."""
     rows = await connection.fetch(
         _SQL.insert_alerts,
-        [bucket_of(alert.wallet_id) for alert in alerts],
-        [alert.wallet_id for alert in alerts],
-        [alert.rule for alert in alerts],
-        [alert.event_id for alert in alerts],
-        [alert.reason for alert in alerts],
-        [alert.occurred_at for alert in alerts],
+        *_ALERTS.arrays(
+            [
+                AlertRow(
+                    bucket=bucket_of(alert.wallet_id),
+                    wallet_id=alert.wallet_id,
+                    rule=alert.rule,
+                    event_id=alert.event_id,
+                    reason=alert.reason,
+                    occurred_at=alert.occurred_at,
+                )
+                for alert in alerts
+            ]
+        ),
     )
     wallets = sorted({(bucket_of(alert.wallet_id), alert.wallet_id) for alert in alerts})
     await connection.execute(

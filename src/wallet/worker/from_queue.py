@@ -20,7 +20,7 @@ from wallet.rabbitmq.topology import Topology, TopologyMismatch
 from wallet.runtime.failpoints import failpoint
 from wallet.runtime.loop import unless_stopped
 from wallet.runtime.started import Started, report_started
-from wallet.worker.handle import APPLICATION, GroupSize, Handler, run_loop
+from wallet.worker.handle import APPLICATION, GroupHandler, GroupSize, run_loop
 from wallet.worker.messages import check_messages
 
 _log = structlog.get_logger()
@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 class FromQueue:
     """Runs the turns of one consumer with one database connection."""
 
-    def __init__(self, consumer: Consumer, session: Session, handler: Handler, stop: asyncio.Event) -> None:
+    def __init__(self, consumer: Consumer, session: Session, handler: GroupHandler, stop: asyncio.Event) -> None:
         self._consumer = consumer
         self._session = session
         self._handler = handler
@@ -72,7 +72,7 @@ class FromQueue:
         _log.debug("group_handled", count=len(group), refused=len(handled.refused), ms=ms)
 
 
-async def consume(dsn: str, url: str, topology: Topology, handler: Handler, stop: asyncio.Event) -> None:
+async def consume(dsn: str, url: str, topology: Topology, handler: GroupHandler, stop: asyncio.Event) -> None:
     """Handle the messages of the worker's queue until `stop`. Raises InvalidBrokerAddress."""
     async with Session(dsn, application_name=APPLICATION) as session, Consumer.open(url, topology) as consumer:
         await run_loop(FromQueue(consumer, session, handler, stop), session, stop)

@@ -43,7 +43,7 @@ from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.runtime.metrics import Counter, Metrics
 from wallet.worker.dead_letters import keep
 from wallet.worker.effects import MoveCheckpoint, commit_effects, in_transaction, notify
-from wallet.worker.messages import AnyMessage, Check, Checked, RefusedMessage
+from wallet.worker.messages import AnyMessage, Checked, CheckMessages, RefusedMessage
 
 TRIES_MAX: Final = 3
 RETRY_DELAYS_SECONDS: Final = (0.1, 0.4)
@@ -76,7 +76,7 @@ async def handle_group(
     messages: Sequence[AnyMessage],
     rules: FraudRules,
     *,
-    check: Check[AnyMessage],
+    check: CheckMessages[AnyMessage],
     move_checkpoint: MoveCheckpoint | None = None,
 ) -> Handled[AnyMessage]:
     """Apply the effects of the messages, or store them as dead letters. All of that is committed when this returns."""
@@ -93,7 +93,7 @@ async def handle_group(
     return Handled([item.message for item in done], [*refused, *failed])
 
 
-class Handler:
+class GroupHandler:
     """Handles the groups of one worker process, and counts their results."""
 
     def __init__(self, rules: FraudRules, metrics: Metrics) -> None:
@@ -104,7 +104,7 @@ class Handler:
         self,
         connection: Connection,
         messages: Sequence[AnyMessage],
-        check: Check[AnyMessage],
+        check: CheckMessages[AnyMessage],
         move_checkpoint: MoveCheckpoint | None = None,
     ) -> Handled[AnyMessage]:
         """See `handle_group`."""

@@ -37,7 +37,6 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from asyncpg import Record
 
@@ -50,7 +49,7 @@ from wallet.runtime.loop import Backoff, unless_stopped
 from wallet.runtime.started import Standby, Started, report_started
 from wallet.wire.envelope import StoredEvent, UndecodableMessage, encode_envelope, expect_known
 from wallet.worker.effects import MoveCheckpoint
-from wallet.worker.handle import APPLICATION, GroupSize, Handled, Handler, run_loop
+from wallet.worker.handle import APPLICATION, GroupHandler, GroupSize, Handled, run_loop
 from wallet.worker.messages import Checked, RefusedMessage, logged_event_of, refusal_of
 
 PIECE_SIZE_MAX: Final = 200
@@ -76,7 +75,7 @@ _log = structlog.get_logger()
 class JournalMessage:
     """A row of the log as a message, so that both transports share the handlers. Its body is built only on request."""
 
-    row: "asyncpg.Record"
+    row: Record
     headers: dict[str, Any] = field(default_factory=dict)
     whole: None = None
 
@@ -151,9 +150,9 @@ async def read_pieces(connection: Connection, position: int, *, with_confirmed: 
     return _cut([event for event in events if event["position"] <= until], until)
 
 
-def _bounded(batches: Sequence["asyncpg.Record"], position: int) -> list["asyncpg.Record"]:
+def _bounded(batches: Sequence[Record], position: int) -> list[Record]:
     """Returns the batches up to the first gap or the limit of events, but always the first batch if it exists."""
-    bounded: list[asyncpg.Record] = []
+    bounded: list[Record] = []
     count = 0
     for expected, batch in enumerate(batches, start=position + 1):
         count += batch["event_count"]
@@ -163,7 +162,7 @@ def _bounded(batches: Sequence["asyncpg.Record"], position: int) -> list["asyncp
     return bounded
 
 
-def _last_whole(batches: Sequence["asyncpg.Record"], events: Sequence["asyncpg.Record"], position: int) -> int:
+def _last_whole(batches: Sequence[Record], events: Sequence[Record], position: int) -> int:
     """Returns the position of the last batch before the first incomplete one, or `position` without such a batch."""
     visible: dict[int, int] = {}
     for event in events:
@@ -175,7 +174,7 @@ def _last_whole(batches: Sequence["asyncpg.Record"], events: Sequence["asyncpg.R
     return position
 
 
-def _cut(events: Sequence["asyncpg.Record"], until: int) -> list[Piece]:
+def _cut(events: Sequence[Record], until: int) -> list[Piece]:
     if not events:
         return [Piece([], until)]
     pieces: list[Piece] = []
@@ -228,7 +227,7 @@ class FromJournal:
     poll_seconds_max = POLL_SECONDS_MAX
     _is_started_by_following = True
 
-    def __init__(self, session: Session, handler: Handler, stop: asyncio.Event) -> None:
+    def __init__(self, session: Session, handler: GroupHandler, stop: asyncio.Event) -> None:
         self._session = session
         self._handler = handler
         self._stop = stop
@@ -364,7 +363,7 @@ async def _move_checkpoint(connection: Connection, *, following: _Following, pos
         raise lease.lost()
 
 
-async def follow_journal(kind: type[FromJournal], dsn: str, handler: Handler, stop: asyncio.Event) -> None:
+async def follow_journal(kind: type[FromJournal], dsn: str, handler: GroupHandler, stop: asyncio.Event) -> None:
     """Handle the events of the journal until `stop`, then let another worker take over."""
     async with Session(dsn, application_name=APPLICATION) as session:
         transport = kind(session, handler, stop)

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import asyncpg
 import structlog
+from asyncpg import Record
 
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
 from wallet.postgres.connections import Connection
-from wallet.postgres.statements import load_statements
+from wallet.postgres.statements import array_of, array_of_texts, load_statements
 from wallet.wire.envelope import (
     Envelope,
     UndecodableMessage,
@@ -79,7 +79,7 @@ class RefusedMessage(Generic[AnyMessage]):
     is_parked: bool = False
 
 
-Check = Callable[
+CheckMessages = Callable[
     [Connection, Sequence[AnyMessage]],
     Awaitable[tuple[list[Checked[AnyMessage]], list[RefusedMessage[AnyMessage]]]],
 ]
@@ -127,18 +127,18 @@ def refusal_of(message: AnyMessage, error: UndecodableMessage) -> RefusedMessage
     return RefusedMessage(message, f"{type(error).__name__}: {error}", is_parked=is_parked)
 
 
-async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int], "asyncpg.Record"]:
+async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int], Record]:
     keys = sorted({(bucket_of(envelope.wallet_id), envelope.wallet_id, envelope.version) for envelope in envelopes})
     rows = await connection.fetch(
         _SQL.read_events,
-        [bucket for bucket, _, _ in keys],
-        [wallet_id for _, wallet_id, _ in keys],
-        [version for _, _, version in keys],
+        array_of([bucket for bucket, _, _ in keys]),
+        array_of_texts([wallet_id for _, wallet_id, _ in keys]),
+        array_of([version for _, _, version in keys]),
     )
     return {(row["wallet_id"], row["version"]): row for row in rows}
 
 
-def _find(envelope: Envelope, rows: Mapping[tuple[str, int], "asyncpg.Record"]) -> LoggedEvent | str:
+def _find(envelope: Envelope, rows: Mapping[tuple[str, int], Record]) -> LoggedEvent | str:
     """Returns the event that a message names, or the reason why the log does not have it."""
     row = rows.get((envelope.wallet_id, envelope.version))
     if row is None:
@@ -156,7 +156,7 @@ def _find(envelope: Envelope, rows: Mapping[tuple[str, int], "asyncpg.Record"]) 
     return logged_event_of(row)
 
 
-def logged_event_of(row: "asyncpg.Record") -> LoggedEvent:
+def logged_event_of(row: Record) -> LoggedEvent:
     """Returns the event of a row of the log."""
     to_wallet_id = row["to_wallet_id"]
     return LoggedEvent(

@@ -10,7 +10,7 @@ from wallet.rabbitmq.topology import Topology
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.worker.from_queue import consume
-from wallet.worker.handle import Handler
+from wallet.worker.handle import GroupHandler
 from wallet.worker.journal import BesideQueue, FromJournal, follow_journal
 from wallet.worker.progress import run_progress
 
@@ -26,7 +26,7 @@ async def run_worker(settings: Settings, metrics: Metrics, stop: asyncio.Event) 
     """
     following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")
     try:
-        await _handle_events(settings, Handler(FraudRules.of(settings), metrics), stop)
+        await _handle_events(settings, GroupHandler(FraudRules.of(settings), metrics), stop)
     finally:
         if not stop.is_set():
             following.cancel()
@@ -34,7 +34,7 @@ async def run_worker(settings: Settings, metrics: Metrics, stop: asyncio.Event) 
     _log.info("worker_stopped")
 
 
-async def _handle_events(settings: Settings, handler: Handler, stop: asyncio.Event) -> None:
+async def _handle_events(settings: Settings, handler: GroupHandler, stop: asyncio.Event) -> None:
     _log.info("worker_started", transport="journal" if settings.amqp_url is None else "rabbitmq")
     if settings.amqp_url is None:
         await follow_journal(FromJournal, settings.dsn, handler, stop)

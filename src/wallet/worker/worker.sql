@@ -7,7 +7,7 @@
 -- whole history of a wallet for each of its events.
 select e.wallet_id, e.version, e.event_id, e.type, e.schema_version, e.amount, e.occurred_at,
     e.payload ->> 'toWalletId' as to_wallet_id
-from unnest($1::smallint[], $2::text[], $3::bigint[]) as k (bucket, wallet_id, version)
+from unnest($1::text::smallint[], $2::text::text[], $3::text::bigint[]) as k (bucket, wallet_id, version)
 cross join lateral (
     select h.wallet_id, h.version, h.event_id, h.type, h.schema_version, h.amount, h.occurred_at, h.payload
     from events h
@@ -19,7 +19,7 @@ cross join lateral (
 -- name: enter_inbox
 insert into processed_events as known (bucket, event_id, status, attempts, processed_at)
 select k.bucket, k.event_id, 'success', 1, now()
-from unnest($1::smallint[], $2::uuid[]) as k (bucket, event_id)
+from unnest($1::text::smallint[], $2::uuid[]) as k (bucket, event_id)
 on conflict (bucket, event_id) do update
 set status = 'success', error_message = null, attempts = known.attempts + 1, processed_at = excluded.processed_at
 where known.status = 'failed'
@@ -33,7 +33,8 @@ insert into wallet_stats as known (
 select k.bucket, k.wallet_id, k.deposited, k.withdrawn, k.transferred_out, k.transferred_in, k.last_activity_at,
     now(), now()
 from unnest(
-    $1::smallint[], $2::text[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[], $7::timestamptz[]
+    $1::text::smallint[], $2::text::text[], $3::text::numeric[], $4::text::numeric[], $5::text::numeric[],
+    $6::text::numeric[], $7::timestamptz[]
 ) as k (bucket, wallet_id, deposited, withdrawn, transferred_out, transferred_in, last_activity_at)
 on conflict (bucket, wallet_id) do update
 set total_deposited = known.total_deposited + excluded.total_deposited,
@@ -58,7 +59,7 @@ from unnest($1::smallint[], $2::text[], $3::uuid[], $4::timestamptz[]) as k (buc
 -- name: insert_alerts
 insert into fraud_alerts (bucket, wallet_id, rule, event_id, reason, occurred_at)
 select k.bucket, k.wallet_id, k.rule, k.event_id, k.reason, k.occurred_at
-from unnest($1::smallint[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[])
+from unnest($1::text::smallint[], $2::text::text[], $3::text::text[], $4::uuid[], $5::text::text[], $6::timestamptz[])
     as k (bucket, wallet_id, rule, event_id, reason, occurred_at)
 on conflict (bucket, wallet_id, rule, event_id) do nothing
 returning rule, event_id

@@ -28,7 +28,7 @@ BREAK_AT = """
 create trigger break_cursed before insert or update on wallet_stats
     for each row when (new.wallet_id = 'cursed') execute function break_cursed()
 """
-MEND = "drop trigger break_cursed on wallet_stats"
+FIX = "drop trigger break_cursed on wallet_stats"
 OPEN = "select count(*) from dead_letters where state = 'open'"
 CURSED = "select total_deposited::text from wallet_stats where wallet_id = 'cursed'"
 
@@ -49,7 +49,7 @@ async def poison_the_queue(lab: Laboratory) -> None:
         await history.more_answers(100)
     await _open_letters(lab, POISONS + CURSED_EVENTS)
     lab.note(f"{POISONS + CURSED_EVENTS} dead letters while the rest flowed")
-    await execute(lab.database_url, MEND)
+    await execute(lab.database_url, FIX)
     operator = Operator(lab.processes, Wire(lab.database_url, lab.rabbitmq_url))
     await operator.dlq("replay", "--all")
     await _open_letters(lab, POISONS)

@@ -18,7 +18,7 @@ NEVER_READ = {
     "connection lost",
     "connection closed without an answer",
 }
-HELD = "/wallet/held/deposit"
+LOCKED = "/wallet/locked/deposit"
 UNDER_WAY = 20
 DEFERRED_SECONDS = 1.0
 DECIDED = "select wallet_id, request_id, count(*) from api_audit where method = 'POST' group by 1, 2"
@@ -56,11 +56,13 @@ async def _stop_with_requests_under_way(lab: Laboratory) -> None:
     """Stop an api that has read requests: they are executed and answered. A locked wallet keeps them waiting."""
     api = lab.apis[0]
     async with open_client(api.url) as client, connected(lab.database_url) as outside:
-        await client.post(HELD, {"amount": 1, "requestId": "held"})
+        await client.post(LOCKED, {"amount": 1, "requestId": "locked"})
         async with outside.transaction():
-            await outside.execute("select from wallets where wallet_id = 'held' for update")
+            await outside.execute("select from wallets where wallet_id = 'locked' for update")
             asked = [
-                asyncio.create_task(client.post_once(HELD, {"amount": 1, "requestId": f"held-{number}"}, url=api.url))
+                asyncio.create_task(
+                    client.post_once(LOCKED, {"amount": 1, "requestId": f"locked-{number}"}, url=api.url)
+                )
                 for number in range(UNDER_WAY)
             ]
             await lab.have_been_read(UNDER_WAY, api)

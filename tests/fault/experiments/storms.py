@@ -17,9 +17,9 @@ FAIR_SECONDS = 5.0
 """Far more than a request takes beside a hot wallet, and far less than it would take behind all of its writers."""
 PROBES = 20
 WAITING = 50
-MORE_HELD = ("held-1", "held-2", "held-3")
+MORE_LOCKED = ("locked-1", "locked-2", "locked-3")
 APART_SECONDS = 0.1
-HOLD = "select from wallets where wallet_id = $1 for update"
+LOCK = "select from wallets where wallet_id = $1 for update"
 WAITED_FOR = """
 select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
 """
@@ -36,7 +36,7 @@ async def storm(lab: Laboratory) -> None:
         await _transfer_both_ways(lab, client)
         await asyncio.gather(_heat_one_wallet(client), _probe_others(lab, client, beside="a hot wallet"))
         await _deposit_first(client)
-        await _hold_one_wallet(lab, client)
+        await _lock_one_wallet(lab, client)
         assert set(client.seen) <= {201}, client.seen
     assert await fetch_value(lab.database_url, BALANCE, "hot") == WRITERS + WAITING
     assert await fetch_value(lab.database_url, BALANCE, "new") == FIRST_DEPOSITS
@@ -68,25 +68,27 @@ async def _probe_others(lab: Laboratory, client: Client, *, beside: str) -> None
     assert worst < FAIR_SECONDS, f"a request on another wallet took {worst:.1f} s"
 
 
-async def _hold_one_wallet(lab: Laboratory, client: Client) -> None:
+async def _lock_one_wallet(lab: Laboratory, client: Client) -> None:
     """Lock a wallet's row in another session while many requests wait for it: only these wait."""
     async with connected(lab.database_url) as outside:
-        for wallet_id in MORE_HELD:
+        for wallet_id in MORE_LOCKED:
             await client.post(f"/wallet/{wallet_id}/deposit", {"amount": 1, "requestId": "first"})
         async with outside.transaction():
-            for wallet_id in MORE_HELD:
-                await outside.execute(HOLD, wallet_id)
-            await outside.execute(HOLD, "hot")
-            waiting = asyncio.create_task(_post_all(client, [("/wallet/hot/deposit", {"amount": 1})] * WAITING, "held"))
+            for wallet_id in MORE_LOCKED:
+                await outside.execute(LOCK, wallet_id)
+            await outside.execute(LOCK, "hot")
+            waiting = asyncio.create_task(
+                _post_all(client, [("/wallet/hot/deposit", {"amount": 1})] * WAITING, "locked")
+            )
             await _wait_for_lock(lab)
             more = []
-            for wallet_id in MORE_HELD:
-                # One after the other, so that each is in a batch of its own: as many batches wait as an api has lanes.
-                posts = _post_all(client, [(f"/wallet/{wallet_id}/deposit", {"amount": 1})] * 2, "held")
+            for wallet_id in MORE_LOCKED:
+                # One after the other, so that each is in a separate batch: as many batches wait as an api has lanes.
+                posts = _post_all(client, [(f"/wallet/{wallet_id}/deposit", {"amount": 1})] * 2, "locked")
                 more.append(asyncio.create_task(posts))
                 await pause(APART_SECONDS)
-            await _probe_others(lab, client, beside="a held wallet")
-            assert not waiting.done(), "requests on a held wallet did not wait for it"
+            await _probe_others(lab, client, beside="a locked wallet")
+            assert not waiting.done(), "requests on a locked wallet did not wait for it"
         await asyncio.gather(waiting, *more)
 
 

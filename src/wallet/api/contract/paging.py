@@ -16,6 +16,7 @@ from wallet.api.contract.problems import refusal_of
 from wallet.api.contract.query import UnreadableValue, parameter_error, parse_time
 from wallet.api.contract.reply import Reply, json_reply
 from wallet.api.contract.route import Parameter
+from wallet.domain.identifiers import BIGINT_MAX
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_SERVED_MAX: Final = 200
@@ -134,7 +135,7 @@ def parse_limit(text: str) -> int:
 def positive_number(text: str) -> int:
     """Returns a positive number that fits PostgreSQL's bigint, as a key of an order. Raises ValueError."""
     number = int(text)
-    if not 0 < number < 2**63:
+    if not 0 < number <= BIGINT_MAX:
         raise ValueError(text)
     return number
 

@@ -67,8 +67,10 @@ def render_atomic_refusal(key: OperationKey, index: int, outcome: Outcome) -> An
         case KeyReused():
             detail = f"Operation {index}: {_atomic_reused_detail(key, outcome)}"
             return _problem(key, Code.IDEMPOTENCY_KEY_REUSED, detail, index=index)
-        case _:
+        case Moved() | Transferred():
             raise AssertionError(f"operation {index} was not refused: {outcome}")
+        case _:
+            assert_never(outcome)
 
 
 def _moved_body(key: OperationKey, outcome: Moved) -> bytes:

@@ -240,14 +240,14 @@ class IntegrityFault(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class IntegrityWarning(msgspec.Struct, frozen=True, rename="camel"):
-    """Something is behind: nothing is lost, and somebody should look."""
+    """A part of the system is late. Nothing is lost, but an operator should check it."""
 
     name: Literal["monitor", "fullPass", "relay", "worker", "transfers", "deadLetters"]
     detail: Annotated[str, Meta(description="What it means, and what to do.")]
 
 
 class IntegrityCheck(msgspec.Struct, frozen=True, rename="camel"):
-    """One promise, and how it stands."""
+    """A promise and its status."""
 
     name: str
     invariant: str
@@ -309,7 +309,7 @@ class IntegrityUnderWay(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class IntegrityFullPass(msgspec.Struct, frozen=True, rename="camel"):
-    """The full check of everything, in the background: its result is true for a moment during the last one."""
+    """The full check of everything, in the background: its result describes one moment during the last full check."""
 
     age_seconds: Annotated[Seconds | None, Meta(description="Since the last one began; null: none has ended yet.")]
     duration_seconds: Seconds | None

@@ -29,6 +29,7 @@ from granian.server.embed import Server
 
 from wallet.api.edge.connection_guard import ConnectionGuard
 from wallet.api.edge.exchange import Network
+from wallet.runtime.errors import ExplainedError
 
 HEAD_SECONDS_MAX: Final = 15.0
 HEAD_BYTES_MAX: Final = 32 * 1024
@@ -45,15 +46,15 @@ _POLL_SECONDS: Final = 0.01
 _log = structlog.get_logger("wallet.api.edge.server")
 
 
-class PortInUse(Exception):
+class PortInUse(ExplainedError):
     """Port {port} on {host} is in use: stop what listens there, or choose another with --port, PORT or ADMIN_PORT."""
 
 
-class CannotListen(Exception):
+class CannotListen(ExplainedError):
     """Cannot listen on {host}, port {port}: {reason}"""
 
 
-class ServerEnded(Exception):
+class ServerEnded(ExplainedError):
     """The HTTP server ended by itself; its process should be started again."""
 
 
@@ -180,13 +181,9 @@ def _bound(host: str, port: int) -> socket.socket:
             return bound
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(_filled(PortInUse, host=host, port=port)) from None
+            raise PortInUse(host=host, port=port) from None
         reason = error.strerror or str(error)
-        raise CannotListen(_filled(CannotListen, host=host, port=port, reason=reason)) from None
-
-
-def _filled(error: type[Exception], **values: object) -> str:
-    return (error.__doc__ or "").format(**values)
+        raise CannotListen(host=host, port=port, reason=reason) from None
 
 
 async def _wait_until_listening(address: str, port: int, serving: asyncio.Task[None]) -> None:

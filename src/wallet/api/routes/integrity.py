@@ -12,16 +12,16 @@ from wallet.api.services import Services
 from wallet.queries.reading import ReadFailed
 
 _DESCRIPTION: Final = """\
-Cheap enough to ask every few seconds. What changed is looked at every 5 seconds, everything else by a pass in the \
-background, whose age and duration are told. **starting**: not everything has been checked once yet. **clean**: every \
-promise holds and nothing is overdue; the summary says what is under way. **behind**: nothing is lost, see `warnings`. \
-**broken**: `faults` names the first row of each promise that is broken, until a whole pass finds it repaired. The \
-HTTP status is 200 in all four.
+Cheap enough to ask every few seconds. New batches are checked every 5 seconds; a full check in the background covers \
+everything else. The report has its age and duration. **starting**: not everything has been checked once yet. \
+**clean**: every promise holds and nothing is overdue; the summary says what is under way. **behind**: nothing is \
+lost, see `warnings`. **broken**: `faults` names the first row of each promise that is broken, until a whole pass \
+finds it repaired. The HTTP status is 200 in all four.
 """
 
 
 async def get_integrity(services: Services, exchange: Exchange) -> Reply:
-    """Whether the books are right, and what is behind. 200 also if they are not."""
+    """Returns the report. The status is 200 even if a promise is broken."""
     try:
         return json_reply(await services.integrity.report())
     except ReadFailed as error:

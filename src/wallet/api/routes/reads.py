@@ -106,10 +106,9 @@ _BEFORE: Final = Parameter(
 )
 
 _STATS_DESCRIPTION: Final = """\
-The totals that a worker has counted. They follow the changes of the wallet, usually within a second. `asOf` says how \
-far: a change that was answered before that time is in the totals. It moves on about twice a second under load and \
-every few seconds while nothing happens, and never past a change that is not counted. So it stands still while no \
-worker runs, and while the event of any wallet waits as a dead letter.
+The totals that a worker has counted. A change of the wallet is usually counted within a second. Every change that was \
+answered before `asOf` is counted. `asOf` advances about twice a second under load, and every few seconds without \
+load. It does not advance while no worker runs, nor while the event of any wallet waits as a dead letter.
 """
 
 ROUTES: Final = (

@@ -18,6 +18,7 @@ from typing import Final
 
 from wallet.api.contract.reply import Reply
 from wallet.api.edge.exchange import Exchange
+from wallet.runtime.errors import ExplainedError
 
 GZIP_LEVEL: Final = 6
 _QUALITY_DEFAULT: Final = 1.0
@@ -119,12 +120,8 @@ def _quality_of(text: str) -> float:
     return quality if 0 <= quality <= 1 else 0.0
 
 
-class SwaggerMissing(Exception):
+class SwaggerMissing(ExplainedError):
     """Swagger UI's files are not installed: install flask-swagger-ui, or set ENABLE_SWAGGER=false."""
-
-    def __str__(self) -> str:
-        """The docstring is the message."""
-        return self.__doc__ or ""
 
 
 @dataclass(frozen=True, slots=True)

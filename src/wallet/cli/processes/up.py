@@ -147,7 +147,7 @@ async def _expect_durable_commits(dsn: str) -> None:
     finally:
         await connection.close()
     if faults:
-        raise CannotStart(f"This PostgreSQL may lose what it has committed: {', '.join(faults)}. Mend that first.")
+        raise CannotStart(f"This PostgreSQL may lose what it has committed: {', '.join(faults)}. Fix that first.")
 
 
 def _expect_free_admin_ports(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from wallet.domain.money import format_money
 from wallet.domain.outcomes import Rejection
 from wallet.integrity.checks.outcomes import EFFECTS, ExpectedEnd, disagreements
 from wallet.integrity.findings import Check, Finding, counted
-from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, spell_event
+from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, encode_payload, serialize_event
 
 ROWS_NAMED_MAX: Final = 5
 
@@ -208,7 +208,7 @@ def _spelled_event(event: Record, payload: Any) -> bytes:
         api_audit_id,
         encode_payload(payload),
     )
-    return spell_event(row)
+    return serialize_event(row)
 
 
 def _digested_operation(operation: Record) -> DigestedOperation:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from wallet.domain.identifiers import WalletId, bucket_of
+from wallet.domain.identifiers import BIGINT_MAX, WalletId, bucket_of
 from wallet.integrity.checks.batches import BatchProof, name_of_batch, read_payload
 from wallet.integrity.findings import Check, Finding, Observer, counted
 from wallet.integrity.snapshot import SQL, Snapshot
@@ -29,7 +29,7 @@ OVERDUE: Final = timedelta(minutes=5)
 _MINUTES: Final = OVERDUE // timedelta(minutes=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_BIGINT_MIN: Final = -(2**63)
+_BIGINT_MIN: Final = -BIGINT_MAX - 1
 
 
 async def prove_journal(snapshot: Snapshot, observer: Observer) -> list[Finding]:

@@ -129,7 +129,8 @@ async def _report(dsn: str, lease: MonitorLease, name: str, error: Exception) ->
 async def _check_new(dsn: str, lease: MonitorLease) -> None:
     async with _connected(dsn, ROWS_BY_KEY) as connection:
         while True:
-            is_caught_up, looked = await check_new_once(connection, lease), lease.state.looked
+            is_caught_up = await check_new_once(connection, lease)
+            looked = lease.state.looked
             if looked is None:
                 await asyncio.sleep(FIRST_CHECK_SECONDS)
             else:

@@ -62,7 +62,7 @@ async def follow_worker(
         if time.monotonic() - begun > SECONDS_MAX:
             break
     new = [] if not passed_over else await snapshot.rows(SQL.missing_events, passed_over, WAITING_MAX)
-    remembered = [*waiting, *(EventWithoutEffect(*row.values()) for row in new)][-WAITING_MAX:]
+    remembered = [*waiting, *(EventWithoutEffect(**row) for row in new)][-WAITING_MAX:]
     followed = Followed(Lag(position, count, min(oldest, default=None)), remembered)
     await _ask_about_waiting(snapshot, followed, passed)
     return followed

@@ -1,5 +1,0 @@
-"""The error that invalidates a measurement."""
-
-
-class Fault(Exception):
-    """A run is invalid; the message contains the reason."""
