@@ -13,7 +13,7 @@ from tests.support.database import connected
 from wallet.integrity.checks.delivery import prove_delivery
 from wallet.integrity.snapshot import ALL_BUCKETS, SQL, snapshot_on
 from wallet.postgres.connections import ROWS_BY_KEY, connect
-from wallet.postgres.statements import array_of, array_of_texts, load_statements
+from wallet.postgres.statements import load_statements
 
 FILL = """
 insert into wallets (bucket, wallet_id, currency, balance, version)
@@ -100,7 +100,7 @@ async def test_the_events_of_a_long_history_are_found_by_their_versions(database
         await filling.execute(LONG_HISTORY)
     connection = await connect(database_url, application_name="test plans", settings=ROWS_BY_KEY)
     read_events = load_statements("wallet.worker", "worker.sql").read_events
-    arguments = array_of([6] * 200), array_of_texts(["hot"] * 200), array_of(list(range(19_800, 20_000)))
+    arguments = [6] * 200, ["hot"] * 200, list(range(19_800, 20_000))
     for is_analyzed in (False, True):
         if is_analyzed:
             await connection.execute("analyze")

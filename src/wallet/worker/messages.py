@@ -14,7 +14,7 @@ from asyncpg import Record
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
 from wallet.postgres.connections import Connection
-from wallet.postgres.statements import array_of, array_of_texts, load_statements
+from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import (
     Envelope,
     UndecodableMessage,
@@ -131,9 +131,9 @@ async def _read_rows(connection: Connection, envelopes: Iterable[Envelope]) -> d
     keys = sorted({(bucket_of(envelope.wallet_id), envelope.wallet_id, envelope.version) for envelope in envelopes})
     rows = await connection.fetch(
         _SQL.read_events,
-        array_of([bucket for bucket, _, _ in keys]),
-        array_of_texts([wallet_id for _, wallet_id, _ in keys]),
-        array_of([version for _, _, version in keys]),
+        [bucket for bucket, _, _ in keys],
+        [wallet_id for _, wallet_id, _ in keys],
+        [version for _, _, version in keys],
     )
     return {(row["wallet_id"], row["version"]): row for row in rows}
 

@@ -7,7 +7,7 @@
 -- whole history of a wallet for each of its events.
 select e.wallet_id, e.version, e.event_id, e.type, e.schema_version, e.amount, e.occurred_at,
     e.payload ->> 'toWalletId' as to_wallet_id
-from unnest($1::text::smallint[], $2::text::text[], $3::text::bigint[]) as k (bucket, wallet_id, version)
+from unnest($1::smallint[], $2::text[], $3::bigint[]) as k (bucket, wallet_id, version)
 cross join lateral (
     select h.wallet_id, h.version, h.event_id, h.type, h.schema_version, h.amount, h.occurred_at, h.payload
     from events h
