@@ -349,6 +349,8 @@ class _Session:
 
 def _kept(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the headers as plain values. If they would need too much memory, only their number."""
+    if not headers:
+        return {}
     values_left = HEADER_VALUES_MAX
     waiting: list[Any] = [headers]
     while waiting:
