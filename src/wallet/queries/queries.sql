@@ -4,7 +4,7 @@ from wallets w
 where w.bucket = $1 and w.wallet_id = $2 and w.version > 0
 
 -- name: history
-select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json
 from events e
 where e.bucket = $1 and e.wallet_id = $2 and e.version < $3
 order by e.version desc
@@ -13,7 +13,7 @@ limit $4
 -- name: history_before
 -- Time and version have the same order within a wallet, so one look-up by time finds the version at which the page
 -- begins.
-select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json
 from events e
 where e.bucket = $1 and e.wallet_id = $2 and e.version <= (
     select b.version
