@@ -223,6 +223,18 @@ def test_tests_wait_for_conditions_and_never_sleep() -> None:
     assert sleeping - SLEEPS == set()
 
 
+def test_only_the_fault_laboratory_pauses() -> None:
+    """A fault lasts for a time, and a load has a pace; every other test waits for a condition."""
+    pausing = {
+        name_of(path)
+        for path in ALL_TESTS
+        for node in nodes(path)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pause"
+    }
+    assert pausing
+    assert {name for name in pausing if not name.startswith("tests/fault/")} == set()
+
+
 def test_only_the_command_line_prints() -> None:
     printing = [
         place(path, node)
