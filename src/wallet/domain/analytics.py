@@ -8,7 +8,6 @@ sender's sequence and counts as activity of the receiver too. The totals of an e
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, assert_never
@@ -16,14 +15,13 @@ from uuid import UUID
 
 from wallet.domain.events import EVENT_TYPES, Counted
 from wallet.domain.identifiers import EventId, WalletId
-from wallet.domain.money import ZERO, add
+from wallet.domain.money import ZERO, Value, add
 
 _SEVERAL_EVENTS: Final = EventId(UUID(int=0))
 _SEVERAL_WALLETS: Final = WalletId("-")
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
+class LoggedEvent(Value, frozen=True):
     """The fields of an event in the log that the projections use."""
 
     event_id: EventId
@@ -34,8 +32,7 @@ class LoggedEvent:
     to_wallet_id: WalletId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(Value, frozen=True):
     """The sum of the events of one type that concern one wallet.
 
     The events are in the wallet's own sequence or, if `is_receiver`, are transfers that the wallet received.
@@ -48,8 +45,7 @@ class Activity:
     occurred_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class WalletTotals:
+class WalletTotals(Value, frozen=True):
     """The totals of one wallet, or the amounts that some events add to them."""
 
     deposited: Decimal

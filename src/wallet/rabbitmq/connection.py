@@ -220,18 +220,37 @@ class _Connection(AsyncioConnection):
     time the message is delivered. This class delivers the message without them.
     """
 
-    def _read_frame(self) -> tuple[int, Any]:
+    _frame_buffer: bytes
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        while True:
+            try:
+                super()._on_data_available(data_in)  # type: ignore[misc]
+            except _UNREADABLE_ERRORS as error:
+                if not self._is_next_frame_unreadable():
+                    raise
+                self._deliver_without_properties(error)
+                data_in = b""
+            else:
+                return
+
+    def _is_next_frame_unreadable(self) -> bool:
+        """Returns whether the header of a message caused the error. Its frame is still in the buffer then."""
+        if self._frame_buffer[:1] != bytes([FRAME_HEADER]):
+            return False
         try:
-            return super()._read_frame()  # type: ignore[misc,no-any-return]
-        except _UNREADABLE_ERRORS as error:
-            frame = bytes(self._frame_buffer)  # type: ignore[attr-defined]
-            kind, channel, size = _FRAME_HEADER.unpack_from(frame)
-            if kind != FRAME_HEADER:
-                raise
-            _class, _weight, body_size = _CONTENT_HEADER.unpack_from(frame, FRAME_HEADER_SIZE)
-            log.warning("properties_unreadable", bytes=size, error=repr(error)[:_REASON_LENGTH_MAX])
-            properties = BasicProperties(headers={UNREADABLE: f"properties of {size} bytes"})
-            return FRAME_HEADER_SIZE + size + FRAME_END_SIZE, Header(channel, body_size, properties)
+            self._read_frame()  # type: ignore[attr-defined]
+        except _UNREADABLE_ERRORS:
+            return True
+        return False
+
+    def _deliver_without_properties(self, error: Exception) -> None:
+        _kind, channel, size = _FRAME_HEADER.unpack_from(self._frame_buffer)
+        _class, _weight, body_size = _CONTENT_HEADER.unpack_from(self._frame_buffer, FRAME_HEADER_SIZE)
+        log.warning("properties_unreadable", bytes=size, error=repr(error)[:_REASON_LENGTH_MAX])
+        properties = BasicProperties(headers={UNREADABLE: f"properties of {size} bytes"})
+        self._trim_frame_buffer(FRAME_HEADER_SIZE + size + FRAME_END_SIZE)  # type: ignore[attr-defined]
+        self._process_frame(Header(channel, body_size, properties))  # type: ignore[attr-defined]
 
     def abort(self) -> None:
         """End the connection at once; the callback for its end is called soon afterwards."""

@@ -28,7 +28,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import takewhile
 from typing import Any, Final, NoReturn, Self
@@ -37,6 +36,7 @@ import structlog
 from pika import BasicProperties
 from pika.spec import Basic
 
+from wallet.domain.money import Value
 from wallet.rabbitmq.connection import UNREADABLE, BrokerChannel, BrokerConnection, BrokerUnavailable, connect
 from wallet.rabbitmq.topology import WORKER_QUEUE, Topology, declare
 from wallet.runtime.loop import Backoff
@@ -62,8 +62,7 @@ _RECONNECT_SECONDS_MAX: Final = 5.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Value, frozen=True):
     """One message as it was delivered. `session` is the number of the connection, because tags start again with each
     one.
 

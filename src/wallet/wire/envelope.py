@@ -5,7 +5,6 @@ and schema version raises one of three typed errors whose message states the pro
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -15,7 +14,7 @@ import msgspec
 
 from wallet.domain.events import COMMON_FIELDS, EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.identifiers import BIGINT_MAX, EventId, WalletId, is_id
-from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, add
+from wallet.domain.money import AMOUNT_MAX, BALANCE_MAX, ZERO, Value, add
 
 BODY_BYTES_MAX: Final = 256 * 1024
 """More than a hundred times the largest event that we write. A longer body is refused before it is parsed."""
@@ -26,6 +25,7 @@ _ID_FIELDS: Final = frozenset({"walletId", "requestId", "fromWalletId", "toWalle
 
 # The amount rule of domain.money, but 0 is allowed, and one more digit, because a balance may have it.
 _MONEY: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?", re.ASCII)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
@@ -53,8 +53,7 @@ class StoredEvent(NamedTuple):
     payload_json: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Value, frozen=True):
     """A decoded event. In the payload `amount` and `newBalance` are Decimal, `transferId` a UUID, the rest text."""
 
     event_id: EventId
@@ -67,8 +66,7 @@ class Envelope:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class WholeBody:
+class WholeBody(Value, frozen=True):
     """The length and the digest of a body of which only the first BODY_STORED_BYTES_MAX bytes were kept."""
 
     length: int
@@ -89,7 +87,7 @@ class _Message(msgspec.Struct, rename="camel"):
 
 
 class _Header(msgspec.Struct, rename="camel"):
-    """The fields that are read first. They decide whether this program can decode the rest."""
+    """The fields that decide whether this program can decode the rest."""
 
     type: str
     schema_version: int
@@ -99,6 +97,7 @@ _encoder: Final = msgspec.json.Encoder()
 _header_decoder: Final = msgspec.json.Decoder(_Header)
 _message_decoder: Final = msgspec.json.Decoder(_Message)
 _payload_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_payload_fields: Final = {name: (*COMMON_FIELDS, *kind.fields) for name, kind in EVENT_TYPES.items()}
 
 
 def encode_envelope(event: StoredEvent, position: int) -> bytes:
@@ -127,9 +126,7 @@ def decode_envelope(body: bytes) -> Envelope:
     """Decode a message body. Raises UndecodableMessage, UnknownSchemaVersion or UnknownEventType."""
     check_length(len(body))
     try:
-        header = _header_decoder.decode(body)
-        expect_known(header.type, header.schema_version)
-        message = _message_decoder.decode(body)
+        message = _message_of(body)
         payload = _payload_decoder.decode(message.payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage(f"The body is not an event: {error}.") from None
@@ -145,6 +142,20 @@ def decode_envelope(body: bytes) -> Envelope:
         _positive("position", message.position),
         _payload(message.type, message.wallet_id, payload),
     )
+
+
+def _message_of(body: bytes) -> _Message:
+    """Returns the fields of the body. A body of a newer program may have other fields, and only then is it parsed twice
+    to say so.
+    """
+    try:
+        message = _message_decoder.decode(body)
+    except msgspec.ValidationError:
+        header = _header_decoder.decode(body)
+        expect_known(header.type, header.schema_version)
+        raise
+    expect_known(message.type, message.schema_version)
+    return message
 
 
 def expect_known(event_type: str, schema_version: int) -> None:
@@ -163,7 +174,7 @@ def expect_known(event_type: str, schema_version: int) -> None:
 
 def _payload(event_type: str, wallet_id: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Returns the payload with its fields checked and converted. Fields that a newer program added are not changed."""
-    names = (*COMMON_FIELDS, *EVENT_TYPES[event_type].fields)
+    names = _payload_fields[event_type]
     for name in names:
         if not isinstance(payload.get(name), str):
             raise UndecodableMessage(f"payload.{name} of {event_type} is missing or not a string.")
@@ -188,13 +199,9 @@ def _money(name: str, token: str, limit: Decimal) -> Decimal:
 
 
 def _uuid(name: str, token: str) -> UUID:
-    try:
-        identifier = UUID(token)
-    except ValueError:
-        identifier = None
-    if identifier is None or str(identifier) != token:
+    if not _UUID.fullmatch(token):
         raise UndecodableMessage(f"{name} is not a UUID in its usual spelling: {token[:50]!r}.")
-    return identifier
+    return msgspec.convert(token, UUID)
 
 
 def _positive(name: str, number: int) -> int:

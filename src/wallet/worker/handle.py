@@ -99,6 +99,8 @@ class GroupHandler:
     def __init__(self, rules: FraudRules, metrics: Metrics) -> None:
         self._rules = rules
         self._metrics = metrics
+        self.handled = asyncio.Event()
+        """Set after each group; whoever waits for it clears it."""
 
     async def handle(
         self,
@@ -109,6 +111,7 @@ class GroupHandler:
     ) -> Handled[AnyMessage]:
         """See `handle_group`."""
         handled = await handle_group(connection, messages, self._rules, check=check, move_checkpoint=move_checkpoint)
+        self.handled.set()
         self._metrics.add(HANDLED, len(handled.done), "effect")
         self._metrics.add(HANDLED, len(handled.refused), "dead_letter")
         return handled

@@ -24,7 +24,7 @@ use:
 - A lease lasts only as long as its connection: on a new connection the lease is taken again, and the checkpoint is read
   again.
 - The worker waits for a batch that is not published yet, because how it will be published is decided only then.
-- Without new events, the journal is polled every 5 to 200 ms; by a worker with a broker, every second.
+- Without new events, the journal is polled every 5 to 200 ms; by a worker with a broker, every two seconds.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ GIVE_UP_SECONDS: Final = 2.0
 STANDBY_SECONDS: Final = 1.0
 POLL_SECONDS_MIN: Final = 0.005
 POLL_SECONDS_MAX: Final = 0.2
-BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 1.0
+BESIDE_QUEUE_POLL_SECONDS_MAX: Final = 2.0
 """A worker with a broker has nothing to handle here, unless relays and workers differ in their transport."""
 _log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ from asyncpg import Record
 
 from wallet.domain.analytics import LoggedEvent
 from wallet.domain.identifiers import EventId, WalletId, bucket_of
+from wallet.domain.money import Value
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import (
@@ -57,8 +58,7 @@ class ReceivedMessage(Protocol):
 AnyMessage = TypeVar("AnyMessage", bound=ReceivedMessage)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked(Generic[AnyMessage]):
+class Checked(Value, Generic[AnyMessage], frozen=True):
     """A message and its event in the log."""
 
     message: AnyMessage

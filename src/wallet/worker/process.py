@@ -24,9 +24,11 @@ async def run_worker(settings: Settings, metrics: Metrics, stop: asyncio.Event) 
     workers may run. After `stop` is set, the current group is finished and acknowledged before this returns. Raises
     only InvalidBrokerAddress.
     """
-    following = asyncio.create_task(run_progress(settings.dsn, stop), name="progress of the statistics")
+    handler = GroupHandler(FraudRules.of(settings), metrics)
+    progress = run_progress(settings.dsn, handler.handled, stop)
+    following = asyncio.create_task(progress, name="progress of the statistics")
     try:
-        await _handle_events(settings, GroupHandler(FraudRules.of(settings), metrics), stop)
+        await _handle_events(settings, handler, stop)
     finally:
         if not stop.is_set():
             following.cancel()

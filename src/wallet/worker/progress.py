@@ -7,15 +7,16 @@ contained at that time has been counted (see the migration that creates `stats_p
 that guarantees: every change that was committed before `as_of` is counted. An event that waits as a dead letter stops
 the progress until it is replayed or discarded.
 
-Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. While everything is counted and the journal
-has nothing new, one statement detects that, and the time is advanced only every IDLE_SECONDS. A crash between any two
-statements leaves the row unchanged. Bounds: BATCHES_MAX batches are checked in one transaction.
+Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. Once everything is counted, it is tried when
+this worker has handled a group, or after IDLE_SECONDS. A crash between any two statements leaves the row unchanged.
+Bounds: BATCHES_MAX batches are checked in one transaction.
 """
 
 import asyncio
-import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Final
 
 from asyncpg import Record
@@ -93,47 +94,54 @@ def _is_reached(target: Target, position: int) -> bool:
     return target.position is not None and position >= target.position
 
 
-async def run_progress(dsn: str, stop: asyncio.Event) -> None:
-    """Keep `stats_progress` current until `stop` is set; the database may be unavailable at any time."""
+async def run_progress(dsn: str, handled: asyncio.Event, stop: asyncio.Event) -> None:
+    """Keep `stats_progress` current until `stop` is set; the database may be unavailable at any time.
+
+    `handled` is set each time this worker has handled a group, and is cleared here.
+    """
     async with Session(dsn, application_name=APPLICATION) as session:
-        await run_loop(_Turns(session, stop), session, stop)
+        await run_loop(_Turns(session, handled, stop), session, stop)
 
 
 class _Turns:
     """The turns of one worker."""
 
-    def __init__(self, session: Session, stop: asyncio.Event) -> None:
+    def __init__(self, session: Session, handled: asyncio.Event, stop: asyncio.Event) -> None:
         self._session = session
+        self._handled = handled
         self._stop = stop
         self._pause_seconds = INTERVAL_SECONDS
-        self._idle_ends: Record | None = None
-        """What the journal contained when all of it was counted."""
-        self._idle_until = 0.0
 
     async def take_turn(self) -> None:
         connection = await self._session.connection()
-        if not await self._is_idle(connection):
-            brought = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
-            self._pause_seconds = CATCH_UP_SECONDS if brought.is_behind else INTERVAL_SECONDS
-            self._idle_ends = brought.counted_ends
-            self._idle_until = time.monotonic() + IDLE_SECONDS
-        await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
+        self._handled.clear()
+        brought = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
+        if brought is Brought.ALL_COUNTED:
+            self._pause_seconds = IDLE_SECONDS
+            await unless_stopped(self._wait_for_group(), self._stop)
+        else:
+            self._pause_seconds = CATCH_UP_SECONDS if brought is Brought.IS_BEHIND else INTERVAL_SECONDS
+            await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
 
-    async def _is_idle(self, connection: Connection) -> bool:
-        if self._idle_ends is None or time.monotonic() >= self._idle_until:
-            return False
-        return await connection.fetchrow(_SQL.read_journal_ends) == self._idle_ends
+    async def _wait_for_group(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._handled.wait()
+                self._pause_seconds = INTERVAL_SECONDS
 
     async def stand_down(self) -> None:
         """Do nothing: no state is kept between two turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """The result of one attempt: whether more batches remain, and the journal's end if all of it is counted."""
+class Brought(Enum):
+    """The result of one attempt."""
 
-    is_behind: bool = False
-    counted_ends: Record | None = None
+    ALL_COUNTED = auto()
+    """Everything that the journal contains is counted."""
+    IS_BEHIND = auto()
+    """More batches can be checked than one transaction checks."""
+    IS_WAITING = auto()
+    """An event is not counted yet, or another worker has just tried this."""
 
 
 async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> Brought:
@@ -141,7 +149,7 @@ async def bring_forward(connection: Connection, interval: timedelta = timedelta(
     async with connection.transaction():
         row = await connection.fetchrow(_SQL.lock_progress, interval)
         if row is None:
-            return Brought()
+            return Brought.IS_WAITING
         ends = await connection.fetchrow(_SQL.read_journal_ends)
         assert ends is not None, "the only row of journal_head is missing"
         batches = await connection.fetchrow(_SQL.read_next_batches, row["position"], BATCHES_MAX)
@@ -160,10 +168,10 @@ async def bring_forward(connection: Connection, interval: timedelta = timedelta(
             target.seq if target else None,
             target.position if target else None,
         )
-        return Brought(
-            is_behind=batches["first_uncounted"] is None and position < ends["head"],
-            counted_ends=ends if target is None else None,
-        )
+        if target is None:
+            return Brought.ALL_COUNTED
+        is_behind = batches["first_uncounted"] is None and position < ends["head"]
+        return Brought.IS_BEHIND if is_behind else Brought.IS_WAITING
 
 
 def _counted_up_to(position: int, batches: Record) -> int:
