@@ -136,7 +136,7 @@ async def test_a_wallet_that_was_thought_to_exist_is_made_all_the_same(database_
     command = deposit("ghost", 1)
     request = Request((command,), audit_of(command), float("inf"), asyncio.get_running_loop().create_future())
     await lane.process([request], mode=MODE, defer=lambda _requests, _locked: None)
-    await lane.close()
+    lane.close()
     [answer] = (await request.future).answers
     assert answer is not None
     assert answer.status == 201

@@ -6,8 +6,9 @@
 | lock time-out (another session)       | retry without the locked wallets; their requests go to the side lane    |
 | connection lost or silent, even at    | drop the connection and retry the same batch, with the same keys, on a  |
 | COMMIT (outcome unknown)              | new one, until no client waits any more                                 |
-| no room, statement cancelled, or a    | answer 503 for the batch                                                |
-| clock too far from this process's     |                                                                         |
+| no room, statement cancelled, a       | answer 503 for the batch                                                |
+| clock too far from this process's, or |                                                                         |
+| migrations that are missing           |                                                                         |
 | anything else                         | halve the batch until the failing request is alone, and answer it 500;  |
 |                                       | the other requests are executed                                         |
 
@@ -28,7 +29,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Final
 
-import asyncpg
 import structlog
 
 from wallet.domain.identifiers import WalletId
@@ -36,9 +36,11 @@ from wallet.ledger.deciding import KnownWallets
 from wallet.ledger.gathering import WAITING_PER_WALLET_MAX, first_batch_of
 from wallet.ledger.requests import CommandFailed, OutcomeUnknown, Phase, Render, Request
 from wallet.ledger.transaction import BatchMode, ClockDiffers, run_batch
-from wallet.postgres.connections import LOCK_MS, ROWS_BY_KEY, Connection, connect
+from wallet.postgres.connections import LOCK_MS
 from wallet.postgres.errors import Failure, failure_of
+from wallet.postgres.session import NotMigrated, Session
 from wallet.postgres.writing import WriteConflict
+from wallet.runtime.loop import Backoff
 
 RETRIES_MAX: Final = 20
 """How many deadlocks in a row are retried. Locks are taken in sorted order, so even one is rare."""
@@ -50,6 +52,8 @@ Defer = Callable[[list[Request], set[WalletId]], None]
 """Accepts the requests that must wait, and the wallets that another session has locked."""
 
 log = structlog.get_logger()
+_EXPLAINED_ERRORS: Final = (ClockDiffers, NotMigrated)
+"""Errors whose message is part of the answer."""
 RETRY_SECONDS_FIRST: Final = 0.01
 SIDE_LANE_RETRY_SECONDS_MAX: Final = 0.2
 SIDE_LOCK_MS: Final = 50
@@ -60,19 +64,18 @@ class Lane:
     """One connection, which is opened when it is first needed and dropped when its state is unknown."""
 
     def __init__(self, dsn: str, *, name: str, render: Render, known: KnownWallets, lock_ms: int = LOCK_MS) -> None:
-        self._dsn = dsn
+        self._session = Session(dsn, application_name=f"wallet api {name}", lock_ms=lock_ms)
         self._name = name
         self._render = render
         self._known = known
-        self._lock_ms = lock_ms
-        self._connection: Connection | None = None
 
     async def process(self, batch: list[Request], *, mode: BatchMode, defer: Defer) -> None:
         """Complete or fail every request of the batch, or pass it to `defer`. Never raises infrastructure errors."""
         attempt = 0
+        reconnecting = Backoff(seconds_min=RECONNECT_SECONDS_FIRST, seconds_max=RECONNECT_SECONDS_MAX)
         while waiting := _still_waiting(batch):
             try:
-                connection = await self._connected()
+                connection = await self._session.connection()
                 # A deadline may pass while connecting. A request that was then answered `not_executed` must not run.
                 if not (waiting := _still_waiting(batch)):
                     return None
@@ -86,11 +89,11 @@ class Lane:
                 if failure is Failure.LOCKED and not mode.skip_locked:
                     mode = replace(mode, skip_locked=True, may_insert_wallets=False)
                 elif failure is Failure.RECONNECT:
-                    await sleep(_reconnect_seconds(attempt))
+                    await reconnecting.wait()
                 elif failure is Failure.RETRY and attempt <= RETRIES_MAX:
                     await sleep(random.uniform(0, RETRY_SECONDS_MAX))
                 else:
-                    why = str(error) if isinstance(error, ClockDiffers) else "The database is overloaded."
+                    why = str(error) if isinstance(error, _EXPLAINED_ERRORS) else "The database is overloaded."
                     return await self._divide(waiting, failure, why, mode=mode, defer=defer)
             else:
                 ms = round((time.monotonic() - started) * 1000, 1)
@@ -121,36 +124,16 @@ class Lane:
             is_unknown = request.phase is Phase.UNKNOWN
             request.fail(OutcomeUnknown("The answer to a COMMIT was lost.") if is_unknown else CommandFailed())
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(
-                self._dsn,
-                application_name=f"wallet api {self._name}",
-                lock_ms=self._lock_ms,
-                settings=ROWS_BY_KEY,
-            )
-        return self._connection
-
     async def _clean_up(self, failure: Failure) -> None:
-        """Roll back the open transaction. Drop the connection if it is lost, or if the rollback fails."""
-        connection = self._connection
-        if connection is None:
-            return
-        if failure is not Failure.RECONNECT and not connection.is_closed():
-            try:
-                await connection.execute("rollback")
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pass
-            else:
-                return
-        connection.terminate()
-        self._connection = None
+        """Roll back the open transaction, or drop the connection if it is lost."""
+        if failure is Failure.RECONNECT:
+            self._session.drop()
+        else:
+            await self._session.roll_back()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection, without waiting for a server that does not answer."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        self._session.drop()
 
 
 def _still_waiting(batch: list[Request]) -> list[Request]:
@@ -161,14 +144,10 @@ def _meaning_of(error: Exception) -> Failure:
     match error:
         case WriteConflict():
             return Failure.RETRY
-        case ClockDiffers():
+        case ClockDiffers() | NotMigrated():
             return Failure.OVERLOADED
         case _:
             return failure_of(error)
-
-
-def _reconnect_seconds(attempt: int) -> float:
-    return min(RECONNECT_SECONDS_FIRST * (1 << min(attempt - 1, 10)), RECONNECT_SECONDS_MAX)
 
 
 def _note(failure: Failure, error: Exception, attempt: int, request_count: int) -> None:
@@ -224,20 +203,19 @@ class SideLane:
 
     async def run(self) -> None:
         """Run until the lane is stopped and has no waiting requests."""
-        delay = RETRY_SECONDS_FIRST
+        pace = Backoff(seconds_min=RETRY_SECONDS_FIRST, seconds_max=SIDE_LANE_RETRY_SECONDS_MAX)
         try:
             while self._waiting or not self._stopping:
                 if not self._waiting:
                     self._changed.clear()
                     await self._changed.wait()
-                    delay = RETRY_SECONDS_FIRST
+                    pace.reset()
                 elif await self._try_all():
-                    delay = RETRY_SECONDS_FIRST
+                    pace.reset()
                 else:
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, SIDE_LANE_RETRY_SECONDS_MAX)
+                    await pace.wait()
         finally:
-            await self._lane.close()
+            self._lane.close()
 
     async def _try_all(self) -> bool:
         """Try the oldest requests once. Returns whether any of them was completed or failed."""

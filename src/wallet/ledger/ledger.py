@@ -262,7 +262,7 @@ class Ledger:
                     (self._idle_bulk if is_bulk else self._idle).append(woken)
                     await woken.wait()
         finally:
-            await lane.close()
+            lane.close()
 
     def _defer(self, requests: list[Request], locked_elsewhere: set[WalletId]) -> None:
         """Move requests on wallets that another session has locked, and all requests behind them, to the side lane."""

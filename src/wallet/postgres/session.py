@@ -53,9 +53,10 @@ async def session(
 class Session:
     """One connection that one task uses at a time. After a failure call `drop`; the next use opens another one."""
 
-    def __init__(self, dsn: str, *, application_name: str) -> None:
+    def __init__(self, dsn: str, *, application_name: str, lock_ms: int = LOCK_MS) -> None:
         self._dsn = dsn
         self._application_name = application_name
+        self._lock_ms = lock_ms
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -70,7 +71,9 @@ class Session:
         Raises NotMigrated, or one of DATABASE_ERRORS.
         """
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, application_name=self._application_name, settings=ROWS_BY_KEY)
+            self._connection = await connect(
+                self._dsn, application_name=self._application_name, lock_ms=self._lock_ms, settings=ROWS_BY_KEY
+            )
             try:
                 await _expect_migrated(self._connection)
             except BaseException:
@@ -78,6 +81,15 @@ class Session:
                 raise
             _log.info("database_connected", application=self._application_name)
         return self._connection
+
+    async def roll_back(self) -> None:
+        """End the open transaction. If that fails, end the connection."""
+        if self._connection is None:
+            return
+        try:
+            await self._connection.execute("rollback")
+        except DATABASE_ERRORS:
+            self.drop()
 
     def drop(self) -> None:
         """End the connection at once. It may be inside a transaction, or still be waiting for an answer."""
