@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from wallet.cli.contracts import contract_files, write_contracts
+from wallet.cli.commands.contracts import contract_files, write_contracts
 from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION
 from wallet.domain.money import format_money
 from wallet.wire.envelope import decode_envelope

@@ -7,8 +7,8 @@ import pytest
 from tests.support.database import fetch_value
 from tests.support.postgres import PostgresServer, run_apart
 from tests.support.verification import as_owner
-from wallet.cli.database.rebuild import rebuild_on_screen
-from wallet.cli.database.verify import verify_on_screen
+from wallet.cli.commands.rebuild import rebuild_on_screen
+from wallet.cli.commands.verify import verify_on_screen
 from wallet.integrity.findings import Check
 from wallet.postgres.embedded import running_dsn
 

@@ -125,7 +125,7 @@ def test_an_unknown_scenario_is_answered_with_the_names_there_are() -> None:
 
 
 def test_where_the_benchmark_is_not_installed_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("wallet.cli.checkout.CHECKOUT", tmp_path)
+    monkeypatch.setattr("wallet.cli.commands.checkout.CHECKOUT", tmp_path)
     result = CliRunner().invoke(app, ["bench"])
     assert result.exit_code == 2
     assert len(result.output.splitlines()) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wallet.cli.contracts import settings_documents, write_settings_documents
+from wallet.cli.commands.contracts import settings_documents, write_settings_documents
 from wallet.runtime.settings import Settings, with_settings_table
 
 ROOT = Path(__file__).parents[2]

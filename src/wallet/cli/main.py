@@ -15,16 +15,8 @@ import uvloop
 
 from wallet import bootstrap
 from wallet.api.edge.server import ServerEnded
-from wallet.cli.checkout import bench, chaos
-from wallet.cli.contracts import contracts, document_text
-from wallet.cli.database.migrate import migrate_command
-from wallet.cli.database.postgres import postgres
-from wallet.cli.database.prune import prune
-from wallet.cli.database.rebuild import rebuild
-from wallet.cli.database.verify import verify
-from wallet.cli.dlq import dlq
+from wallet.cli.app import Panel, app, load_commands
 from wallet.cli.errands import EXIT_FAILED, EXIT_WRONG_CALL, give_up, log_warnings, print_warnings, warnings_about
-from wallet.cli.monkey import monkey
 from wallet.cli.options import between
 from wallet.cli.processes.api_processes import PROCESSES_MAX, forgets_metrics_with_parent, run_api_processes
 from wallet.cli.processes.children import CannotStart, report_starts_to_parent
@@ -34,13 +26,7 @@ from wallet.runtime.logs import logging_to
 from wallet.runtime.settings import InvalidSettings, Settings, load_settings
 from wallet.version import version
 
-app = typer.Typer(
-    help="An event-driven wallet service: balances that are never wrong, and a log that proves it.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ("app", "main")
 
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
 Port = Annotated[
@@ -92,7 +78,7 @@ def options(
     """Options of `wallet` itself; its help is the application's."""
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.SERVICE)
 def up(
     host: Host = "127.0.0.1",
     port: Port = None,
@@ -115,7 +101,7 @@ def up(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.SERVICE)
 def api(host: Host = "127.0.0.1", port: Port = None, workers: Workers = 1, quiet: Quiet = False) -> None:
     """Run the HTTP api, as one process or as several behind one port."""
     settings = _settings_with_database()
@@ -128,7 +114,7 @@ def api(host: Host = "127.0.0.1", port: Port = None, workers: Workers = 1, quiet
             _serve(lambda stop: bootstrap.run_api(settings, host=host, port=port, stop=stop))
 
 
-@app.command(hidden=True)
+@app.command(hidden=True, rich_help_panel=Panel.SERVICE)
 def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet = False) -> None:
     """One process of an api that has several; their parent starts it, and holds the port."""
     settings = _settings_with_database()
@@ -139,7 +125,7 @@ def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet
         _serve(lambda stop: bootstrap.run_api(settings, host=host, port=port, stop=stop, process_number=number))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.SERVICE)
 def relay(quiet: Quiet = False) -> None:
     """Run the relay: seals the journal and publishes its events. A second one stands by."""
     settings = _settings_with_database()
@@ -149,7 +135,7 @@ def relay(quiet: Quiet = False) -> None:
         _serve(lambda stop: bootstrap.run_relay(settings, stop))
 
 
-@app.command()
+@app.command(rich_help_panel=Panel.SERVICE)
 def worker(quiet: Quiet = False) -> None:
     """Run the worker: analytics, fraud rules, notifications."""
     settings = _settings_with_database()
@@ -159,24 +145,7 @@ def worker(quiet: Quiet = False) -> None:
         _serve(lambda stop: bootstrap.run_worker(settings, stop))
 
 
-@app.command()
-def openapi() -> None:
-    """Print the OpenAPI document of the HTTP api."""
-    # As bytes, so that the encoding of the terminal does not change them.
-    typer.echo(document_text(bootstrap.openapi_document()).encode(), nl=False)
-
-
-app.command(name="migrate")(migrate_command)
-app.command()(contracts)
-app.command()(monkey)
-app.command()(bench)
-app.command()(chaos)
-app.command()(verify)
-app.command()(rebuild)
-app.command()(prune)
-# Arguments after the program's name belong to the program, including options.
-app.command(context_settings={"allow_interspersed_args": False})(postgres)
-app.add_typer(dlq, name="dlq")
+load_commands()
 
 
 def _settings() -> Settings:

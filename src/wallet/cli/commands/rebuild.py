@@ -6,6 +6,7 @@ from typing import Any
 
 import uvloop
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson
 from wallet.cli.running_up import DATA, DataDirectory, find_system
@@ -15,6 +16,7 @@ from wallet.worker.rebuild import Rebuilt
 from wallet.worker.rebuild import rebuild as rebuild_projections
 
 
+@app.command(rich_help_panel=Panel.OPERATION)
 def rebuild(as_json: AsJson = False, data: DataDirectory = DATA) -> None:
     """Recreate statistics and fraud alerts from the event log, in one transaction; workers wait meanwhile.
 

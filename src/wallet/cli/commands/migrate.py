@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import EXIT_DONE, print_json, run_errand
 from wallet.cli.options import AsJson, duration
 from wallet.cli.running_up import DATA, DataDirectory, find_database
@@ -24,6 +25,7 @@ Wait = Annotated[
 ]
 
 
+@app.command("migrate", rich_help_panel=Panel.OPERATION)
 def migrate_command(wait: Wait = WAIT_SECONDS, as_json: AsJson = False, data: DataDirectory = DATA) -> None:
     """Bring the database's tables to this version. Safe to run again, and by several at once.
 

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from wallet.bootstrap import openapi_document
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import give_up
 from wallet.domain.events import SCHEMA_VERSION
 from wallet.runtime.settings import env_example, with_settings_table
 from wallet.wire.schemas import event_schemas
 
 
+@app.command(rich_help_panel=Panel.DEVELOPMENT)
 def contracts(
     directory: Annotated[Path, typer.Argument(help="Where to write them.")] = Path("contracts"),
 ) -> None:
@@ -73,3 +75,10 @@ def write_settings_documents(root: Path) -> list[Path]:
 def document_text(document: dict[str, Any]) -> str:
     """Returns the text of a contract, exactly as in its file."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+@app.command(rich_help_panel=Panel.DEVELOPMENT)
+def openapi() -> None:
+    """Print the OpenAPI document of the HTTP api."""
+    # As bytes, so that the encoding of the terminal does not change them.
+    typer.echo(document_text(openapi_document()).encode(), nl=False)

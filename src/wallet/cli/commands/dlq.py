@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, assert_never
 import typer
 import uvloop
 
+from wallet.cli.app import Panel, app
 from wallet.cli.dlq_views import details_object, letter_object, tell_letter, tell_letters
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.cli.options import (
@@ -51,6 +52,7 @@ dlq = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+app.add_typer(dlq, name="dlq", rich_help_panel=Panel.OPERATION)
 
 _LIMIT: Final = between(1, LIST_LIMIT_MAX)
 _ID: Final = between(1, 2**63 - 1)

@@ -5,6 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import give_up, run_errand
 from wallet.cli.processes.children import become
 from wallet.cli.running_up import DATA, DataDirectory, find_database
@@ -15,6 +16,8 @@ Program = Annotated[str, typer.Argument(help="psql, pg_dump, pg_restore, created
 Arguments = Annotated[list[str] | None, typer.Argument(help="What the program is given; see its own --help.")]
 
 
+# Arguments after the program's name belong to the program, including options.
+@app.command(context_settings={"allow_interspersed_args": False}, rich_help_panel=Panel.OPERATION)
 def postgres(program: Program, arguments: Arguments = None, data: DataDirectory = DATA) -> None:
     """Run one of PostgreSQL's own programs on the wallet's database, password and all.
 

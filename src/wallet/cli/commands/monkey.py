@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import give_up
 from wallet.cli.options import AsJson, between, duration
 from wallet.cli.running_up import SeveralRun, find_running_up
@@ -16,6 +17,7 @@ SEEDS: Final = 2**32
 DEFAULT_URL: Final = "http://127.0.0.1:3000"
 
 
+@app.command(rich_help_panel=Panel.DEVELOPMENT)
 def monkey(
     url: Annotated[
         str | None,

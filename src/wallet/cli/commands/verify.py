@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.cli.options import AsJson
 from wallet.cli.running_up import DATA, DataDirectory, find_database
@@ -24,6 +25,7 @@ from wallet.integrity.verify import verify as verify_books
 from wallet.runtime.settings import load_settings
 
 
+@app.command(rich_help_panel=Panel.OPERATION)
 def verify(
     heads: Annotated[
         Path | None, typer.Option(help="Exported journal heads, such as LOG_DIR/journal-heads.log or a copy kept away.")

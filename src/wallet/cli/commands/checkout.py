@@ -12,10 +12,11 @@ from typing import Annotated, Final
 
 import typer
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import give_up
 from wallet.cli.options import AsJson, between, duration
 
-CHECKOUT: Final = Path(__file__).parents[3]
+CHECKOUT: Final = Path(__file__).parents[4]
 
 
 def import_from_checkout(module: str, *, command: str) -> ModuleType:
@@ -32,6 +33,7 @@ def import_from_checkout(module: str, *, command: str) -> ModuleType:
 Scenarios = Annotated[list[str] | None, typer.Option(help="A scenario by name; may be given more than once.")]
 
 
+@app.command(rich_help_panel=Panel.DEVELOPMENT)
 def bench(
     only: Scenarios = None,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter and fewer runs, a smaller log.")] = False,
@@ -60,6 +62,7 @@ Experiments = Annotated[
 ]
 
 
+@app.command(rich_help_panel=Panel.DEVELOPMENT)
 def chaos(
     minutes: Annotated[
         float,

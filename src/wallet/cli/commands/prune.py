@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wallet.cli.app import Panel, app
 from wallet.cli.errands import EXIT_DONE, EXIT_WRONG_CALL, complain, give_up, print_json, run_errand
 from wallet.cli.options import Actor, AsJson, checked_text, decisions_logged, user_of_this_process
 from wallet.cli.running_up import DATA, DataDirectory, find_system
@@ -21,6 +22,7 @@ Reason = Annotated[str, typer.Option(help="Why the rows may go; stored in the re
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal.")]
 
 
+@app.command(rich_help_panel=Panel.OPERATION)
 def prune(
     audit_before: Before,
     reason: Reason,
