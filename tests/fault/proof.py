@@ -160,7 +160,11 @@ async def _monitor(database_url: str) -> RunCheck:
     """The integrity monitor ran during the experiment: a fault that it has on record is a false alarm."""
     state = decode_state(str(await fetch_value(database_url, "select state::text from auditor")))
     faults = [f"{name}: {fault.table}: {fault.row}: found {fault.found}" for name, fault in state.faults.items()]
-    seen = "has not checked yet" if state.looked is None else f"checked up to position {state.looked.head.position:,}"
+    seen = (
+        "has not checked yet"
+        if state.incremental is None
+        else f"checked up to position {state.incremental.head.position:,}"
+    )
     return check_of("the monitor saw no fault", seen, faults)
 
 

@@ -26,7 +26,7 @@ async def bodies_in_queue(url: str) -> list[bytes]:
 
 
 def letters(open_bodies: Iterable[bytes] = (), closed_bodies: Iterable[bytes] = ()) -> AreOpen:
-    """Letters of these bodies."""
+    """Dead letters of these bodies."""
     known = {sha256(body).digest(): True for body in open_bodies}
     known |= {sha256(body).digest(): False for body in closed_bodies}
 

@@ -112,8 +112,8 @@ async def test_after_the_fix_a_replay_takes_effect_once_also_when_called_twice_o
     await until(projections_match, wire.database_url, rows)
     await until(has_open, wire, 0)
     assert await states(wire) == ["replayed"] * len(rows)
-    for letter_id in others:
-        assert await happenings(wire, int(letter_id)) == ["opened", "replayed"]
+    for dead_letter_id in others:
+        assert await happenings(wire, int(dead_letter_id)) == ["opened", "replayed"]
     everything = await operator.dlq("replay", "--all")
     assert (everything.code, everything.output) == (0, "no open dead letters\n")
     assert await projections_match(wire.database_url, rows)
@@ -139,27 +139,27 @@ async def test_a_replay_before_the_fix_fails_again_and_says_so(operator: Operato
 async def test_a_discard_wants_a_reason_and_closes_the_letter_for_good(operator: Operator) -> None:
     wire = operator.wire
     rows = await break_two_deposits(operator)
-    letter_id = str((await operator.letters())[0]["id"])
+    dead_letter_id = str((await operator.letters())[0]["id"])
     for arguments in ([], ["--reason", ""], ["--reason", " \t"]):
-        refused = await operator.dlq("discard", letter_id, *arguments)
+        refused = await operator.dlq("discard", dead_letter_id, *arguments)
         assert refused.code == 2
         assert "--reason" in refused
     assert await has_open(wire, len(rows))
-    without_effect = await operator.dlq("discard", letter_id, "--reason", "a test order")
+    without_effect = await operator.dlq("discard", dead_letter_id, "--reason", "a test order")
     assert without_effect.code == 1
     assert "its event is in the log and has had no effect" in without_effect
-    assert f"wallet dlq replay {letter_id}" in without_effect
+    assert f"wallet dlq replay {dead_letter_id}" in without_effect
     assert "wallet rebuild" in without_effect
     assert await has_open(wire, len(rows))
-    discarded = await operator.dlq("discard", letter_id, "--reason", "a test order", "--actor", "ann", "--force")
+    discarded = await operator.dlq("discard", dead_letter_id, "--reason", "a test order", "--actor", "ann", "--force")
     assert discarded.code == 0
     assert await has_open(wire, len(rows) - 1)
-    shown = await operator.dlq("show", letter_id)
+    shown = await operator.dlq("show", dead_letter_id)
     assert "discarded by ann: a test order" in shown
-    replayed = await operator.dlq("replay", letter_id)
+    replayed = await operator.dlq("replay", dead_letter_id)
     assert replayed.code == 1
     assert "was discarded by ann" in replayed
-    again = await operator.dlq("discard", letter_id, "--reason", "once more")
+    again = await operator.dlq("discard", dead_letter_id, "--reason", "once more")
     assert again.code == 0
     assert "was discarded already by ann" in again
     assert await has_open(wire, len(rows) - 1)
@@ -168,11 +168,11 @@ async def test_a_discard_wants_a_reason_and_closes_the_letter_for_good(operator:
 async def test_a_discard_is_taken_back_by_force(operator: Operator) -> None:
     wire = operator.wire
     rows = await break_two_deposits(operator)
-    letter_id = str((await operator.letters())[0]["id"])
-    assert (await operator.dlq("discard", letter_id, "--reason", "by mistake", "--force")).code == 0
+    dead_letter_id = str((await operator.letters())[0]["id"])
+    assert (await operator.dlq("discard", dead_letter_id, "--reason", "by mistake", "--force")).code == 0
     operator.start_worker()
     assert (await operator.dlq("replay", "--all")).code == 0
-    forced = await operator.dlq("replay", letter_id, "--force")
+    forced = await operator.dlq("replay", dead_letter_id, "--force")
     assert forced.code == 0
     assert "took effect" in forced
     await until(projections_match, wire.database_url, rows)

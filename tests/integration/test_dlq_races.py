@@ -10,8 +10,8 @@ from tests.support.database import fetch_rows, fetch_value
 from tests.support.dlq import ACTOR, happenings, has_open, open_count, replay, states
 from tests.support.event_log import Log, Row
 from tests.support.worker import Wire, projections_match, publish, running_worker, until
-from wallet.dead_letters.letters import LetterId, NoSuchLetter, StoredMessage, open_database, read_message
-from wallet.dead_letters.replay import Discarded, Replay, ReplayResult, discard, remove_closed
+from wallet.dead_letters.reading import DeadLetterId, NoSuchDeadLetter, StoredMessage, open_database, read_message
+from wallet.dead_letters.replay import DiscardResult, Replay, ReplayResult, discard, remove_closed
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
 from wallet.rabbitmq.publisher import OutgoingMessage
@@ -76,7 +76,7 @@ async def test_a_message_that_fails_again_before_its_letter_is_marked_stays_open
     async with open_database(database_url) as connection:
         await keep_poison(connection, b"poison")
         route = Interrupted(connection, error="still no good")
-        (replayed,) = [each async for each in Replay(connection, route, actor=ACTOR).run([LetterId(1)])]
+        (replayed,) = [each async for each in Replay(connection, route, actor=ACTOR).run([DeadLetterId(1)])]
     assert replayed.result is ReplayResult.FAILED_AGAIN
     assert await states(Wire(database_url, None)) == ["open"]
     [letter] = await fetch_rows(database_url, "select error, attempts, actor from dead_letters")
@@ -87,7 +87,7 @@ async def test_a_message_that_fails_again_before_its_letter_is_marked_stays_open
 async def test_a_message_that_fails_after_its_letter_was_closed_opens_it_again(database_url: str) -> None:
     async with open_database(database_url) as connection:
         await keep_poison(connection, b"replayed", b"discarded")
-        ids = {(await read_message(connection, LetterId(number))).body: LetterId(number) for number in (1, 2)}
+        ids = {(await read_message(connection, DeadLetterId(number))).body: DeadLetterId(number) for number in (1, 2)}
         replaying = Replay(connection, Interrupted(connection), actor=ACTOR, patience_seconds=0)
         assert [each.result async for each in replaying.run([ids[b"replayed"]])] == [ReplayResult.PUBLISHED]
         await discard(connection, ids[b"discarded"], actor=ACTOR, reason="no use")
@@ -103,7 +103,7 @@ async def test_what_was_not_reached_when_the_broker_went_away_is_untouched(datab
         await keep_poison(connection, b"one", b"two")
         route = Interrupted(connection, failure=BrokerUnavailable("gone"))
         with pytest.raises(BrokerUnavailable):
-            _ = [each async for each in Replay(connection, route, actor=ACTOR).run([LetterId(1), LetterId(2)])]
+            _ = [each async for each in Replay(connection, route, actor=ACTOR).run([DeadLetterId(1), DeadLetterId(2)])]
     assert await states(Wire(database_url, None)) == ["open", "open"]
     assert {row["attempts"] for row in await fetch_rows(database_url, "select attempts from dead_letters")} == {1}
 
@@ -114,7 +114,7 @@ async def test_a_replayed_letter_is_published_once_more_only_by_force(database_u
         route = Interrupted(connection)
         for is_forced, brought_count in ((False, 1), (False, 1), (True, 2)):
             replaying = Replay(connection, route, actor=ACTOR, is_forced=is_forced, patience_seconds=0)
-            (replayed,) = [each async for each in replaying.run([LetterId(1)])]
+            (replayed,) = [each async for each in replaying.run([DeadLetterId(1)])]
             assert replayed.result.is_replayed
             assert len(route.brought) == brought_count
 
@@ -122,9 +122,9 @@ async def test_a_replayed_letter_is_published_once_more_only_by_force(database_u
 async def test_many_replays_and_discards_at_once_leave_each_letter_closed_once_and_one_effect(wire: Wire) -> None:
     rows = await break_deposits(wire, 10)
 
-    async def discard_last() -> Discarded:
+    async def discard_last() -> DiscardResult:
         async with open_database(wire.database_url) as connection:
-            _, found = await discard(connection, LetterId(1), actor="bob", reason="enough", is_forced=True)
+            _, found = await discard(connection, DeadLetterId(1), actor="bob", reason="enough", is_forced=True)
             if wire.rabbitmq_url is not None:
                 await remove_closed(connection, wire.rabbitmq_url)
             return found
@@ -205,7 +205,7 @@ def as_newer(row: Row) -> OutgoingMessage:
 async def test_a_letter_that_is_not_there_is_said_to_be_so(database_url: str) -> None:
     async with open_database(database_url) as connection:
         replaying = Replay(connection, Interrupted(connection), actor=ACTOR, patience_seconds=0)
-        with pytest.raises(NoSuchLetter, match="no dead letter 7"):
-            _ = [each async for each in replaying.run([LetterId(7)])]
-        with pytest.raises(NoSuchLetter, match="no dead letter 7"):
-            await discard(connection, LetterId(7), actor=ACTOR, reason="none")
+        with pytest.raises(NoSuchDeadLetter, match="no dead letter 7"):
+            _ = [each async for each in replaying.run([DeadLetterId(7)])]
+        with pytest.raises(NoSuchDeadLetter, match="no dead letter 7"):
+            await discard(connection, DeadLetterId(7), actor=ACTOR, reason="none")

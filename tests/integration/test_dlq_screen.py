@@ -16,7 +16,7 @@ from tests.support.processes import Processes
 from tests.support.rabbitmq import RabbitMQServer
 from tests.support.worker import Wire, publish, until
 from tests.support.written_books import process_all, seal_all
-from wallet.dead_letters.letters import open_database
+from wallet.dead_letters.reading import open_database
 from wallet.rabbitmq.publisher import OutgoingMessage
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 from wallet.worker.dead_letters import keep

@@ -116,7 +116,7 @@ async def test_a_broken_sum_is_reported_as_a_difference_beside_the_one_total(boo
         await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'alice'")
-        monitor.state.weighed = None
+        monitor.state.balance_sum = None
         await monitor.check_new()
         found = await status_becomes(api, "broken")
         [fault] = [fault for fault in found["faults"] if fault["check"] == "conservation"]

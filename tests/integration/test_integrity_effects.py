@@ -10,7 +10,7 @@ from tests.support.integrity_monitor import hand_monitor
 from tests.support.ledger import deposit, running_ledger, send
 from tests.support.worker import RULES
 from tests.support.written_books import LAST_POSITION, process_all, seal_all
-from wallet.dead_letters.letters import LetterId, open_database
+from wallet.dead_letters.reading import DeadLetterId, open_database
 from wallet.dead_letters.replay import discard
 from wallet.integrity.findings import Check
 from wallet.integrity.monitor import incremental_check as incremental_check_module
@@ -29,7 +29,7 @@ def no_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def close_by_force(database_url: str) -> None:
     async with open_database(database_url) as connection:
-        await discard(connection, LetterId(1), actor="ann", reason="forged", is_forced=True)
+        await discard(connection, DeadLetterId(1), actor="ann", reason="forged", is_forced=True)
 
 
 @pytest.mark.usefixtures("no_minute")
@@ -41,7 +41,7 @@ async def test_a_lost_event_is_named_by_incremental_checks_alone_and_no_longer_c
         event_id = await steal_a_deposit(database_url)
         await monitor.check_new()
         assert monitor.faults == {}
-        checked = monitor.state.looked
+        checked = monitor.state.incremental
         assert checked is not None
         assert checked.lag.event_count == 2
         await go_on(database_url)
@@ -50,8 +50,8 @@ async def test_a_lost_event_is_named_by_incremental_checks_alone_and_no_longer_c
         assert event_id in fault.row
         assert "(wallet victim, version 2)" in fault.row
         assert fault.count == 2
-        assert monitor.state.looked is not None
-        assert monitor.state.looked.lag == Lag(3, 0, None)
+        assert monitor.state.incremental is not None
+        assert monitor.state.incremental.lag == Lag(3, 0, None)
         await rebuild(database_url, RULES)
         await monitor.check_new()
         assert monitor.state.waiting == []
@@ -94,7 +94,7 @@ async def test_an_incremental_check_ends_in_time_and_the_next_ones_catch_up(
         checks, before = 0, 0
         while before < LAST_POSITION:
             await monitor.check_new_once()
-            checked = monitor.state.looked
+            checked = monitor.state.incremental
             assert checked is not None
             assert before < checked.head.position <= before + 7
             before, checks = checked.head.position, checks + 1
@@ -132,10 +132,10 @@ async def test_a_backlog_of_the_worker_is_counted_as_far_as_the_time_goes(
         monitor.state.start = Start(JournalHead(), Sums())
         monitor.state.page_events = 10
         await monitor.check_new_once()
-        assert monitor.state.looked is not None
-        assert monitor.state.looked.lag.event_count == 10
+        assert monitor.state.incremental is not None
+        assert monitor.state.incremental.lag.event_count == 10
         await process_all(database_url)
         await monitor.check_new()
         for _ in range(5):
             await monitor.check_new()
-        assert monitor.state.looked.lag == Lag(20, 0, None)
+        assert monitor.state.incremental.lag == Lag(20, 0, None)

@@ -39,8 +39,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("INCREMENTAL_SECONDS", 0.05), ("FIRST_CHECK_SECONDS", 0.02), ("STANDBY_SECONDS", 0.05)):
         monkeypatch.setattr(monitor_module, name, seconds)
     monkeypatch.setattr(monitor_module, "FULL_CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(incremental_check_module, "WEIGH_SECONDS", 0.0)
-    monkeypatch.setattr(incremental_check_module, "WEIGH_REST", 1.0)
+    monkeypatch.setattr(incremental_check_module, "BALANCE_SUM_SECONDS_MIN", 0.0)
+    monkeypatch.setattr(incremental_check_module, "BALANCE_SUM_REST", 1.0)
     monkeypatch.setattr(monitor_module, "PAUSE_FACTOR", 0.5)
     monkeypatch.setattr(monitor_module, "PAUSE_FACTOR_IDLE", 0.5)
 
@@ -68,7 +68,7 @@ async def state_of(database_url: str) -> MonitorState:
 
 
 async def has_passed_since(database_url: str, begun: Any = None) -> bool:
-    passed = (await state_of(database_url)).passed
+    passed = (await state_of(database_url)).full_result
     return passed is not None and (begun is None or passed.begun_at > begun)
 
 
@@ -102,9 +102,9 @@ async def check_no_false_alarm(
             async def has_proved_much() -> bool:
                 state = await state_of(database_url)
                 assert state.faults == {}
-                if state.passed is not None and state.passed.tallies["VERSIONS"].looked_at:
-                    passes.add(state.passed.begun_at)
-                return len(passes) >= 5 and state.looked is not None and state.looked.head.position > 300
+                if state.full_result is not None and state.full_result.tallies["VERSIONS"].checked_count:
+                    passes.add(state.full_result.begun_at)
+                return len(passes) >= 5 and state.incremental is not None and state.incremental.head.position > 300
 
             await eventually(has_proved_much, within=90)
         last = max(passes)
@@ -112,7 +112,7 @@ async def check_no_false_alarm(
         async def is_quiet() -> bool:
             state = await state_of(database_url)
             assert state.faults == {}
-            checked = state.looked
+            checked = state.incremental
             assert checked is not None
             assert checked.is_caught_up
             assert checked.lag.event_count == 0
@@ -145,14 +145,14 @@ async def test_one_monitor_is_active_and_another_takes_over_at_its_stop(books_ur
         first, _ = await row_of(books_url)
         async with running_monitor(books_url) as stop:
             before = await state_of(books_url)
-            assert before.passed is not None
-            begun = before.passed.begun_at
+            assert before.full_result is not None
+            begun = before.full_result.begun_at
             await eventually(lambda: has_passed_since(books_url, begun))
             assert (await row_of(books_url))[0]["token"] == first["token"]
             stop.set()
     released, kept = await row_of(books_url)
     assert released["holder"] is None
-    assert kept.passed is not None
+    assert kept.full_result is not None
     async with running_monitor(books_url):
 
         async def is_taken() -> bool:
@@ -219,13 +219,13 @@ async def test_what_was_found_and_how_far_it_came_survives_a_restart(books_url: 
         before = monitor.state
     async with hand_monitor(books_url) as monitor:
         assert msgspec.to_builtins(monitor.state) == msgspec.to_builtins(before)
-        assert monitor.state.passing is not None
+        assert monitor.state.full_progress is not None
         assert monitor.state.faults
         await monitor.pass_over()
-        passed = monitor.state.passed
+        passed = monitor.state.full_result
     assert passed is not None
-    assert before.passing is not None
-    assert passed.begun_at == before.passing.begun_at
+    assert before.full_progress is not None
+    assert passed.begun_at == before.full_progress.begun_at
 
 
 async def test_an_unreadable_state_is_recreated(books_url: str) -> None:
@@ -243,14 +243,14 @@ async def test_a_full_check_that_fails_does_not_stop_the_incremental_checks(
 
     async with hand_monitor(books_url) as monitor:
         await monitor.check_all()
-    before = (await state_of(books_url)).looked
+    before = (await state_of(books_url)).incremental
     assert before is not None
     async with running_monitor(books_url):
         with monkeypatch.context() as patch:
             patch.setattr(monitor_module, "check_slice", fail)
 
             async def has_checked_again() -> bool:
-                checked = (await state_of(books_url)).looked
+                checked = (await state_of(books_url)).incremental
                 return checked is not None and checked.taken_at > before.taken_at
 
             async def is_reported() -> bool:
@@ -305,7 +305,7 @@ async def test_an_outage_of_the_database_is_waited_for(own_postgres_server: Post
     url = own_postgres_server.create_database()
     async with running_monitor(url):
         await eventually(lambda: has_passed_since(url))
-        before = (await state_of(url)).passed
+        before = (await state_of(url)).full_result
         assert before is not None
         await asyncio.to_thread(own_postgres_server.kill)
         await asyncio.to_thread(own_postgres_server.start)

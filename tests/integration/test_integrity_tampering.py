@@ -111,7 +111,7 @@ async def test_a_quiet_wallets_changed_balance_is_red_by_incremental_checks_alon
         await monitor.check_all()
         async with as_owner(books_url) as connection:
             await connection.execute("update wallets set balance = balance + 5 where wallet_id = 'bob'")
-        monitor.state.weighed = None
+        monitor.state.balance_sum = None
         await monitor.check_new()
         fault = monitor.faults[Check.CONSERVATION]
         assert fault.table == "wallets, events"

@@ -60,7 +60,7 @@ PROOF_SECONDS_MAX = 20.0
 ONE_ROW = ("journal_head", "worker_checkpoint", "stats_progress")
 WITHOUT_INDEX = (
     "effects_without_events",
-    "failures_without_letters",
+    "failures_without_dead_letters",
     "events_without_effect",
     "operations_unlike_their_trail",
     "trail_rows_without_outcome",

@@ -10,7 +10,7 @@ import pytest
 from tests.support.database import connected, execute, fetch_rows, fetch_value
 from tests.support.ledger import deposit, running_ledger, send, transfer
 from tests.unit.test_identifiers import GOLDEN_BUCKETS
-from wallet.dead_letters.letters import LetterKind, LetterState
+from wallet.dead_letters.reading import DeadLetterKind, DeadLetterState
 from wallet.domain.commands import COMMANDS
 from wallet.domain.identifiers import WalletId, bucket_of
 from wallet.domain.transfer import TransferStatus
@@ -126,8 +126,8 @@ async def test_a_migration_that_was_edited_after_it_was_applied_is_refused(datab
     [
         ("operations_kind_known", set(COMMANDS)),
         ("transfers_status_known", set(TransferStatus)),
-        ("dead_letters_kind_known", {kind.value for kind in LetterKind}),
-        ("dead_letters_state_known", {state.value for state in LetterState}),
+        ("dead_letters_kind_known", {kind.value for kind in DeadLetterKind}),
+        ("dead_letters_state_known", {state.value for state in DeadLetterState}),
     ],
 )
 async def test_a_table_accepts_exactly_the_values_that_python_knows(

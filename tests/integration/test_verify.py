@@ -19,7 +19,7 @@ async def test_untouched_books_are_proved_in_every_point(books_url: str) -> None
     proof = await proof_of(books_url)
     assert [(finding.check, finding.first) for finding in proof.findings if finding.fault_count] == []
     assert proof.is_clean
-    checked_counts = {finding.check: finding.looked_at for finding in proof.findings}
+    checked_counts = {finding.check: finding.checked_count for finding in proof.findings}
     assert checked_counts.keys() == set(Check) - {Check.HEADS}
     assert checked_counts[Check.VERSIONS] == checked_counts[Check.PAYLOADS] == checked_counts[Check.CONSERVATION] > 100
     assert checked_counts[Check.BALANCES] == 7
@@ -32,7 +32,7 @@ async def test_untouched_books_are_proved_in_every_point(books_url: str) -> None
 async def test_an_empty_database_is_proved_too(database_url: str) -> None:
     proof = await proof_of(database_url)
     assert proof.is_clean
-    assert {finding.looked_at for finding in proof.findings} == {0}
+    assert {finding.checked_count for finding in proof.findings} == {0}
 
 
 @dataclass(frozen=True)

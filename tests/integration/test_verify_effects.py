@@ -10,7 +10,7 @@ from tests.support.ledger import deposit, running_ledger, send
 from tests.support.verification import proof_of
 from tests.support.worker import RULES
 from tests.support.written_books import process_all, seal_all
-from wallet.dead_letters.letters import LetterId, open_database
+from wallet.dead_letters.reading import DeadLetterId, open_database
 from wallet.dead_letters.replay import discard
 from wallet.integrity.findings import Check, Finding
 from wallet.rabbitmq.publisher import OutgoingMessage
@@ -96,7 +96,7 @@ async def test_an_event_whose_dead_letter_was_discarded_is_named_whatever_came_l
     waiting = await finding_of(database_url)
     assert event_id not in str(waiting.first) + str(waiting.warnings)
     async with open_database(database_url) as connection:
-        await discard(connection, LetterId(1), actor="ann", reason="forged", is_forced=True)
+        await discard(connection, DeadLetterId(1), actor="ann", reason="forged", is_forced=True)
     named = await finding_of(database_url)
     assert named.first is not None
     assert event_id in named.first.row

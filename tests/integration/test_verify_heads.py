@@ -45,7 +45,7 @@ async def test_heads_that_the_journal_has_are_proved(books_url: str, tmp_path: P
     await seal_all(books_url)
     await export_journal_head(books_url, tmp_path)
     [finding] = [each for each in (await proof_of(books_url, heads)).findings if each.check is Check.HEADS]
-    assert (finding.looked_at, finding.fault_count, finding.warnings) == (2, 0, [])
+    assert (finding.checked_count, finding.fault_count, finding.warnings) == (2, 0, [])
 
 
 async def test_a_tail_cut_off_with_all_that_belongs_to_it_is_found_by_the_heads_alone(
@@ -155,7 +155,7 @@ async def test_the_first_of_several_heads_that_differ_is_named(books_url: str, t
     lines = [f"{position} {'ab' * 32} 2026-01-01T00:00:00.000000Z\n" for position in (90, 60, 60, 200)]
     heads.write_text(f"0 {'00' * 32} 2026-01-01T00:00:00.000000Z\n" + "".join(lines))
     finding = (await faults_of(books_url, heads))[Check.HEADS]
-    assert (finding.looked_at, finding.fault_count) == (4, 3)
+    assert (finding.checked_count, finding.fault_count) == (4, 3)
     assert finding.first is not None
     assert finding.first.row == "position 60"
     assert "(line 3)" in finding.first.expected

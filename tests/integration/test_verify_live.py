@@ -80,7 +80,7 @@ async def exporting_heads(database_url: str, log_dir: Path) -> AsyncIterator[Non
 
 
 def checked_count(proof: Proof, check: Check) -> int:
-    return next(finding.looked_at for finding in proof.findings if finding.check is check)
+    return next(finding.checked_count for finding in proof.findings if finding.check is check)
 
 
 def warnings_of(proof: Proof) -> list[str]:

@@ -9,8 +9,8 @@ from tests.support.broker import message_count
 from tests.support.database import fetch_rows, fetch_value
 from tests.support.processes import Processes, WalletProcess
 from tests.support.worker import Wire, settings_for
-from wallet.dead_letters.letters import letter_ids, open_database
-from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, ReplayedLetter, remove_closed
+from wallet.dead_letters.reading import dead_letter_ids, open_database
+from wallet.dead_letters.replay import PATIENCE_SECONDS, Replay, ReplayedDeadLetter, remove_closed
 from wallet.dead_letters.routes import open_route
 from wallet.rabbitmq.topology import DEAD_LETTER_QUEUE
 
@@ -70,12 +70,12 @@ async def ended(process: WalletProcess) -> Said:
 
 async def replay(
     wire: Wire, *ids: int, is_forced: bool = False, patience_seconds: float = PATIENCE_SECONDS
-) -> list[ReplayedLetter]:
+) -> list[ReplayedDeadLetter]:
     """Replay these dead letters, or all that are open, inside the test process."""
     settings = settings_for(wire.database_url, wire.rabbitmq_url)
     async with open_database(wire.database_url) as connection, open_route(settings, connection) as route:
-        chosen = [each for each in await letter_ids(connection, with_closed=True) if each in ids]
-        chosen = chosen or await letter_ids(connection, with_closed=False)
+        chosen = [each for each in await dead_letter_ids(connection, with_closed=True) if each in ids]
+        chosen = chosen or await dead_letter_ids(connection, with_closed=False)
         replaying = Replay(connection, route, actor=ACTOR, is_forced=is_forced, patience_seconds=patience_seconds)
         results = [each async for each in replaying.run(chosen)]
         if wire.rabbitmq_url is not None:
@@ -101,7 +101,7 @@ async def states(wire: Wire) -> list[str]:
     return [state for (state,) in await fetch_rows(wire.database_url, "select state from dead_letters order by id")]
 
 
-async def happenings(wire: Wire, letter_id: int) -> list[str]:
+async def happenings(wire: Wire, dead_letter_id: int) -> list[str]:
     """Returns the names of the entries in a dead letter's history."""
-    history = await fetch_value(wire.database_url, "select history from dead_letters where id = $1", letter_id)
+    history = await fetch_value(wire.database_url, "select history from dead_letters where id = $1", dead_letter_id)
     return [entry["what"] for entry in json.loads(history)]

@@ -54,7 +54,7 @@ class HandMonitor:
     async def pass_over(self) -> None:
         """Run a full check from its beginning, or the rest of the one in progress."""
         await self.pass_on()
-        while self.state.passing is not None:
+        while self.state.full_progress is not None:
             await self.pass_on()
 
     async def check_all(self) -> None:

@@ -10,15 +10,15 @@ import pytest
 from wallet.cli.dlq_views import advice, body_lines
 from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import ABSENT, Details, Difference, NotComparable, differences
-from wallet.dead_letters.letters import Letter, LetterId, LetterKind, LetterState, StoredMessage
+from wallet.dead_letters.reading import DeadLetter, DeadLetterId, DeadLetterKind, DeadLetterState, StoredMessage
 from wallet.dead_letters.replay import WaitingEvent
 from wallet.domain.identifiers import EventId, WalletId
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-LETTER = Letter(
-    LetterId(7),
-    LetterState.OPEN,
-    LetterKind.FAILED,
+LETTER = DeadLetter(
+    DeadLetterId(7),
+    DeadLetterState.OPEN,
+    DeadLetterKind.FAILED,
     "FundsDeposited",
     EventId(UUID(int=1)),
     WalletId("alice"),
@@ -111,14 +111,14 @@ def test_what_is_no_json_object_is_not_compared(body: bytes) -> None:
     [
         ({}, None, "This program can read it now"),
         ({}, "UndecodableMessage", "A replay would fail again"),
-        ({"kind": LetterKind.PARKED}, "UnknownSchemaVersion", "Nobody is at fault"),
-        ({"kind": LetterKind.PARKED}, None, "This program can read it now"),
+        ({"kind": DeadLetterKind.PARKED}, "UnknownSchemaVersion", "Nobody is at fault"),
+        ({"kind": DeadLetterKind.PARKED}, None, "This program can read it now"),
         ({"took_effect_at": AT}, None, "Its event took effect, so nothing is missing. `wallet dlq replay 7`"),
         ({"took_effect_at": AT}, "NotInTheLog", "Its event took effect, so nothing is missing, and a replay would"),
-        ({"state": LetterState.REPLAYED, "took_effect_at": AT}, None, "Nothing: its event took effect"),
-        ({"state": LetterState.REPLAYED}, None, "Wait for the worker"),
-        ({"state": LetterState.REPLAYED, "event_id": None}, None, "Nothing. If the message fails again"),
-        ({"state": LetterState.DISCARDED}, None, "Nothing. `wallet dlq replay 7 --force`"),
+        ({"state": DeadLetterState.REPLAYED, "took_effect_at": AT}, None, "Nothing: its event took effect"),
+        ({"state": DeadLetterState.REPLAYED}, None, "Wait for the worker"),
+        ({"state": DeadLetterState.REPLAYED, "event_id": None}, None, "Nothing. If the message fails again"),
+        ({"state": DeadLetterState.DISCARDED}, None, "Nothing. `wallet dlq replay 7 --force`"),
     ],
 )
 def test_the_advice_fits_the_case(fields: dict[str, Any], refusal: str | None, first_words: str) -> None:
@@ -132,5 +132,5 @@ def test_of_an_event_that_waits_for_its_effect_the_advice_names_the_cure_and_tha
     assert "wallet alice, version 7" in refused
     assert "`wallet rebuild`" in refused
     assert "until then it is refused" in refused
-    discarded = advice(replace(waiting, letter=replace(LETTER, state=LetterState.DISCARDED)))
+    discarded = advice(replace(waiting, letter=replace(LETTER, state=DeadLetterState.DISCARDED)))
     assert "`wallet rebuild`" in " ".join(discarded)

@@ -5,19 +5,19 @@ from uuid import UUID
 
 import pytest
 
-from wallet.cli.dlq_views import tell_letters
-from wallet.dead_letters.letters import Letter, LetterId, LetterKind, LetterState
+from wallet.cli.dlq_views import print_dead_letters
+from wallet.dead_letters.reading import DeadLetter, DeadLetterId, DeadLetterKind, DeadLetterState
 from wallet.domain.identifiers import EventId, WalletId
 
 AT = datetime(2026, 3, 1, 12, 30, 59, tzinfo=UTC)
 EVENT = UUID(int=1)
 
 
-def letter() -> Letter:
-    return Letter(
-        letter_id=LetterId(7),
-        state=LetterState.OPEN,
-        kind=LetterKind.FAILED,
+def letter() -> DeadLetter:
+    return DeadLetter(
+        dead_letter_id=DeadLetterId(7),
+        state=DeadLetterState.OPEN,
+        kind=DeadLetterKind.FAILED,
         type="FundsDeposited",
         event_id=EventId(EVENT),
         wallet_id=WalletId("alice"),
@@ -39,7 +39,7 @@ def test_a_date_is_broken_only_where_there_is_no_room(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(columns))
-    tell_letters([letter()], not_shown=0, with_closed=False, as_json=False)
+    print_dead_letters([letter()], not_shown=0, with_closed=False, as_json=False)
     shown = capsys.readouterr().out
     assert ("2026-03-01 12:30:59" in shown) is is_one_line
     assert "2026-03-01" in shown

@@ -50,8 +50,8 @@ class IntegrityCollector(Collector):
         for check in report.checks:
             faults.add_metric((check.name, check.invariant), check.faults)
         yield faults
-        look, full = report.incremental.age_seconds, report.full_pass
-        yield _gauge("wallet_integrity_check_age_seconds", "Since the last check of what changed.", _or_never(look))
+        age, full = report.incremental.age_seconds, report.full_check
+        yield _gauge("wallet_integrity_check_age_seconds", "Since the last check of what changed.", _or_never(age))
         yield _gauge(
             "wallet_integrity_full_check_age_seconds",
             "Since the last check of everything began.",

@@ -15,7 +15,7 @@ from rich.text import Text
 from wallet.cli.errands import print_json
 from wallet.cli.options import clipped, printable
 from wallet.dead_letters.details import Details
-from wallet.dead_letters.letters import HistoryEntry, Letter, LetterKind, LetterState
+from wallet.dead_letters.reading import DeadLetter, DeadLetterKind, DeadLetterState, HistoryEntry
 
 TYPE_CHARACTERS_SHOWN: Final = 40
 ERROR_CHARACTERS_SHOWN: Final = 160
@@ -23,10 +23,10 @@ WALLET_CHARACTERS_SHOWN: Final = 40
 _UNLIMITED: Final = 10_000
 
 
-def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool, as_json: bool) -> None:
+def print_dead_letters(letters: Sequence[DeadLetter], *, not_shown: int, with_closed: bool, as_json: bool) -> None:
     """Print the dead letters, and how many more there are."""
     if as_json:
-        print_json({"letters": [letter_object(letter) for letter in letters], "notShown": not_shown})
+        print_json({"letters": [dead_letter_object(letter) for letter in letters], "notShown": not_shown})
         return
     if not letters:
         print("no dead letters" if with_closed else "no open dead letters")
@@ -47,12 +47,12 @@ def tell_letters(letters: Sequence[Letter], *, not_shown: int, with_closed: bool
             console.print(line, style="dim", soft_wrap=True)
 
 
-def state_of(letter: Letter) -> str:
+def state_of(letter: DeadLetter) -> str:
     """Returns the state in one word; `parked` means open, with neither the message nor this program at fault."""
-    return letter.kind.value if letter.is_open and letter.kind is LetterKind.PARKED else letter.state.value
+    return letter.kind.value if letter.is_open and letter.kind is DeadLetterKind.PARKED else letter.state.value
 
 
-def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
+def _table(letters: Sequence[DeadLetter], *, date_separator: str) -> Table:
     """Returns a table with a row of a few lines for each dead letter. With the date on two lines it fits into 80
     columns.
     """
@@ -64,7 +64,7 @@ def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
     table.add_column("event, wallet, error", overflow="fold")
     for letter in letters:
         table.add_row(
-            str(letter.letter_id),
+            str(letter.dead_letter_id),
             f"{letter.created_at:%Y-%m-%d}{date_separator}{letter.created_at:%H:%M:%S}",
             str(letter.attempts),
             _state_cell(letter),
@@ -73,7 +73,7 @@ def _table(letters: Sequence[Letter], *, date_separator: str) -> Table:
     return table
 
 
-def _told(letter: Letter) -> Iterator[str]:
+def _told(letter: DeadLetter) -> Iterator[str]:
     wallet = f"wallet {clipped(letter.wallet_id, WALLET_CHARACTERS_SHOWN)}" if letter.wallet_id else "no wallet"
     yield f"{_type(letter)}, {wallet}"
     if letter.event_id is not None:
@@ -81,7 +81,7 @@ def _told(letter: Letter) -> Iterator[str]:
     yield _error(letter)
 
 
-def _state_cell(letter: Letter) -> Text:
+def _state_cell(letter: DeadLetter) -> Text:
     style = {"open": "bold red", "parked": "bold yellow", "replayed": "green"}.get(state_of(letter), "dim")
     cell = Text(state_of(letter), style=style)
     if letter.took_effect_at is not None:
@@ -89,12 +89,12 @@ def _state_cell(letter: Letter) -> Text:
     return cell
 
 
-def _lines(letters: Sequence[Letter]) -> Iterator[str]:
+def _lines(letters: Sequence[DeadLetter]) -> Iterator[str]:
     """Yields a line for each dead letter, in columns, for a pipe or a file."""
     rows = [("id", "since (UTC)", "tries", "state", "effect", "type", "event", "wallet", "error")]
     rows += [
         (
-            str(letter.letter_id),
+            str(letter.dead_letter_id),
             f"{letter.created_at:%Y-%m-%dT%H:%M:%SZ}",
             str(letter.attempts),
             state_of(letter),
@@ -111,15 +111,15 @@ def _lines(letters: Sequence[Letter]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _type(letter: Letter) -> str:
+def _type(letter: DeadLetter) -> str:
     return clipped(printable(letter.type or "no type"), TYPE_CHARACTERS_SHOWN)
 
 
-def _error(letter: Letter) -> str:
+def _error(letter: DeadLetter) -> str:
     return clipped(printable(letter.error.strip().partition("\n")[0]), ERROR_CHARACTERS_SHOWN)
 
 
-def _legend(letters: Sequence[Letter]) -> Iterator[str]:
+def _legend(letters: Sequence[DeadLetter]) -> Iterator[str]:
     if any(state_of(letter) == "parked" for letter in letters):
         yield "parked: a newer program wrote it; replay it when a version that can read it runs here"
     if any(letter.is_open and letter.took_effect_at for letter in letters):
@@ -127,10 +127,10 @@ def _legend(letters: Sequence[Letter]) -> Iterator[str]:
     yield "wallet dlq show ID   wallet dlq replay ID | --all   wallet dlq discard ID --reason WHY"
 
 
-def letter_object(letter: Letter) -> dict[str, Any]:
+def dead_letter_object(letter: DeadLetter) -> dict[str, Any]:
     """Returns one dead letter for scripts."""
     return {
-        "id": letter.letter_id,
+        "id": letter.dead_letter_id,
         "state": letter.state.value,
         "kind": letter.kind.value,
         "type": letter.type,
@@ -157,11 +157,11 @@ HEX_BYTES_A_LINE: Final = 16
 VALUE_CHARACTERS_SHOWN: Final = 120
 
 
-def tell_letter(details: Details) -> None:
+def print_dead_letter(details: Details) -> None:
     """Print everything about one dead letter."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     letter = details.letter
-    console.print(f"Dead letter {letter.letter_id}: {state_of(letter)}", style="bold")
+    console.print(f"Dead letter {letter.dead_letter_id}: {state_of(letter)}", style="bold")
     for name, value in _facts(details):
         console.print(f"  {name:<11}{value}")
     sections = {
@@ -186,7 +186,7 @@ def details_object(details: Details) -> dict[str, Any]:
     message = details.message
     differences = details.differences
     return {
-        **letter_object(details.letter),
+        **dead_letter_object(details.letter),
         "message": {
             "messageId": message.message_id,
             "type": message.type,
@@ -232,7 +232,7 @@ def body_lines(details: Details) -> Iterator[str]:
     if is_cut:
         stored = "The first 1 MiB" if letter.is_too_long else f"All {letter.body_bytes:,} bytes"
         whole = f" The body had {letter.body_bytes:,} bytes." if letter.is_too_long else ""
-        yield f"… cut here.{whole} {stored}: wallet dlq show {letter.letter_id} --body > FILE"
+        yield f"… cut here.{whole} {stored}: wallet dlq show {letter.dead_letter_id} --body > FILE"
 
 
 def _facts(details: Details) -> Iterator[tuple[str, str]]:
@@ -248,7 +248,7 @@ def _facts(details: Details) -> Iterator[tuple[str, str]]:
     yield "effect", _effect(letter)
 
 
-def _effect(letter: Letter) -> str:
+def _effect(letter: DeadLetter) -> str:
     if letter.took_effect_at is not None:
         return f"the event it names took effect at {_time(letter.took_effect_at)}"
     return "none: it names no event" if letter.event_id is None else "none so far"
@@ -341,19 +341,19 @@ def advice(details: Details) -> list[str]:
     """Returns a few lines of advice, the most important first."""
     letter = details.letter
     match letter.state:
-        case LetterState.DISCARDED if details.waiting_event is not None:
+        case DeadLetterState.DISCARDED if details.waiting_event is not None:
             return [
                 "It was discarded although its event is in the log and has had no effect.",
                 (
-                    f"`wallet dlq replay {letter.letter_id} --force` reverses the discard; if the replay fails, "
+                    f"`wallet dlq replay {letter.dead_letter_id} --force` reverses the discard; if the replay fails, "
                     "`wallet rebuild` gives the effect."
                 ),
             ]
-        case LetterState.DISCARDED:
-            return [f"Nothing. `wallet dlq replay {letter.letter_id} --force` reverses the discard."]
-        case LetterState.REPLAYED:
+        case DeadLetterState.DISCARDED:
+            return [f"Nothing. `wallet dlq replay {letter.dead_letter_id} --force` reverses the discard."]
+        case DeadLetterState.REPLAYED:
             return _about_replayed(details)
-        case LetterState.OPEN:
+        case DeadLetterState.OPEN:
             return _about_open(details)
 
 
@@ -367,21 +367,24 @@ def _about_replayed(details: Details) -> list[str]:
         "Wait for the worker: the event has not taken effect yet. Does one run?",
         (
             "If the worker's queue was emptied, publish the message again: "
-            f"`wallet dlq replay {letter.letter_id} --force`."
+            f"`wallet dlq replay {letter.dead_letter_id} --force`."
         ),
     ]
 
 
 def _about_open(details: Details) -> list[str]:
     letter = details.letter
-    replay, discard = f"`wallet dlq replay {letter.letter_id}`", f"`wallet dlq discard {letter.letter_id} --reason …`"
+    replay, discard = (
+        f"`wallet dlq replay {letter.dead_letter_id}`",
+        f"`wallet dlq discard {letter.dead_letter_id} --reason …`",
+    )
     if letter.took_effect_at is not None:
         if details.refusal is None:
             return [f"Its event took effect, so nothing is missing. {replay} closes it, and counts nothing twice."]
         return [f"Its event took effect, so nothing is missing, and a replay would fail again. {discard} closes it."]
     if details.refusal is None:
         return [f"This program can read it now: once its handler is fixed, {replay}."]
-    if letter.kind is LetterKind.PARKED:
+    if letter.kind is DeadLetterKind.PARKED:
         return [
             "Nobody is at fault: a newer program wrote it. A replay by this one would park it again.",
             f"Upgrade this program and its workers, then {replay}.",

@@ -18,7 +18,7 @@ import structlog
 import typer
 
 from wallet.cli.running_up import NoDatabase
-from wallet.dead_letters.letters import NoSuchLetter
+from wallet.dead_letters.reading import NoSuchDeadLetter
 from wallet.integrity.checks.heads import HeadsUnreadable
 from wallet.postgres.errors import DATABASE_ERRORS, Cause, cause_of, sentence_about
 from wallet.postgres.migrations import MigrationError
@@ -124,7 +124,7 @@ _WRONG_CALLS: Final = (
     CannotLog,
     HeadsUnreadable,
     NoDatabase,
-    NoSuchLetter,
+    NoSuchDeadLetter,
     NotMigrated,
     TopologyMismatch,
 )

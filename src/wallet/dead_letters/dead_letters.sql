@@ -2,7 +2,7 @@
 -- statement is its own transaction. The inbox row of a dead letter's event is searched for in the wallet's bucket, or
 -- in all 64 buckets if the dead letter names no wallet.
 
--- name: letter_ids
+-- name: dead_letter_ids
 -- A null limit means no limit.
 select d.id
 from dead_letters d
@@ -10,12 +10,12 @@ where d.state = 'open' or $1::boolean
 order by d.id
 limit $2::bigint
 
--- name: count_letters
+-- name: count_dead_letters
 select count(*)
 from dead_letters d
 where d.state = 'open' or $1::boolean
 
--- name: read_letters
+-- name: read_dead_letters
 -- Bodies are not read: their length is known without reading them.
 select d.id, d.state, d.kind, d.type, d.event_id, d.wallet_id, d.version, d.error, d.attempts, d.actor, d.reason,
     d.created_at, d.updated_at, coalesce(d.body_bytes, octet_length(d.body)) as body_bytes, inbox.took_effect_at
@@ -84,7 +84,7 @@ left join journal j on j.batch_id = e.batch_id
 where e.bucket = $1 and e.wallet_id = $2 and e.event_id = $3
 limit 1
 
--- name: lock_letter
+-- name: lock_dead_letter
 -- Locks the row, so that in the meantime no other command closes the dead letter and no worker opens it again.
 select d.id
 from dead_letters d

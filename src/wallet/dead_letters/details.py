@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wallet.dead_letters.letters import Letter, LetterId, StoredMessage, read_letter, read_message
+from wallet.dead_letters.reading import DeadLetter, DeadLetterId, StoredMessage, read_dead_letter, read_message
 from wallet.dead_letters.replay import WaitingEvent, find_waiting_event
 from wallet.domain.identifiers import bucket_of
 from wallet.postgres.connections import Connection
@@ -81,7 +81,7 @@ class Details:
     would fail before any handler runs.
     """
 
-    letter: Letter
+    letter: DeadLetter
     message: StoredMessage
     logged: bytes | None
     differences: list[Difference] | None
@@ -95,12 +95,12 @@ class Details:
         return self.letter.body_bytes > len(self.message.body)
 
 
-async def read_details(connection: Connection, letter_id: LetterId) -> Details:
+async def read_details(connection: Connection, dead_letter_id: DeadLetterId) -> Details:
     """Returns everything about one dead letter; of a body that is too long for an event, only the beginning. Raises
-    NoSuchLetter.
+    NoSuchDeadLetter.
     """
-    letter = await read_letter(connection, letter_id)
-    message = await read_message(connection, letter_id, body_bytes_max=BODY_BYTES_MAX)
+    letter = await read_dead_letter(connection, dead_letter_id)
+    message = await read_message(connection, dead_letter_id, body_bytes_max=BODY_BYTES_MAX)
     logged = await _read_logged(connection, letter)
     waiting = await find_waiting_event(connection, letter)
     if letter.body_bytes > BODY_BYTES_MAX:
@@ -111,7 +111,7 @@ async def read_details(connection: Connection, letter_id: LetterId) -> Details:
     return Details(letter, message, logged, _compared(message.body, logged), refusal, waiting)
 
 
-async def _read_logged(connection: Connection, letter: Letter) -> bytes | None:
+async def _read_logged(connection: Connection, letter: DeadLetter) -> bytes | None:
     """Returns the event at the wallet and version that the message names, or else the wallet's event with the message's
     id.
     """

@@ -27,7 +27,14 @@ from uuid import UUID
 
 import structlog
 
-from wallet.dead_letters.letters import Letter, LetterId, LetterState, read_letter, read_letters, read_message
+from wallet.dead_letters.reading import (
+    DeadLetter,
+    DeadLetterId,
+    DeadLetterState,
+    read_dead_letter,
+    read_dead_letters,
+    read_message,
+)
 from wallet.dead_letters.routes import ReplayRoute
 from wallet.domain.identifiers import WalletId
 from wallet.postgres.connections import Connection
@@ -72,10 +79,10 @@ class ReplayResult(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayedLetter:
+class ReplayedDeadLetter:
     """A dead letter of a replay, as it was last read, and its result."""
 
-    letter: Letter
+    letter: DeadLetter
     result: ReplayResult
 
 
@@ -86,26 +93,28 @@ class Follower:
         self._connection = connection
         self._patience_seconds = patience_seconds
 
-    async def follow(self, replayed: Sequence[ReplayedLetter]) -> list[ReplayedLetter]:
+    async def follow(self, replayed: Sequence[ReplayedDeadLetter]) -> list[ReplayedDeadLetter]:
         """Returns the same dead letters in the same order, with the results that the published ones have by now."""
-        published = {each.letter.letter_id: each.letter for each in replayed if each.result is ReplayResult.PUBLISHED}
-        news = {news.letter.letter_id: news for news in await self._wait_for_news(list(published.values()))}
-        return [news.get(each.letter.letter_id, each) for each in replayed]
+        published = {
+            each.letter.dead_letter_id: each.letter for each in replayed if each.result is ReplayResult.PUBLISHED
+        }
+        news = {news.letter.dead_letter_id: news for news in await self._wait_for_news(list(published.values()))}
+        return [news.get(each.letter.dead_letter_id, each) for each in replayed]
 
-    async def _wait_for_news(self, letters: Sequence[Letter]) -> list[ReplayedLetter]:
-        news: list[ReplayedLetter] = []
-        pending = {letter.letter_id: letter for letter in letters}
+    async def _wait_for_news(self, letters: Sequence[DeadLetter]) -> list[ReplayedDeadLetter]:
+        news: list[ReplayedDeadLetter] = []
+        pending = {letter.dead_letter_id: letter for letter in letters}
         pace = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
         while pending:
             looked_at = time.monotonic()
             seen = [
-                ReplayedLetter(now, _result_of(pending[now.letter_id], now))
-                for now in await read_letters(self._connection, pending)
+                ReplayedDeadLetter(now, _result_of(pending[now.dead_letter_id], now))
+                for now in await read_dead_letters(self._connection, pending)
             ]
             heard = [each for each in seen if each.result is not ReplayResult.PUBLISHED]
             news += heard
             for each in heard:
-                del pending[each.letter.letter_id]
+                del pending[each.letter.dead_letter_id]
             if not pending or self._patience_seconds <= 0:
                 break
             if heard:
@@ -116,7 +125,7 @@ class Follower:
         return news
 
 
-def _result_of(published: Letter, now: Letter) -> ReplayResult:
+def _result_of(published: DeadLetter, now: DeadLetter) -> ReplayResult:
     """Returns the result of a dead letter since it was published. An event that was delivered twice leaves no trace."""
     if now.attempts > published.attempts:
         return ReplayResult.FAILED_AGAIN
@@ -132,14 +141,14 @@ class WaitingEvent(NamedTuple):
     version: int
 
 
-async def find_waiting_event(connection: Connection, letter: Letter) -> WaitingEvent | None:
+async def find_waiting_event(connection: Connection, letter: DeadLetter) -> WaitingEvent | None:
     """Returns an event that the dead letter may be about, if the log has it and it had no effect.
 
     Candidates are the event with the id in the body, the event with the id of the message, and the event at the wallet
     and version that the body names; in a forged message they differ. Events have no index by id. So an id is searched
     for among the batches that were created at the time in the event's id: both ids are UUIDv7.
     """
-    message_id = await connection.fetchval(_SQL.read_message_id, letter.letter_id)
+    message_id = await connection.fetchval(_SQL.read_message_id, letter.dead_letter_id)
     for event_id in dict.fromkeys((letter.event_id, _uuid_of(message_id))):
         made_at = 0 if event_id is None else event_id.int >> 80
         row = await connection.fetchrow(
@@ -184,61 +193,68 @@ class Replay:
         self._is_forced = is_forced
         self._follower = Follower(connection, patience_seconds)
 
-    async def run(self, ids: Sequence[LetterId]) -> AsyncIterator[ReplayedLetter]:
+    async def run(self, ids: Sequence[DeadLetterId]) -> AsyncIterator[ReplayedDeadLetter]:
         """Replay each dead letter once, in this order.
 
-        Raises NoSuchLetter, BrokerUnavailable or NotPublished. The last two are raised after the results so far were
-        yielded; the dead letter at which the error happened is still open, whether it was published or not.
+        Raises NoSuchDeadLetter, BrokerUnavailable or NotPublished. The last two are raised after the results so far
+        were yielded; the dead letter at which the error happened is still open, whether it was published or not.
         """
         for start in range(0, len(ids), GROUP_SIZE):
             replayed, failure = await self._replay_group(ids[start : start + GROUP_SIZE])
             for each in await self._follower.follow(replayed):
-                self._tell(each)
+                self._log_result(each)
                 yield each
             if failure is not None:
                 raise failure
 
-    async def _replay_group(self, ids: Sequence[LetterId]) -> tuple[list[ReplayedLetter], Exception | None]:
-        replayed: list[ReplayedLetter] = []
-        for letter_id in ids:
+    async def _replay_group(self, ids: Sequence[DeadLetterId]) -> tuple[list[ReplayedDeadLetter], Exception | None]:
+        replayed: list[ReplayedDeadLetter] = []
+        for dead_letter_id in ids:
             try:
-                replayed.append(await self._replay_one(letter_id))
+                replayed.append(await self._replay_one(dead_letter_id))
             except (BrokerUnavailable, NotPublished) as failure:
                 return replayed, failure
         return replayed, None
 
-    async def _replay_one(self, letter_id: LetterId) -> ReplayedLetter:
-        letter = await read_letter(self._connection, letter_id)
+    async def _replay_one(self, dead_letter_id: DeadLetterId) -> ReplayedDeadLetter:
+        letter = await read_dead_letter(self._connection, dead_letter_id)
         if not letter.is_open and not self._is_forced:
-            is_replayed = letter.state is LetterState.REPLAYED
-            return ReplayedLetter(letter, ReplayResult.WAS_REPLAYED if is_replayed else ReplayResult.WAS_DISCARDED)
+            is_replayed = letter.state is DeadLetterState.REPLAYED
+            return ReplayedDeadLetter(letter, ReplayResult.WAS_REPLAYED if is_replayed else ReplayResult.WAS_DISCARDED)
         # A message of which only the beginning is stored would fail again, because it is longer than any event.
-        is_brought = not letter.is_too_long and await self._route.bring(await read_message(self._connection, letter_id))
+        is_brought = not letter.is_too_long and await self._route.bring(
+            await read_message(self._connection, dead_letter_id)
+        )
         await failpoint("dlq.before_mark")
         if is_brought and await self._mark(letter):
-            return ReplayedLetter(letter, self._result_of_brought(letter))
-        now = await read_letter(self._connection, letter_id)
+            return ReplayedDeadLetter(letter, self._result_of_brought(letter))
+        now = await read_dead_letter(self._connection, dead_letter_id)
         if not now.is_open:
-            return ReplayedLetter(now, ReplayResult.WAS_REPLAYED)
-        await self._connection.execute(_SQL.note_failed_replay, letter_id, self._actor)
-        return ReplayedLetter(now, ReplayResult.FAILED_AGAIN)
+            return ReplayedDeadLetter(now, ReplayResult.WAS_REPLAYED)
+        await self._connection.execute(_SQL.note_failed_replay, dead_letter_id, self._actor)
+        return ReplayedDeadLetter(now, ReplayResult.FAILED_AGAIN)
 
-    async def _mark(self, letter: Letter) -> bool:
+    async def _mark(self, letter: DeadLetter) -> bool:
         marked = await self._connection.fetchval(
-            _SQL.mark_replayed, letter.letter_id, letter.attempts, self._actor, self._is_forced
+            _SQL.mark_replayed, letter.dead_letter_id, letter.attempts, self._actor, self._is_forced
         )
         return marked is not None
 
-    def _result_of_brought(self, letter: Letter) -> ReplayResult:
+    def _result_of_brought(self, letter: DeadLetter) -> ReplayResult:
         if not self._route.is_direct:
             return ReplayResult.PUBLISHED
         return ReplayResult.TOOK_EFFECT if letter.took_effect_at is None else ReplayResult.HAD_EFFECT
 
-    def _tell(self, replayed: ReplayedLetter) -> None:
+    def _log_result(self, replayed: ReplayedDeadLetter) -> None:
         letter = replayed.letter
         event_id = str(letter.event_id) if letter.event_id else None
-        fate = replayed.result.name.lower()
-        _log.info("dead_letter_replay", letter_id=letter.letter_id, event_id=event_id, fate=fate, actor=self._actor)
+        _log.info(
+            "dead_letter_replay",
+            dead_letter_id=letter.dead_letter_id,
+            event_id=event_id,
+            result=replayed.result.name.lower(),
+            actor=self._actor,
+        )
 
 
 async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
@@ -257,7 +273,7 @@ async def remove_closed(connection: Connection, rabbitmq_url: str) -> int:
     return await take_out_closed(rabbitmq_url, are_open, name="wallet dlq")
 
 
-class Discarded(Enum):
+class DiscardResult(Enum):
     """The result of a discard."""
 
     NOW = "discarded"
@@ -267,19 +283,20 @@ class Discarded(Enum):
 
 
 async def discard(
-    connection: Connection, letter_id: LetterId, *, actor: str, reason: str, is_forced: bool = False
-) -> tuple[Letter, Discarded]:
-    """Close an open dead letter. Returns the dead letter as it is afterwards. Raises NoSuchLetter."""
+    connection: Connection, dead_letter_id: DeadLetterId, *, actor: str, reason: str, is_forced: bool = False
+) -> tuple[DeadLetter, DiscardResult]:
+    """Close an open dead letter. Returns the dead letter as it is afterwards. Raises NoSuchDeadLetter."""
     async with connection.transaction():
-        await connection.execute(_SQL.lock_letter, letter_id)
-        letter = await read_letter(connection, letter_id)
+        await connection.execute(_SQL.lock_dead_letter, dead_letter_id)
+        letter = await read_dead_letter(connection, dead_letter_id)
         if not letter.is_open:
-            return letter, Discarded.BEFORE if letter.state is LetterState.DISCARDED else Discarded.WAS_REPLAYED
+            was_discarded = letter.state is DeadLetterState.DISCARDED
+            return letter, DiscardResult.BEFORE if was_discarded else DiscardResult.WAS_REPLAYED
         waiting = await find_waiting_event(connection, letter)
         if waiting is not None and not is_forced:
-            return letter, Discarded.REFUSED
-        await connection.execute(_SQL.mark_discarded, letter_id, actor, reason)
-        letter = await read_letter(connection, letter_id)
+            return letter, DiscardResult.REFUSED
+        await connection.execute(_SQL.mark_discarded, dead_letter_id, actor, reason)
+        letter = await read_dead_letter(connection, dead_letter_id)
     lost = None if waiting is None else f"wallet {waiting.wallet_id}, version {waiting.version}"
-    _log.info("dead_letter_discarded", letter_id=letter_id, actor=actor, reason=reason, without_effect=lost)
-    return letter, Discarded.NOW
+    _log.info("dead_letter_discarded", dead_letter_id=dead_letter_id, actor=actor, reason=reason, without_effect=lost)
+    return letter, DiscardResult.NOW

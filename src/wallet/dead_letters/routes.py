@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-from wallet.dead_letters.letters import StoredMessage
+from wallet.dead_letters.reading import StoredMessage
 from wallet.domain.identifiers import BIGINT_MAX
 from wallet.fraud.rules import FraudRules
 from wallet.postgres.connections import Connection

@@ -47,7 +47,7 @@ class Finding:
 
     check: Check
     noun: str
-    looked_at: int = 0
+    checked_count: int = 0
     fault_count: int = 0
     first: Fault | None = None
     warnings: list[str] = field(default_factory=list)

@@ -49,9 +49,9 @@ class Buckets(NamedTuple):
 ALL_BUCKETS: Final = Buckets(0, BUCKET_COUNT - 1)
 
 
-def damage_finding(error: BaseException | None, noun: str = "event", looked_at: int = 0) -> Finding:
+def damage_finding(error: BaseException | None, noun: str = "event", checked_count: int = 0) -> Finding:
     """Returns the finding of the check `readable`: with a fault if there is an error, without one otherwise."""
-    finding = Finding(Check.READABLE, noun, looked_at)
+    finding = Finding(Check.READABLE, noun, checked_count)
     if isinstance(error, asyncpg.PostgresError):
         finding.add_fault("files of the database", str(error), expected="readable", found=f"SQLSTATE {error.sqlstate}")
     return finding

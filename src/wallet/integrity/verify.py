@@ -86,8 +86,8 @@ async def verify(
 
         async def prove_all() -> int:
             [sums] = await run("conservation", "", 0, prove_conservation)
-            await run("wallets", "events", sums.looked_at, partial(prove_histories, observer=observer))
-            await run("journal", "events", sums.looked_at, partial(prove_journal, observer=observer))
+            await run("wallets", "events", sums.checked_count, partial(prove_histories, observer=observer))
+            await run("journal", "events", sums.checked_count, partial(prove_journal, observer=observer))
             await run("nothing outside", "", 0, prove_no_strays)
             await run("transfers", "", 0, prove_transfers)
             await run("audit trail", "", 0, prove_trail)
@@ -95,10 +95,10 @@ async def verify(
             await run("projections", "sums", 0, partial(prove_projections, observer=observer))
             if heads is not None:
                 await run("exported heads", "", 0, partial(prove_heads, exported=heads))
-            return sums.looked_at
+            return sums.checked_count
 
         try:
-            readable = damage_finding(None, looked_at=await prove_all())
+            readable = damage_finding(None, checked_count=await prove_all())
         except DATABASE_ERRORS as error:
             if cause_of(error) is not Cause.DAMAGED:
                 raise

@@ -308,7 +308,7 @@ class IntegrityUnderWay(msgspec.Struct, frozen=True, rename="camel"):
     expected_seconds: Annotated[Seconds | None, Meta(description="How long it will take in all, as far as known.")]
 
 
-class IntegrityFullPass(msgspec.Struct, frozen=True, rename="camel"):
+class IntegrityFullCheck(msgspec.Struct, frozen=True, rename="camel"):
     """The full check of everything, in the background: its result describes one moment during the last full check."""
 
     age_seconds: Annotated[Seconds | None, Meta(description="Since the last one began; null: none has ended yet.")]
@@ -341,4 +341,4 @@ class IntegrityResponse(msgspec.Struct, frozen=True, rename="camel"):
     worker: IntegrityWorker
     dead_letters_open: Annotated[int, Meta(ge=0)]
     incremental: IntegrityIncremental
-    full_pass: IntegrityFullPass
+    full_check: IntegrityFullCheck = msgspec.field(name="fullPass")

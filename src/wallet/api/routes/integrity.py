@@ -15,7 +15,7 @@ _DESCRIPTION: Final = """\
 Cheap enough to ask every few seconds. New batches are checked every 5 seconds; a full check in the background covers \
 everything else. The report has its age and duration. **starting**: not everything has been checked once yet. \
 **clean**: every promise holds and nothing is overdue; the summary says what is under way. **behind**: nothing is \
-lost, see `warnings`. **broken**: `faults` names the first row of each promise that is broken, until a whole pass \
+lost, see `warnings`. **broken**: `faults` names the first row of each promise that is broken, until a full check \
 finds it repaired. The HTTP status is 200 in all four.
 """
 

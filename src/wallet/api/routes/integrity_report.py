@@ -15,7 +15,7 @@ from wallet.api.contract.schemas import (
     IntegrityCheck,
     IntegrityConservation,
     IntegrityFault,
-    IntegrityFullPass,
+    IntegrityFullCheck,
     IntegrityIncremental,
     IntegrityJournal,
     IntegrityResponse,
@@ -75,14 +75,14 @@ def warnings_of(reading: IntegrityReading) -> list[IntegrityWarning]:
     found = [
         *_of_failed_checks(reading),
         *_of_the_monitor(reading),
-        *_of_the_full_pass(reading),
+        *_of_the_full_check(reading),
         *_of_the_relay(reading),
         *_of_the_worker(reading),
         *_of_transfers(reading),
     ]
-    if reading.open_letter_count:
+    if reading.open_dead_letter_count:
         detail = (
-            f"{reading.open_letter_count} open dead letters: messages that had no effect wait for a decision. "
+            f"{reading.open_dead_letter_count} open dead letters: messages that had no effect wait for a decision. "
             "See `wallet dlq list`, fix the cause, then `wallet dlq replay` or `discard`."
         )
         found.append(IntegrityWarning("deadLetters", detail))
@@ -113,30 +113,30 @@ def is_far_ahead(moment: datetime | None, now: datetime) -> bool:
 
 
 def _of_the_monitor(reading: IntegrityReading) -> list[IntegrityWarning]:
-    looked = reading.state.looked
+    result = reading.state.incremental
     cure = f"Is a worker running? If so, see {_LOGGED} in worker.log."
-    if looked is None:
+    if result is None:
         return [IntegrityWarning("monitor", f"Nothing has been checked yet. {cure}")]
-    age = seconds_since(looked.taken_at, reading.now)
-    if is_far_ahead(looked.taken_at, reading.now):
+    age = seconds_since(result.taken_at, reading.now)
+    if is_far_ahead(result.taken_at, reading.now):
         detail = f"The last check has a time in the future: the clock of PostgreSQL was put back. {cure}"
         return [IntegrityWarning("monitor", detail)]
     if age > CHECK_SECONDS_MAX:
         detail = f"The last check was {age:.0f} s ago: newer faults are not reported. {cure}"
         return [IntegrityWarning("monitor", detail)]
-    if not looked.is_caught_up:
-        behind = max(0, reading.head_position - looked.head.position)
+    if not result.is_caught_up:
+        behind = max(0, reading.head_position - result.head.position)
         detail = f"The checks are {behind} batches behind and catch up without a pause. Wait; nothing needs to be done."
         return [IntegrityWarning("monitor", detail)]
     return []
 
 
-def _of_the_full_pass(reading: IntegrityReading) -> list[IntegrityWarning]:
-    passed = reading.state.passed
-    if passed is None:
+def _of_the_full_check(reading: IntegrityReading) -> list[IntegrityWarning]:
+    full = reading.state.full_result
+    if full is None:
         return [_of_the_first_pass(reading)]
     found = []
-    age = seconds_since(passed.begun_at, reading.now)
+    age = seconds_since(full.begun_at, reading.now)
     overdue = seconds_since(reading.state.due_at, reading.now)
     if overdue > SLICE_OVERDUE_SECONDS_MAX:
         detail = (
@@ -144,18 +144,18 @@ def _of_the_full_pass(reading: IntegrityReading) -> list[IntegrityWarning]:
             f"If so, see {_LOGGED} in worker.log; `wallet verify` checks everything now."
         )
         found.append(IntegrityWarning("fullPass", detail))
-    elif age > max(FULL_CHECK_SECONDS_MAX, DURATIONS_MAX * (duration_of(passed) + _planned_seconds(reading))):
+    elif age > max(FULL_CHECK_SECONDS_MAX, DURATIONS_MAX * (duration_of(full) + _planned_seconds(reading))):
         detail = f"The last full check began {age:.0f} s ago, much longer than one takes. {_SLOW}"
         found.append(IntegrityWarning("fullPass", detail))
-    tallies = [passed.tallies[name] for name in ("DELIVERY", "EFFECTS") if name in passed.tallies]
+    tallies = [full.tallies[name] for name in ("DELIVERY", "EFFECTS") if name in full.tallies]
     texts = [text for tally in tallies for text in tally.warnings]
     return [*found, *(IntegrityWarning("worker", f"At the last full check {text}") for text in texts)]
 
 
 def _of_the_first_pass(reading: IntegrityReading) -> IntegrityWarning:
     detail = "No full check was completed yet, so older events are not verified. "
-    passing = reading.state.passing
-    age = 0.0 if passing is None else seconds_since(passing.begun_at, reading.now)
+    ongoing = reading.state.full_progress
+    age = 0.0 if ongoing is None else seconds_since(ongoing.begun_at, reading.now)
     if age > max(FULL_CHECK_SECONDS_MAX, DURATIONS_MAX * _planned_seconds(reading)):
         return IntegrityWarning("fullPass", f"{detail}It began {age:.0f} s ago. {_SLOW}")
     return IntegrityWarning("fullPass", detail + "Wait for it.")
@@ -163,12 +163,12 @@ def _of_the_first_pass(reading: IntegrityReading) -> IntegrityWarning:
 
 def _planned_seconds(reading: IntegrityReading) -> float:
     """How long the slices of the full check in progress took, with their pauses."""
-    return 0.0 if reading.state.passing is None else reading.state.passing.planned_seconds
+    return 0.0 if reading.state.full_progress is None else reading.state.full_progress.planned_seconds
 
 
-def duration_of(passed: FullCheckResult) -> float:
+def duration_of(full: FullCheckResult) -> float:
     """Returns how long the last full check took, in seconds."""
-    return seconds_since(passed.begun_at, passed.ended_at)
+    return seconds_since(full.begun_at, full.ended_at)
 
 
 def _of_the_relay(reading: IntegrityReading) -> list[IntegrityWarning]:
@@ -248,10 +248,10 @@ class IntegrityReports:
 
 def report_of(reading: IntegrityReading) -> IntegrityResponse:
     """Returns the whole answer."""
-    looked = reading.state.looked
+    result = reading.state.incremental
     faults = [_fault(Check[name], fault) for name, fault in reading.state.faults.items() if name in Check.__members__]
     warnings = warnings_of(reading)
-    sums = Sums() if looked is None else looked.sums
+    sums = Sums() if result is None else result.sums
     positions = reading.state.faults.get(Check.POSITIONS.name)
     transfer = reading.stuck_transfer
     return IntegrityResponse(
@@ -269,9 +269,9 @@ def report_of(reading: IntegrityReading) -> IntegrityResponse:
         oldest_unsealed_seconds=seconds_since(reading.unsealed_at, reading.now),
         oldest_unpublished_seconds=seconds_since(reading.unpublished_at, reading.now),
         worker=IntegrityWorker(reading.lag.event_count, round(reading.lag_seconds, 3)),
-        dead_letters_open=reading.open_letter_count,
+        dead_letters_open=reading.open_dead_letter_count,
         incremental=_incremental(reading),
-        full_pass=_full_pass(reading),
+        full_check=_full_check(reading),
     )
 
 
@@ -303,14 +303,14 @@ def _summary(reading: IntegrityReading, faults: list[IntegrityFault], warnings: 
 
 def _under_way_now(reading: IntegrityReading) -> Iterator[str]:
     """Work that is not finished, as is normal under load. When it is overdue there is a warning as well."""
-    looked = reading.state.looked
-    unchecked = reading.head_position - (0 if looked is None else looked.head.position)
+    result = reading.state.incremental
+    unchecked = reading.head_position - (0 if result is None else result.head.position)
     if unchecked > 0:
         yield f"{counted(unchecked, 'batch')} to be checked"
     if reading.unpublished_at is not None:
         yield "events to be published"
-    if looked is not None and looked.in_flight:
-        yield f"transfers of {_money(looked.in_flight)} to be finished"
+    if result is not None and result.in_flight:
+        yield f"transfers of {_money(result.in_flight)} to be finished"
     if reading.lag.event_count:
         yield f"{counted(reading.lag.event_count, 'published event')} to have their effects"
 
@@ -331,43 +331,43 @@ def _fault(check: Check, fault: StoredFault) -> IntegrityFault:
 
 def _check(check: Check, reading: IntegrityReading) -> IntegrityCheck:
     fault = reading.state.faults.get(check.name)
-    passed = reading.state.passed
-    tally = None if passed is None else passed.tallies.get(check.name)
+    full = reading.state.full_result
+    tally = None if full is None else full.tallies.get(check.name)
     return IntegrityCheck(
         name=check.title,
         invariant=check.invariant,
         promise=check.promise,
         status="broken" if fault else "unproved" if tally is None or reading.is_starting else "clean",
-        looked_at=0 if tally is None else tally.looked_at,
+        looked_at=0 if tally is None else tally.checked_count,
         faults=0 if fault is None else fault.count,
     )
 
 
 def _incremental(reading: IntegrityReading) -> IntegrityIncremental:
-    looked = reading.state.looked
-    if looked is None:
+    result = reading.state.incremental
+    if result is None:
         return IntegrityIncremental(None, None, 0, reading.head_position)
     return IntegrityIncremental(
-        seconds_since(looked.taken_at, reading.now),
-        round(looked.seconds, 3),
-        looked.head.position,
-        max(0, reading.head_position - looked.head.position),
+        seconds_since(result.taken_at, reading.now),
+        round(result.seconds, 3),
+        result.head.position,
+        max(0, reading.head_position - result.head.position),
     )
 
 
-def _full_pass(reading: IntegrityReading) -> IntegrityFullPass:
-    passed, passing = reading.state.passed, reading.state.passing
-    duration = None if passed is None else duration_of(passed)
-    return IntegrityFullPass(
-        None if passed is None else seconds_since(passed.begun_at, reading.now),
+def _full_check(reading: IntegrityReading) -> IntegrityFullCheck:
+    full, ongoing = reading.state.full_result, reading.state.full_progress
+    duration = None if full is None else duration_of(full)
+    return IntegrityFullCheck(
+        None if full is None else seconds_since(full.begun_at, reading.now),
         duration,
-        None if passing is None else _under_way(passing, reading, duration),
+        None if ongoing is None else _under_way(ongoing, reading, duration),
     )
 
 
-def _under_way(passing: FullCheckProgress, reading: IntegrityReading, last: float | None) -> IntegrityUnderWay:
-    age = seconds_since(passing.begun_at, reading.now)
-    progress = round(progress_of(passing, reading.head_position), 3)
+def _under_way(ongoing: FullCheckProgress, reading: IntegrityReading, last: float | None) -> IntegrityUnderWay:
+    age = seconds_since(ongoing.begun_at, reading.now)
+    progress = round(progress_of(ongoing, reading.head_position), 3)
     expected = round(age / progress, 1) if progress >= _PROGRESS_MIN else last
     # The remaining time is unknown if the check has already taken longer than expected.
     return IntegrityUnderWay(age, progress, expected if expected is not None and expected > age else None)

@@ -11,7 +11,7 @@ import typer
 import uvloop
 
 from wallet.cli.app import Panel, app
-from wallet.cli.dlq_views import details_object, letter_object, tell_letter, tell_letters
+from wallet.cli.dlq_views import dead_letter_object, details_object, print_dead_letter, print_dead_letters
 from wallet.cli.errands import EXIT_DONE, EXIT_FAILED, print_json, run_errand
 from wallet.cli.options import (
     Actor,
@@ -25,19 +25,19 @@ from wallet.cli.options import (
 )
 from wallet.cli.running_up import DATA, DataDirectory, find_system
 from wallet.dead_letters.details import read_details
-from wallet.dead_letters.letters import (
-    Letter,
-    LetterId,
-    LetterKind,
-    count_letters,
-    letter_ids,
+from wallet.dead_letters.reading import (
+    DeadLetter,
+    DeadLetterId,
+    DeadLetterKind,
+    count_dead_letters,
+    dead_letter_ids,
     open_database,
-    read_letter,
-    read_letters,
+    read_dead_letter,
+    read_dead_letters,
     read_message,
 )
-from wallet.dead_letters.replay import Discarded, Replay, ReplayedLetter, ReplayResult, remove_closed
-from wallet.dead_letters.replay import discard as discard_letters
+from wallet.dead_letters.replay import DiscardResult, Replay, ReplayedDeadLetter, ReplayResult, remove_closed
+from wallet.dead_letters.replay import discard as discard_dead_letter
 from wallet.dead_letters.routes import open_route
 from wallet.postgres.connections import Connection
 from wallet.rabbitmq.connection import BrokerUnavailable
@@ -56,11 +56,11 @@ app.add_typer(dlq, name="dlq", rich_help_panel=Panel.OPERATION)
 
 _LIMIT: Final = between(1, LIST_LIMIT_MAX)
 _ID: Final = between(1, 2**63 - 1)
-LetterNumber = Annotated[int, typer.Argument(help="Its id in the list.", parser=_ID, metavar="ID")]
+DeadLetterNumber = Annotated[int, typer.Argument(help="Its id in the list.", parser=_ID, metavar="ID")]
 
 
 @dlq.command(name="list")
-def list_letters(
+def list_dead_letters(
     with_closed: Annotated[bool, typer.Option("--all", help="Those replayed and discarded too.")] = False,
     limit: Annotated[int, typer.Option(help="How many at most, up to 10,000.", parser=_LIMIT, metavar="N")] = 50,
     as_json: AsJson = False,
@@ -72,7 +72,7 @@ def list_letters(
 
 @dlq.command()
 def show(
-    letter_id: LetterNumber,
+    dead_letter_id: DeadLetterNumber,
     body_only: Annotated[
         bool, typer.Option("--body", help="Write the message's body alone, byte for byte, to a file or a pipe.")
     ] = False,
@@ -80,12 +80,12 @@ def show(
     data: DataDirectory = DATA,
 ) -> None:
     """Show all about one: message, error, history, the event in the log and how they differ. Read-only."""
-    sys.exit(show_on_screen(data, letter_id, body_only=body_only, as_json=as_json))
+    sys.exit(show_on_screen(data, dead_letter_id, body_only=body_only, as_json=as_json))
 
 
 @dlq.command()
 def replay(
-    letter_ids: Annotated[
+    dead_letter_ids: Annotated[
         list[int] | None, typer.Argument(help="Which; --all for every open one.", parser=_ID, metavar="ID")
     ] = None,
     is_all: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
@@ -99,16 +99,16 @@ def replay(
     Exit code 0: all are replayed. 1: one failed again, or could not be replayed. 2: a wrong call, id or setting.
     3: the database or the broker can't be reached.
     """
-    if bool(letter_ids) == is_all:
+    if bool(dead_letter_ids) == is_all:
         raise typer.BadParameter("give the ids of dead letters, or --all", param_hint="ID")
     if is_all and is_forced:
         raise typer.BadParameter("--force reverses a decision, so give the ids", param_hint="--force")
-    sys.exit(replay_on_screen(data, letter_ids, actor=actor, is_forced=is_forced, as_json=as_json))
+    sys.exit(replay_on_screen(data, dead_letter_ids, actor=actor, is_forced=is_forced, as_json=as_json))
 
 
 @dlq.command()
 def discard(
-    letter_ids: Annotated[list[int], typer.Argument(help="Which.", parser=_ID, metavar="ID")],
+    dead_letter_ids: Annotated[list[int], typer.Argument(help="Which.", parser=_ID, metavar="ID")],
     reason: Annotated[str, typer.Option(help="Why they need not take effect; kept with them.", callback=checked_text)],
     actor: Actor = None,
     is_forced: Annotated[
@@ -125,7 +125,7 @@ def discard(
     Exit code 0: all are discarded. 1: one could not be. 2: a wrong call, id or setting. 3: the database can't be
     reached.
     """
-    sys.exit(discard_on_screen(data, letter_ids, actor=actor, reason=reason, is_forced=is_forced, as_json=as_json))
+    sys.exit(discard_on_screen(data, dead_letter_ids, actor=actor, reason=reason, is_forced=is_forced, as_json=as_json))
 
 
 ERROR_CHARACTERS_SHOWN: Final = 300
@@ -137,26 +137,28 @@ def list_on_screen(data: Path, *, with_closed: bool, limit: int, as_json: bool) 
     """List dead letters. Returns the exit code, as do the three functions below."""
 
     async def work(_settings: Settings, connection: Connection) -> int:
-        letters = await read_letters(connection, await letter_ids(connection, with_closed=with_closed, limit=limit))
-        count = await count_letters(connection, with_closed=with_closed)
-        tell_letters(letters, not_shown=max(0, count - len(letters)), with_closed=with_closed, as_json=as_json)
+        letters = await read_dead_letters(
+            connection, await dead_letter_ids(connection, with_closed=with_closed, limit=limit)
+        )
+        count = await count_dead_letters(connection, with_closed=with_closed)
+        print_dead_letters(letters, not_shown=max(0, count - len(letters)), with_closed=with_closed, as_json=as_json)
         return EXIT_DONE
 
     return _run(data, work)
 
 
-def show_on_screen(data: Path, letter_id: int, *, body_only: bool, as_json: bool) -> int:
+def show_on_screen(data: Path, dead_letter_id: int, *, body_only: bool, as_json: bool) -> int:
     """Show one dead letter, or write only its body."""
 
     async def work(_settings: Settings, connection: Connection) -> int:
         if body_only:
-            sys.stdout.buffer.write((await read_message(connection, LetterId(letter_id))).body)
+            sys.stdout.buffer.write((await read_message(connection, DeadLetterId(dead_letter_id))).body)
             return EXIT_DONE
-        details = await read_details(connection, LetterId(letter_id))
+        details = await read_details(connection, DeadLetterId(dead_letter_id))
         if as_json:
             print_json(details_object(details))
         else:
-            tell_letter(details)
+            print_dead_letter(details)
         return EXIT_DONE
 
     return _run(data, work)
@@ -169,7 +171,7 @@ def replay_on_screen(
 
     async def work(settings: Settings, connection: Connection) -> int:
         chosen = await _chosen(connection, ids)
-        results: list[ReplayedLetter] = []
+        results: list[ReplayedDeadLetter] = []
         async with open_route(settings, connection) as route:
             replay = Replay(connection, route, actor=actor or user_of_this_process(), is_forced=is_forced)
             try:
@@ -195,14 +197,14 @@ def discard_on_screen(
 
     async def work(settings: Settings, connection: Connection) -> int:
         code, results = EXIT_DONE, list[dict[str, Any]]()
-        for letter_id in await _chosen(connection, ids):
-            letter, found = await discard_letters(
-                connection, letter_id, actor=actor or user_of_this_process(), reason=reason, is_forced=is_forced
+        for dead_letter_id in await _chosen(connection, ids):
+            letter, found = await discard_dead_letter(
+                connection, dead_letter_id, actor=actor or user_of_this_process(), reason=reason, is_forced=is_forced
             )
-            results.append({"result": found.name.lower(), "letter": letter_object(letter)})
+            results.append({"result": found.name.lower(), "letter": dead_letter_object(letter)})
             if not as_json:
-                _tell_discarded(letter, found)
-            if found in (Discarded.WAS_REPLAYED, Discarded.REFUSED):
+                _print_discarded(letter, found)
+            if found in (DiscardResult.WAS_REPLAYED, DiscardResult.REFUSED):
                 code = EXIT_FAILED
         if as_json:
             print_json({"letters": results})
@@ -229,15 +231,15 @@ async def _connected(dsn: str, work: Callable[[Connection], Awaitable[int]]) -> 
         return await work(connection)
 
 
-async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[LetterId]:
+async def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[DeadLetterId]:
     """Returns the requested dead letters, each once, in the given order, or all open ones if none are given. Raises
-    NoSuchLetter.
+    NoSuchDeadLetter.
     """
     if ids is None:
-        return await letter_ids(connection, with_closed=False)
-    chosen = [LetterId(letter_id) for letter_id in dict.fromkeys(ids)]
-    for letter_id in chosen:
-        await read_letter(connection, letter_id)
+        return await dead_letter_ids(connection, with_closed=False)
+    chosen = [DeadLetterId(dead_letter_id) for dead_letter_id in dict.fromkeys(ids)]
+    for dead_letter_id in chosen:
+        await read_dead_letter(connection, dead_letter_id)
     return chosen
 
 
@@ -255,17 +257,18 @@ async def _remove_closed(settings: Settings, connection: Connection, *, tells: b
         print(f"{count} {'message' if count == 1 else 'messages'} taken out of {DEAD_LETTER_QUEUE}")
 
 
-def _tell_discarded(letter: Letter, found: Discarded) -> None:
+def _print_discarded(letter: DeadLetter, found: DiscardResult) -> None:
     match found:
-        case Discarded.NOW:
+        case DiscardResult.NOW:
             print(f"{_name(letter)}: {found.value}")
-        case Discarded.REFUSED:
+        case DiscardResult.REFUSED:
             print(
                 f"{_name(letter)}: {found.value}\n"
-                f"    `wallet dlq replay {letter.letter_id}` gives it; if the replay fails, `wallet rebuild` does.\n"
+                f"    `wallet dlq replay {letter.dead_letter_id}` gives it; "
+                "if the replay fails, `wallet rebuild` does.\n"
                 "    --force discards it all the same"
             )
-        case Discarded.BEFORE | Discarded.WAS_REPLAYED:
+        case DiscardResult.BEFORE | DiscardResult.WAS_REPLAYED:
             print(f"{_name(letter)}: {found.value}{_closing(letter)}")
 
 
@@ -279,7 +282,7 @@ _RESULT_TEXTS: Final[Mapping[ReplayResult, str]] = {
 }
 
 
-def _tell_replayed(replayed: ReplayedLetter) -> None:
+def _tell_replayed(replayed: ReplayedDeadLetter) -> None:
     letter, text = replayed.letter, _RESULT_TEXTS[replayed.result]
     match replayed.result:
         case ReplayResult.WAS_REPLAYED:
@@ -287,7 +290,7 @@ def _tell_replayed(replayed: ReplayedLetter) -> None:
         case ReplayResult.WAS_DISCARDED:
             print(f"{_name(letter)}: {text}{_closing(letter)}\n    --force replays it anyway")
         case ReplayResult.FAILED_AGAIN:
-            failed = "parked again" if letter.kind is LetterKind.PARKED else text
+            failed = "parked again" if letter.kind is DeadLetterKind.PARKED else text
             print(f"{_name(letter)}: {failed}, and stays open\n    {_first_line(letter.error)}")
         case ReplayResult.PUBLISHED if letter.took_effect_at is not None:
             print(f"{_name(letter)}: {text}; its event had taken effect before, so nothing more is counted")
@@ -299,14 +302,16 @@ def _tell_replayed(replayed: ReplayedLetter) -> None:
             assert_never(other)
 
 
-def _replayed_object(results: Sequence[ReplayedLetter], count: int) -> dict[str, Any]:
+def _replayed_object(results: Sequence[ReplayedDeadLetter], count: int) -> dict[str, Any]:
     return {
-        "letters": [{"result": each.result.name.lower(), "letter": letter_object(each.letter)} for each in results],
+        "letters": [
+            {"result": each.result.name.lower(), "letter": dead_letter_object(each.letter)} for each in results
+        ],
         "notTried": count - len(results),
     }
 
 
-def _summary(results: Sequence[ReplayedLetter], count: int) -> str:
+def _summary(results: Sequence[ReplayedDeadLetter], count: int) -> str:
     if not count:
         return "no open dead letters"
     counts = {result: sum(each.result is result for each in results) for result in ReplayResult}
@@ -316,12 +321,12 @@ def _summary(results: Sequence[ReplayedLetter], count: int) -> str:
     return f"{count} {'dead letter' if count == 1 else 'dead letters'}: {'; '.join(parts)}"
 
 
-def _name(letter: Letter) -> str:
+def _name(letter: DeadLetter) -> str:
     told = [printable(letter.type) if letter.type else "message", str(letter.event_id) if letter.event_id else ""]
-    return f"{letter.letter_id}  {' '.join(filter(None, told))}"
+    return f"{letter.dead_letter_id}  {' '.join(filter(None, told))}"
 
 
-def _closing(letter: Letter) -> str:
+def _closing(letter: DeadLetter) -> str:
     """Returns who closed the dead letter, when and why."""
     who = f" by {printable(letter.actor)}" if letter.actor else ""
     why = f": {printable(letter.reason)}" if letter.reason else ""

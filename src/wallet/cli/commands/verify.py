@@ -123,7 +123,7 @@ class ProofBars(Observer):
             seconds = "″" if id(reading) in shown else f"{reading.seconds:,.1f}"
             shown.add(id(reading))
             check = finding.check
-            count = counted(finding.looked_at, finding.noun)
+            count = counted(finding.checked_count, finding.noun)
             mark = Text(_mark(finding), style=_style(finding))
             table.add_row(mark, check.invariant, check.title, check.promise, count, seconds)
         self._console.print(table)
@@ -163,7 +163,7 @@ class ProofLines(Observer):
         """Print a line for each check."""
         for finding, reading in _in_order(proof):
             check = finding.check
-            count = counted(finding.looked_at, finding.noun)
+            count = counted(finding.checked_count, finding.noun)
             self._console.print(
                 f"{_mark(finding)} {check.invariant} {check.title:<15}  {count:>21}  {reading.seconds:7.1f} s"
                 f"  {check.promise}"
@@ -192,7 +192,7 @@ def _check_object(finding: Finding, reading: Pass) -> dict[str, Any]:
         "invariant": finding.check.invariant,
         "title": finding.check.title,
         "promise": finding.check.promise,
-        "checkedCount": finding.looked_at,
+        "checkedCount": finding.checked_count,
         "unit": finding.noun,
         "seconds": round(reading.seconds, 3),
         "faultCount": finding.fault_count,
@@ -237,7 +237,7 @@ def _tell_fault(console: Console, finding: Finding, fault: Fault) -> None:
 
 
 def _verdict(proof: Proof) -> str:
-    events = sum(finding.looked_at for finding in proof.findings if finding.check is Check.CONSERVATION)
+    events = sum(finding.checked_count for finding in proof.findings if finding.check is Check.CONSERVATION)
     rate = f"{events / proof.seconds:,.0f} events/s" if proof.seconds else ""
     as_of = f"as of {proof.taken_at:%Y-%m-%d %H:%M:%S} UTC; {events:,} events in {proof.seconds:,.1f} s, {rate}"
     broken = [finding.check for finding, _ in _in_order(proof) if finding.fault_count]

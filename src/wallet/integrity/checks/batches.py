@@ -41,9 +41,9 @@ class BatchProof:
 
         `credited` contains the receivers' balances after the transfers that the batch completed.
         """
-        self.digests.looked_at += 1
-        self.payloads.looked_at += len(events)
-        self.outcomes.looked_at += len(operations)
+        self.digests.checked_count += 1
+        self.payloads.checked_count += len(events)
+        self.outcomes.checked_count += len(operations)
         payloads = [read_payload(event["payload"]) for event in events]
         for event, payload in zip(events, payloads, strict=True):
             self._prove_payload(event, payload)
@@ -187,12 +187,12 @@ def read_payload(text: str) -> Any:
 def _digest_of(events: Sequence[Record], payloads: Sequence[Any], operations: Sequence[Record]) -> bytes | None:
     """Returns the digest as the write path computed it, or None if a field is null that we never store as null."""
     try:
-        return digest_of(map(_spelled_event, events, payloads), map(_digested_operation, operations))
+        return digest_of(map(_serialized_event, events, payloads), map(_digested_operation, operations))
     except (TypeError, AttributeError):
         return None
 
 
-def _spelled_event(event: Record, payload: Any) -> bytes:
+def _serialized_event(event: Record, payload: Any) -> bytes:
     _, _, bucket, wallet_id, version, event_id, event_type, occurred_at, *rest = event
     amount, balance_after, transfer_id, api_audit_id, *_ = rest
     row = DigestedEvent(

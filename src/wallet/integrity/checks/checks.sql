@@ -254,7 +254,7 @@ where p.status = 'success' and p.bucket between $1 and $2
 order by p.processed_at, p.event_id
 limit 1
 
--- name: failures_without_letters
+-- name: failures_without_dead_letters
 select count(*) over () as fault_count, e.wallet_id, e.version, p.event_id, p.error_message
 from processed_events p
 join events e on e.bucket = p.bucket and e.event_id = p.event_id
@@ -347,7 +347,7 @@ limit $7
 select
     (select count(*) from processed_events where bucket between $1 and $2) as processed_count,
     (select count(*) from events where bucket between $1 and $2) as event_count,
-    (select count(*) from dead_letters where state = 'open') as open_letter_count
+    (select count(*) from dead_letters where state = 'open') as open_dead_letter_count
 
 -- name: processed_activity
 -- The events processed so far, summed by wallet and type, next to the wallet's statistics; either may be missing. A

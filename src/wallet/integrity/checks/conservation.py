@@ -26,7 +26,7 @@ class MoneyTotals:
 
     def judge(self) -> Finding:
         """Returns the result of the comparison."""
-        finding = Finding(Check.CONSERVATION, "event", looked_at=self.event_count)
+        finding = Finding(Check.CONSERVATION, "event", checked_count=self.event_count)
 
         in_flight = self._total(lambda effect: effect.in_flight)
         outside = self._total(lambda effect: effect.outside)

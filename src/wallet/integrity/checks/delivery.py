@@ -52,7 +52,7 @@ async def prove_delivery(
     snapshot: Snapshot,
     buckets: Buckets = ALL_BUCKETS,
     *,
-    warns_of_letters: bool = True,
+    warns_of_dead_letters: bool = True,
     effect_within: timedelta = EFFECT_WITHIN,
 ) -> list[Finding]:
     """Check that no effect lacks its event, no failed event lacks its dead letter, and no event is lost; warn of what
@@ -62,13 +62,15 @@ async def prove_delivery(
     finding = Finding(Check.DELIVERY, "event")
     counts = await snapshot.row(SQL.inbox_counts, *buckets)
     assert counts is not None
-    finding.looked_at = counts["processed_count"]
+    finding.checked_count = counts["processed_count"]
     async with snapshot.joining_whole_tables():
         await _prove_effects(snapshot, finding, buckets)
         effects = await _prove_that_none_is_lost(snapshot, buckets, passed, effect_within)
-    effects.looked_at = counts["event_count"]
-    if warns_of_letters and counts["open_letter_count"]:
-        finding.warnings.append(f"{counted(counts['open_letter_count'], 'open dead letter')}: see `wallet dlq list`")
+    effects.checked_count = counts["event_count"]
+    if warns_of_dead_letters and counts["open_dead_letter_count"]:
+        finding.warnings.append(
+            f"{counted(counts['open_dead_letter_count'], 'open dead letter')}: see `wallet dlq list`"
+        )
     return [finding, effects]
 
 
@@ -77,7 +79,7 @@ async def _prove_effects(snapshot: Snapshot, finding: Finding, buckets: Buckets)
     if row is not None:
         expected, name = "an event in the log", f"event {row['event_id']}"
         finding.add_fault("processed_events", name, expected=expected, found="none", count=row["fault_count"])
-    row = await snapshot.row(SQL.failures_without_letters, *buckets)
+    row = await snapshot.row(SQL.failures_without_dead_letters, *buckets)
     if row is not None:
         finding.add_fault(
             "processed_events",

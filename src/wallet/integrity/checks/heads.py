@@ -87,7 +87,7 @@ async def prove_heads(snapshot: Snapshot, exported: ExportedHeads) -> list[Findi
     while compared := list(islice(heads, HEADS_COMPARED)):
         rows = await snapshot.rows(SQL.chains_at, list({head.position for head in compared}))
         chains = {0: GENESIS} | {row["position"]: row["chain"] for row in rows if row["position"]}
-        finding.looked_at += len(compared)
+        finding.checked_count += len(compared)
         for head in compared:
             if chains[head.position] == head.chain:
                 agreed = max(agreed, head.position)
@@ -96,7 +96,7 @@ async def prove_heads(snapshot: Snapshot, exported: ExportedHeads) -> list[Findi
                 wrong = [min([*wrong, (head, chains[head.position])], key=lambda pair: pair[0].position)]
     for head, chain in wrong:
         _add_fault(finding, head, chain, agreed=agreed, end=end)
-    if finding.looked_at == 0:
+    if finding.checked_count == 0:
         finding.warnings.append(f"{exported.path} contains no head, so a missing tail can't be detected")
     return [finding]
 

@@ -98,7 +98,7 @@ class HistoryWalk:
         currency: str | None,
     ) -> Wallet:
         """Check an event, and return the fold that includes it; an event of a wrong type changes only its time."""
-        self.versions.looked_at += 1
+        self.versions.checked_count += 1
         folded = self._folded
         if event_type not in EVENT_TYPES or (EVENT_TYPES[event_type] is WalletCreated) != (version == 1):
             expected = "WalletCreated" if version == 1 else "an event type after the first that is known"
@@ -138,11 +138,11 @@ class HistoryWalk:
         if self._key is None:
             return
         wallet_version, balance = self._row[8:10]
-        self.balances.looked_at += 1
+        self.balances.checked_count += 1
         if wallet_version is None:
             self._blame_wallet(expected=f"a row at version {self._version}", found="no row, though there are events")
             return
-        self.overdrafts.looked_at += 1 + self._version
+        self.overdrafts.checked_count += 1 + self._version
         if balance.is_signed():
             row = f"wallet {self._row[1]}"
             self.overdrafts.add_fault("wallets", row, expected="0 or more", found=format_money(balance))

@@ -95,7 +95,7 @@ class Chain:
         """Check the next sealed row. A wrong row counts as one fault, because the next row is compared with the values
         that it states.
         """
-        self.finding.looked_at += 1
+        self.finding.checked_count += 1
         position, chain = batch["position"], batch["chain"]
         if position != self.position + 1:
             self._add_fault(name_of_batch(batch), f"position {self.position + 1}", f"position {position}")

@@ -13,7 +13,7 @@ async def prove_no_strays(snapshot: Snapshot, buckets: Buckets = ALL_BUCKETS) ->
     finding = Finding(Check.STRAYS, "row")
     counts = await snapshot.row(SQL.counts, *buckets)
     assert counts is not None
-    finding.looked_at = counts["event_count"] + counts["operation_count"]
+    finding.checked_count = counts["event_count"] + counts["operation_count"]
     event = await snapshot.row(SQL.stray_events, *buckets)
     if event is not None:
         name = f"wallet {event['wallet_id']}, version {event['version']}, event {event['event_id']}"

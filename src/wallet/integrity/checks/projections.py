@@ -56,7 +56,7 @@ class _Proof:
         row, totals = self._row, self._totals
         if row is None:
             return
-        self.finding.looked_at += 1
+        self.finding.checked_count += 1
         found = None
         if row["has_stats"]:
             found = WalletTotals(

@@ -25,7 +25,7 @@ async def prove_trail(snapshot: Snapshot) -> list[Finding]:
     """Read the outcomes whose row is missing or differs, and leave out those that were pruned."""
     finding = Finding(Check.TRAIL, "outcome")
     [count] = await snapshot.rows(SQL.operation_count)
-    finding.looked_at = count["count"]
+    finding.checked_count = count["count"]
     pruned = PrunedRows(await snapshot.rows(SQL.pruned_ranges))
     first: Any = None
     async with snapshot.joining_whole_tables():

@@ -28,7 +28,7 @@ async def prove_transfers(snapshot: Snapshot, *, ends: bool = True) -> list[Find
     """Run four comparisons, each with one statement. If `ends` is set, a transfer that is stuck is a fault as well."""
     finding = Finding(Check.TRANSFERS, "transfer")
     [count] = await snapshot.rows(SQL.transfer_count)
-    finding.looked_at = count["count"]
+    finding.checked_count = count["count"]
     if ends:
         await _find_stuck(snapshot, finding)
     await _compare_with_events(snapshot, finding)

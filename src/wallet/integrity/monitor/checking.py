@@ -130,48 +130,48 @@ async def _check_new(dsn: str, lease: MonitorLease) -> None:
     async with _connected(dsn, ROWS_BY_KEY) as connection:
         while True:
             is_caught_up = await check_new_once(connection, lease)
-            looked = lease.state.looked
-            if looked is None:
+            result = lease.state.incremental
+            if result is None:
                 await asyncio.sleep(FIRST_CHECK_SECONDS)
             else:
                 # The worker may have a backlog of events at the same time: the pause leaves it half of the time.
-                await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else looked.seconds)
+                await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else result.seconds)
 
 
 async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
     """Check new batches and save the result. Returns whether it caught up."""
-    state, looked = lease.state, None
+    state, result = lease.state, None
     start = start_of(state)
     if start is not None:
         async with snapshot_on(connection) as snapshot:
-            look = IncrementalCheck(snapshot, start, waiting=state.waiting, page_events=state.page_events)
+            check = IncrementalCheck(snapshot, start, waiting=state.waiting, page_events=state.page_events)
             try:
-                looked = await look.run(state.looked)
+                result = await check.run(state.incremental)
             except DATABASE_ERRORS:
                 state.page_events = max(state.page_events // 2, 1)
                 raise
-            if looked.is_caught_up and is_balance_sum_due(state, looked.taken_at):
-                await _sum_balances(look, state, looked)
-        apply(state, look, start, looked)
+            if result.is_caught_up and is_balance_sum_due(state, result.taken_at):
+                await _sum_balances(check, state, result)
+        apply(state, check, start, result)
         if state.has_checked_nothing:
             # The first full check was of an empty journal: the next one begins at once.
             lease.full_check_wanted.set()
-        if look.is_off_balance and Check.CONSERVATION.name not in state.faults:
+        if check.is_off_balance and Check.CONSERVATION.name not in state.faults:
             # The sums do not show which wallet is wrong; the full check does.
-            state.due_at = looked.taken_at
+            state.due_at = result.taken_at
             lease.full_check_wanted.set()
-        faults.enter(state, look.findings, looked.taken_at)
+        faults.enter(state, check.findings, result.taken_at)
     state.failed.pop(INCREMENTAL, None)
     await lease.save(connection)
-    return looked is None or looked.is_caught_up
+    return result is None or result.is_caught_up
 
 
-async def _sum_balances(look: IncrementalCheck, state: MonitorState, looked: IncrementalResult) -> None:
+async def _sum_balances(check: IncrementalCheck, state: MonitorState, result: IncrementalResult) -> None:
     # If this fails, the stored duration is the longest one allowed, so the next incremental check does not try again at
     # once.
-    before, state.weighed = state.weighed, BalanceSumCheck(looked.taken_at, STATEMENT_SECONDS)
-    seconds = await look.weigh()
-    state.weighed = before if seconds is None else BalanceSumCheck(looked.taken_at, seconds)
+    before, state.balance_sum = state.balance_sum, BalanceSumCheck(result.taken_at, STATEMENT_SECONDS)
+    seconds = await check.sum_balances()
+    state.balance_sum = before if seconds is None else BalanceSumCheck(result.taken_at, seconds)
 
 
 async def _check_everything(dsn: str, lease: MonitorLease) -> None:
@@ -180,7 +180,7 @@ async def _check_everything(dsn: str, lease: MonitorLease) -> None:
         while True:
             pause_seconds = await check_slice_once(connection, lease)
             await _pause(lease, pause_seconds)
-            if lease.state.passing is None:
+            if lease.state.full_progress is None:
                 await _pause(lease, max(0.0, full_check_begun + FULL_CHECK_SECONDS - time.monotonic()))
                 full_check_begun = time.monotonic()
 
@@ -196,7 +196,8 @@ async def _pause(lease: MonitorLease, seconds: float) -> None:
 async def check_slice_once(connection: Connection, lease: MonitorLease) -> float:
     """Check the next slice and save the result. Returns how many seconds to pause."""
     state, begun = lease.state, time.monotonic()
-    is_known = state.passed is not None and state.looked is not None and state.looked.head == state.passed.head
+    incremental, full = state.incremental, state.full_result
+    is_known = full is not None and incremental is not None and incremental.head == full.head
     async with snapshot_on(connection) as snapshot:
         await check_slice(snapshot, state)
     state.failed.pop(FULL, None)
@@ -204,15 +205,15 @@ async def check_slice_once(connection: Connection, lease: MonitorLease) -> float
     # While there is a fault or a warning, somebody waits to see it disappear.
     is_quiet = is_known and not state.faults and not _has_warnings(state)
     pause_seconds = min(seconds * (PAUSE_FACTOR_IDLE if is_quiet else PAUSE_FACTOR), PAUSE_SECONDS_MAX)
-    if state.passing is not None:
-        state.passing.planned_seconds += seconds + pause_seconds
+    if state.full_progress is not None:
+        state.full_progress.planned_seconds += seconds + pause_seconds
     state.due_at = snapshot.taken_at + timedelta(seconds=seconds + pause_seconds)
     await lease.save(connection)
     return pause_seconds
 
 
 def _has_warnings(state: MonitorState) -> bool:
-    return state.passed is not None and any(tally.warnings for tally in state.passed.tallies.values())
+    return state.full_result is not None and any(tally.warnings for tally in state.full_result.tallies.values())
 
 
 def _connected(

@@ -29,11 +29,11 @@ def enter(state: MonitorState, findings: Iterable[Finding], at: datetime) -> Non
             known.count = max(known.count, fault.count)
 
 
-def add_to_tallies(passing: FullCheckProgress, findings: Iterable[Finding], at: datetime) -> None:
+def add_to_tallies(progress: FullCheckProgress, findings: Iterable[Finding], at: datetime) -> None:
     """Add what a slice found to the result of its full check so far."""
     for finding in findings:
-        tally = passing.tallies.setdefault(finding.check.name, Tally(finding.noun))
-        tally.looked_at += finding.looked_at
+        tally = progress.tallies.setdefault(finding.check.name, Tally(finding.noun))
+        tally.checked_count += finding.checked_count
         tally.warnings = [*tally.warnings, *finding.warnings][:_WARNINGS_KEPT]
         fault = _fault_of(finding, at)
         if fault is not None and tally.fault is not None:
@@ -42,22 +42,22 @@ def add_to_tallies(passing: FullCheckProgress, findings: Iterable[Finding], at: 
             tally.fault = fault
 
 
-def conclude(state: MonitorState, passing: FullCheckProgress, at: datetime) -> None:
+def conclude(state: MonitorState, progress: FullCheckProgress, at: datetime) -> None:
     """Apply a completed full check: remove the faults that it did not find again, and replace those that it did."""
     for name, known in list(state.faults.items()):
         if name not in Check.__members__:
             continue  # A newer version found it, and only such a version can remove it.
-        tally = passing.tallies.get(name)
+        tally = progress.tallies.get(name)
         again = None if tally is None else tally.fault
         if again is not None:
             again.found_at = known.found_at
             state.faults[name] = again
-        elif known.seen_at < passing.begun_at:
+        elif known.seen_at < progress.begun_at:
             del state.faults[name]
             check = Check[name]
             _log.info("integrity_fault_cleared", check=check.title, invariant=check.invariant, row=known.row)
-    state.passed = FullCheckResult(passing.begun_at, at, passing.slices, passing.tallies, passing.head)
-    state.passing = None
+    state.full_result = FullCheckResult(progress.begun_at, at, progress.slices, progress.tallies, progress.head)
+    state.full_progress = None
 
 
 _WARNINGS_KEPT: Final = 5

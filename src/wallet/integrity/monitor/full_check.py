@@ -15,9 +15,8 @@ each slice: a restart continues there.
 """
 
 import time
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
@@ -34,10 +33,8 @@ from wallet.integrity.findings import Check, Finding, Unobserved
 from wallet.integrity.monitor import faults
 from wallet.integrity.monitor.incremental_check import find_lost
 from wallet.integrity.monitor.state import SQL as MONITOR_SQL
-from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, MonitorState, Start, sums_of
+from wallet.integrity.monitor.state import FullCheckProgress, JournalHead, MonitorState, Stage, Start, sums_of
 from wallet.integrity.snapshot import Buckets, Snapshot, damage_finding
-
-Prove = Callable[[Snapshot, MonitorState, FullCheckProgress], Awaitable[list[Finding]]]
 
 EVENTS_READ: Final = 20_000
 SLICE_SECONDS_MIN: Final = 0.25
@@ -49,42 +46,66 @@ _log = structlog.get_logger()
 
 async def check_slice(snapshot: Snapshot, state: MonitorState) -> None:
     """Check the next slice, start a new full check if none is in progress, and store the findings."""
-    passing = state.passing or FullCheckProgress(snapshot.taken_at)
-    if passing.stage not in _PROVE:
-        # The stored progress was written by another version.
-        passing = FullCheckProgress(snapshot.taken_at)
-    state.passing = passing
+    progress = state.full_progress or FullCheckProgress(snapshot.taken_at)
+    if progress.stage is Stage.OF_ANOTHER_VERSION:
+        progress = FullCheckProgress(snapshot.taken_at)
+    state.full_progress = progress
     begun = time.monotonic()
-    findings = await _PROVE[passing.stage](snapshot, state, passing)
-    passing.slices += 1
-    faults.add_to_tallies(passing, findings, snapshot.taken_at)
+    findings = await _prove_slice(snapshot, state, progress)
+    progress.slices += 1
+    faults.add_to_tallies(progress, findings, snapshot.taken_at)
     faults.enter(state, findings, snapshot.taken_at)
-    if passing.stage == "":
+    if progress.stage is Stage.ENDED:
         ended_at = snapshot.taken_at + timedelta(seconds=time.monotonic() - begun)
-        faults.conclude(state, passing, ended_at)
-        seconds = round((ended_at - passing.begun_at) / timedelta(seconds=1), 1)
-        _log.debug("integrity_full_check_ended", seconds=seconds, slices=passing.slices)
+        faults.conclude(state, progress, ended_at)
+        seconds = round((ended_at - progress.begun_at) / timedelta(seconds=1), 1)
+        _log.debug("integrity_full_check_ended", seconds=seconds, slices=progress.slices)
 
 
-def progress_of(passing: FullCheckProgress, end: int) -> float:
+def progress_of(progress: FullCheckProgress, end: int) -> float:
     """Returns the completed share of a full check, from 0 to 1; `end` is the last position of the journal."""
     wallets, journal, transfers, trail, projections = 0.02, 0.42, 0.80, 0.85, 0.90
-    match passing.stage:
-        case "totals":
+    match progress.stage:
+        case Stage.TOTALS | Stage.OF_ANOTHER_VERSION:
             return 0.0
-        case "wallets":
-            return wallets + (journal - wallets) * passing.bucket / BUCKET_COUNT
-        case "journal":
-            return journal + (transfers - journal) * min(passing.head.position / max(end, 1), 1.0)
-        case "transfers":
+        case Stage.WALLETS:
+            return wallets + (journal - wallets) * progress.bucket / BUCKET_COUNT
+        case Stage.JOURNAL:
+            return journal + (transfers - journal) * min(progress.head.position / max(end, 1), 1.0)
+        case Stage.TRANSFERS:
             return transfers
-        case "trail":
+        case Stage.TRAIL:
             return trail
-        case _:
+        case Stage.PROJECTIONS:
             return projections
+        case Stage.ENDED:
+            return 1.0
+        case other:
+            assert_never(other)
 
 
-async def _prove_totals(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_slice(snapshot: Snapshot, state: MonitorState, progress: FullCheckProgress) -> list[Finding]:
+    """Prove one slice of the stage, and set the stage of the next slice."""
+    match progress.stage:
+        case Stage.TOTALS:
+            return await _prove_totals(snapshot, state, progress)
+        case Stage.WALLETS:
+            return await _prove_wallets(snapshot, state, progress)
+        case Stage.JOURNAL:
+            return await _prove_journal(snapshot, progress)
+        case Stage.TRANSFERS:
+            return await _prove_transfers(snapshot, state, progress)
+        case Stage.TRAIL:
+            return await _prove_trail(snapshot, progress)
+        case Stage.PROJECTIONS:
+            return await _prove_projections(snapshot, progress)
+        case Stage.ENDED | Stage.OF_ANOTHER_VERSION:
+            raise AssertionError(f"a full check at the stage {progress.stage!r} was continued")
+        case other:
+            assert_never(other)
+
+
+async def _prove_totals(snapshot: Snapshot, state: MonitorState, progress: FullCheckProgress) -> list[Finding]:
     totals = await read_totals(snapshot)
     end = await snapshot.row(MONITOR_SQL.last_sealed)
     # Events without a position are not covered by any incremental check; they are few.
@@ -95,21 +116,21 @@ async def _prove_totals(snapshot: Snapshot, state: MonitorState, passing: FullCh
     # be slow on large ones.
     width = EVENTS_READ * BUCKET_COUNT // max(totals.event_count, 1)
     state.width = max(1, min(width, BUCKET_COUNT))
-    passing.stage = "wallets"
-    return [totals.judge(), damage_finding(None, looked_at=totals.event_count)]
+    progress.stage = Stage.WALLETS
+    return [totals.judge(), damage_finding(None, checked_count=totals.event_count)]
 
 
-async def _prove_wallets(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_wallets(snapshot: Snapshot, state: MonitorState, progress: FullCheckProgress) -> list[Finding]:
     begun = time.monotonic()
-    buckets = Buckets(passing.bucket, min(passing.bucket + state.width, BUCKET_COUNT) - 1)
+    buckets = Buckets(progress.bucket, min(progress.bucket + state.width, BUCKET_COUNT) - 1)
     findings = [
         *await prove_histories(snapshot, Unobserved(), buckets),
         *await prove_no_strays(snapshot, buckets),
-        *await prove_delivery(snapshot, buckets, warns_of_letters=False),
+        *await prove_delivery(snapshot, buckets, warns_of_dead_letters=False),
     ]
-    passing.bucket = buckets.last + 1
-    if passing.bucket == BUCKET_COUNT:
-        passing.stage = "journal"
+    progress.bucket = buckets.last + 1
+    if progress.bucket == BUCKET_COUNT:
+        progress.stage = Stage.JOURNAL
     seconds = time.monotonic() - begun
     if seconds < SLICE_SECONDS_MIN:
         state.width = min(state.width * 2, BUCKET_COUNT)
@@ -118,41 +139,31 @@ async def _prove_wallets(snapshot: Snapshot, state: MonitorState, passing: FullC
     return findings
 
 
-async def _prove_journal(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
-    walk = JournalWalk(Unobserved(), passing.head.position, passing.head.chain)
+async def _prove_journal(snapshot: Snapshot, progress: FullCheckProgress) -> list[Finding]:
+    walk = JournalWalk(Unobserved(), progress.head.position, progress.head.chain)
     if await walk.follow(snapshot, EVENTS_READ):
         await walk.end(snapshot)
-        passing.stage = "transfers"
-    passing.head = JournalHead(walk.chain.position, walk.chain.value)
+        progress.stage = Stage.TRANSFERS
+    progress.head = JournalHead(walk.chain.position, walk.chain.value)
     return walk.findings
 
 
-async def _prove_transfers(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_transfers(snapshot: Snapshot, state: MonitorState, progress: FullCheckProgress) -> list[Finding]:
     heads, known = Finding(Check.HEADS, "head"), list(state.lost)
     findings = await prove_transfers(snapshot, ends=False)
     lost = await find_lost(snapshot, known, heads)
     state.lost = [head for head in state.lost if head in lost or head not in known]
-    passing.stage = "trail"
+    progress.stage = Stage.TRAIL
     return [*findings, heads]
 
 
-async def _prove_trail(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_trail(snapshot: Snapshot, progress: FullCheckProgress) -> list[Finding]:
     findings = await prove_trail(snapshot)
-    passing.stage = "projections"
+    progress.stage = Stage.PROJECTIONS
     return findings
 
 
-async def _prove_projections(snapshot: Snapshot, state: MonitorState, passing: FullCheckProgress) -> list[Finding]:
+async def _prove_projections(snapshot: Snapshot, progress: FullCheckProgress) -> list[Finding]:
     findings = await prove_projections(snapshot, Unobserved())
-    passing.stage = ""
+    progress.stage = Stage.ENDED
     return findings
-
-
-_PROVE: "Final[dict[str, Prove]]" = {
-    "totals": _prove_totals,
-    "wallets": _prove_wallets,
-    "journal": _prove_journal,
-    "transfers": _prove_transfers,
-    "trail": _prove_trail,
-    "projections": _prove_projections,
-}

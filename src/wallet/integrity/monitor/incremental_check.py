@@ -57,11 +57,11 @@ seconds.
 UNSEALED_MAX: Final = 1_000
 """If more batches than this have no position, no relay is running; the sums are then not compared until one runs."""
 LOST_MAX: Final = 10
-WEIGH_SECONDS: Final = 30.0
+BALANCE_SUM_SECONDS_MIN: Final = 30.0
 """The shortest interval between two sums over all wallets: a balance changed directly in the database is found within a
 minute.
 """
-WEIGH_REST: Final = 50.0
+BALANCE_SUM_REST: Final = 50.0
 """The interval between two sums is this many times the duration of the last one, so they use at most a fiftieth of the
 time.
 """
@@ -214,7 +214,7 @@ class IncrementalCheck:
                 )
         return Decimal(transfers["amount"])
 
-    async def weigh(self) -> float | None:
+    async def sum_balances(self) -> float | None:
         """Compare the sum of all balances with the sums so far. Returns the duration, or None if they can't be
         compared.
 
@@ -238,9 +238,10 @@ class IncrementalCheck:
 
 def is_balance_sum_due(state: MonitorState, now: datetime) -> bool:
     """Returns whether the balances of all wallets may be summed again. This also works if the clock was put back."""
-    if state.weighed is None:
+    last = state.balance_sum
+    if last is None:
         return True
-    return abs((now - state.weighed.at).total_seconds()) >= max(WEIGH_SECONDS, state.weighed.seconds * WEIGH_REST)
+    return abs((now - last.at).total_seconds()) >= max(BALANCE_SUM_SECONDS_MIN, last.seconds * BALANCE_SUM_REST)
 
 
 def start_of(state: MonitorState) -> Start | None:
@@ -249,31 +250,31 @@ def start_of(state: MonitorState) -> Start | None:
     The sums of a full check replace those of the incremental checks once these are beyond its position, so a wrong sum
     does not persist.
     """
-    looked, start = state.looked, state.start
-    if looked is None:
+    result, start = state.incremental, state.start
+    if result is None:
         return start
-    if start is not None and start.head.position <= looked.head.position:
+    if start is not None and start.head.position <= result.head.position:
         return start
-    return Start(looked.head, looked.sums)
+    return Start(result.head, result.sums)
 
 
-def apply(state: MonitorState, look: IncrementalCheck, start: Start, looked: IncrementalResult) -> None:
+def apply(state: MonitorState, check: IncrementalCheck, start: Start, result: IncrementalResult) -> None:
     """Store the results of the check in the state."""
-    state.looked = looked
-    if look.followed is not None:
-        state.waiting = look.followed.waiting
-    if looked.seconds < SECONDS_MAX / 2:
+    state.incremental = result
+    if check.followed is not None:
+        state.waiting = check.followed.waiting
+    if result.seconds < SECONDS_MAX / 2:
         state.page_events = min(state.page_events * 2, PAGE_EVENTS_MAX)
     if state.start is start:
         state.start = None
-    state.lost = [*state.lost, *(head for head in look.lost if head not in state.lost)][-LOST_MAX:]
+    state.lost = [*state.lost, *(head for head in check.lost if head not in state.lost)][-LOST_MAX:]
 
 
 async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Finding) -> list[JournalHead]:
     """Returns the heads seen earlier that are no longer in the journal."""
     lost = []
     for head in heads:
-        finding.looked_at += 1
+        finding.checked_count += 1
         row = await snapshot.row(SQL.anchor, head.position)
         if head.position > 0 and (row is None or row["chain"] != head.chain):
             lost.append(head)

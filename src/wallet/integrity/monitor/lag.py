@@ -2,7 +2,7 @@
 
 The check remembers a position up to which every event either had its effect or needs no more waiting. The position
 advances over batches for which that is true, so each check reads only new batches and those that still wait. An event
-without effect in a batch that was passed (it has an open dead letter, or later events had their effects) is remembered
+without effect in a batch that was skipped (it has an open dead letter, or later events had their effects) is remembered
 individually. Each check queries it again until it has its effect; it is lost as soon as
 `wallet.integrity.checks.delivery` would report it as lost.
 
@@ -44,31 +44,31 @@ async def follow_worker(
 ) -> Followed:
     """Continue after a position up to which no event waits. Count the later events that had no effect."""
     begun = time.monotonic()
-    passed = await read_handled(snapshot, EFFECT_WITHIN)
+    handled = await read_handled(snapshot, EFFECT_WITHIN)
     last, is_whole, count = position, True, 0
     oldest: list[datetime] = []
-    passed_over: list[int] = []
+    skipped: list[int] = []
     async for page in pages(snapshot, position, page_events):
         for row in await snapshot.rows(SQL.unprocessed, last, page[-1]["position"]):
-            is_whole = is_whole and _is_decided(row, passed, snapshot.taken_at)
+            is_whole = is_whole and _is_decided(row, handled, snapshot.taken_at)
             if is_whole:
                 position = row["position"]
                 if row["missing_count"]:
-                    passed_over.append(position)
+                    skipped.append(position)
             elif row["is_published"] and row["event_count"]:
                 count += row["event_count"]
                 oldest.append(row["oldest_at"])
         last = page[-1]["position"]
         if time.monotonic() - begun > SECONDS_MAX:
             break
-    new = [] if not passed_over else await snapshot.rows(SQL.missing_events, passed_over, WAITING_MAX)
+    new = [] if not skipped else await snapshot.rows(SQL.missing_events, skipped, WAITING_MAX)
     remembered = [*waiting, *(EventWithoutEffect(**row) for row in new)][-WAITING_MAX:]
     followed = Followed(Lag(position, count, min(oldest, default=None)), remembered)
-    await _ask_about_waiting(snapshot, followed, passed)
+    await _ask_about_waiting(snapshot, followed, handled)
     return followed
 
 
-def _is_decided(batch: Record, passed: HandledUpTo, now: datetime) -> bool:
+def _is_decided(batch: Record, handled: HandledUpTo, now: datetime) -> bool:
     """Returns whether a batch needs no more waiting: its events have effects or dead letters, or later ones were
     handled.
     """
@@ -76,33 +76,33 @@ def _is_decided(batch: Record, passed: HandledUpTo, now: datetime) -> bool:
         return False
     if batch["event_count"] == 0:
         return True
-    if passed.position is None or batch["position"] >= passed.position or _is_recent(batch["published_at"], now):
+    if handled.position is None or batch["position"] >= handled.position or _is_recent(batch["published_at"], now):
         return False
-    is_followed = passed.followed_from is not None and batch["position"] > passed.followed_from
+    is_followed = handled.followed_from is not None and batch["position"] > handled.followed_from
     return not (batch["is_in_journal_only"] and is_followed)
 
 
-async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, passed: HandledUpTo) -> None:
+async def _ask_about_waiting(snapshot: Snapshot, followed: Followed, handled: HandledUpTo) -> None:
     if not followed.waiting:
         return
     keys = [each.bucket for each in followed.waiting], [each.event_id for each in followed.waiting]
     rows = {row["event_id"]: row for row in await snapshot.rows(SQL.waiting_events, *keys)}
     followed.waiting = [each for each in followed.waiting if not rows[each.event_id]["has_effect"]]
-    lost = [each for each in followed.waiting if _is_lost(each, rows[each.event_id], passed, snapshot.taken_at)]
+    lost = [each for each in followed.waiting if _is_lost(each, rows[each.event_id], handled, snapshot.taken_at)]
     if lost:
         named = [LostEvent(each.event_id, each.wallet_id, each.version) for each in lost[:NAMED_MAX]]
         add_lost(followed.effects, named, len(lost))
 
 
-def _is_lost(event: EventWithoutEffect, letters: Record, passed: HandledUpTo, now: datetime) -> bool:
+def _is_lost(event: EventWithoutEffect, letters: Record, handled: HandledUpTo, now: datetime) -> bool:
     replayed_at = letters["replayed_at"]
     if letters["is_open"] or _is_recent(event.published_at, now):
         return False
     if letters["is_discarded"] and replayed_at is None:
         return True
-    if passed.position is None or passed.published_at is None:
+    if handled.position is None or handled.published_at is None:
         return False
-    return event.position < passed.position and (replayed_at is None or replayed_at < passed.published_at)
+    return event.position < handled.position and (replayed_at is None or replayed_at < handled.published_at)
 
 
 def _is_recent(moment: datetime, now: datetime) -> bool:

@@ -10,7 +10,7 @@ returning token
 select clock_timestamp() as now, a.state::text as state,
     h.position as head_position, u.oldest_at as unpublished_at, s.oldest_at as unsealed_at,
     t.stuck_count, t.transfer_id, t.from_wallet_id, t.updated_at as stuck_since,
-    (select count(*) from dead_letters d where d.state = 'open') as open_letter_count
+    (select count(*) from dead_letters d where d.state = 'open') as open_dead_letter_count
 from (values (true)) as always (only_row)
 left join auditor a using (only_row)
 left join journal_head h using (only_row)
@@ -96,12 +96,12 @@ from (
     where position > $1 and position <= $2
 ) as j
 cross join lateral (
-    select count(*) as missing_count, count(*) filter (where not m.has_letter) as event_count,
-        min(m.occurred_at) filter (where not m.has_letter) as oldest_at
+    select count(*) as missing_count, count(*) filter (where not m.has_dead_letter) as event_count,
+        min(m.occurred_at) filter (where not m.has_dead_letter) as oldest_at
     from (
         select e.occurred_at, exists (
             select from dead_letters d where d.event_id = e.event_id and d.state in ('open', 'replayed')
-        ) as has_letter
+        ) as has_dead_letter
         from events e
         where e.batch_id = j.batch_id
             and not exists (

@@ -31,7 +31,7 @@ class IntegrityReading:
     """The time of the oldest event that is not published, unsealed or sealed."""
     stuck_count: int
     stuck_transfer: tuple[str, UUID] | None
-    open_letter_count: int
+    open_dead_letter_count: int
     lag: Lag
     """The worker's lag, from the last incremental check, or queried now if that check is too old."""
     lag_at: datetime
@@ -41,13 +41,13 @@ class IntegrityReading:
         """Returns whether some check has never run: no full check was completed, or the only one found an empty
         journal.
         """
-        passed = self.state.passed
-        if passed is None or self.state.looked is None:
+        full = self.state.full_result
+        if full is None or self.state.incremental is None:
             return True
-        if any(check.name not in passed.tallies for check in Check):
+        if any(check.name not in full.tallies for check in Check):
             # The last full check was made by an earlier version, which had fewer checks.
             return True
-        return passed.head.position == 0 and self.head_position > 0
+        return full.head.position == 0 and self.head_position > 0
 
     @property
     def lag_seconds(self) -> float:
@@ -77,7 +77,7 @@ async def read_integrity(pool: Pool) -> IntegrityReading:
         unpublished_at=min(waiting, default=None),
         stuck_count=row["stuck_count"],
         stuck_transfer=(row["from_wallet_id"], row["transfer_id"]) if row["stuck_count"] else None,
-        open_letter_count=row["open_letter_count"],
+        open_dead_letter_count=row["open_dead_letter_count"],
         lag=lag,
         lag_at=lag_at,
     )
@@ -85,12 +85,12 @@ async def read_integrity(pool: Pool) -> IntegrityReading:
 
 async def _lag_of(pool: Pool, state: MonitorState, now: datetime) -> tuple[Lag, datetime]:
     """Returns the worker's lag and its time. Without a worker no monitor runs, and the stored lag is out of date."""
-    looked = state.looked
-    if looked is None:
+    result = state.incremental
+    if result is None:
         return Lag(), now
-    if now - looked.taken_at <= CHECK_OLD:
-        return looked.lag, looked.taken_at
-    last = looked.lag.position + BATCHES_READ
-    rows = [row for row in await fetch(pool, SQL.unprocessed, looked.lag.position, last) if row["is_published"]]
+    if now - result.taken_at <= CHECK_OLD:
+        return result.lag, result.taken_at
+    last = result.lag.position + BATCHES_READ
+    rows = [row for row in await fetch(pool, SQL.unprocessed, result.lag.position, last) if row["is_published"]]
     oldest_at = min((row["oldest_at"] for row in rows if row["oldest_at"] is not None), default=None)
-    return Lag(looked.lag.position, sum(row["event_count"] for row in rows), oldest_at), now
+    return Lag(result.lag.position, sum(row["event_count"] for row in rows), oldest_at), now

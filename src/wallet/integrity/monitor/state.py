@@ -8,6 +8,7 @@ meaning.
 import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final, Self
 from uuid import UUID
 
@@ -141,16 +142,33 @@ class Tally(msgspec.Struct):
     """What a full check has found so far for one promise."""
 
     noun: str
-    looked_at: int = 0
+    checked_count: int = msgspec.field(default=0, name="looked_at")
     fault: StoredFault | None = None
     warnings: list[str] = []
+
+
+class Stage(StrEnum):
+    """The stages of a full check, in their order."""
+
+    TOTALS = "totals"
+    WALLETS = "wallets"
+    JOURNAL = "journal"
+    TRANSFERS = "transfers"
+    TRAIL = "trail"
+    PROJECTIONS = "projections"
+    ENDED = ""
+    OF_ANOTHER_VERSION = "?"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Stage":
+        return cls.OF_ANOTHER_VERSION
 
 
 class FullCheckProgress(msgspec.Struct):
     """The full check in progress. It continues at `bucket` or `head`; `planned_seconds` includes the pauses."""
 
     begun_at: datetime
-    stage: str = "totals"
+    stage: Stage = Stage.TOTALS
     bucket: int = 0
     head: JournalHead = JournalHead()
     slices: int = 0
@@ -187,18 +205,19 @@ class MonitorState(msgspec.Struct):
 
     The next slice of the full check has `width` buckets and is due at `due_at`. `lost` are heads that are no longer in
     the journal. `waiting` are events before the lag's position that have no effect. An incremental check reads
-    `page_events` events at once: fewer after a check that took too long.
+    `page_events` events at once: fewer after a check that took too long. Where a stored name differs, it is that of
+    previous versions: during an upgrade they read the same row.
     """
 
-    looked: IncrementalResult | None = None
+    incremental: IncrementalResult | None = msgspec.field(default=None, name="looked")
     lost: list[JournalHead] = []
-    passing: FullCheckProgress | None = None
-    passed: FullCheckResult | None = None
+    full_progress: FullCheckProgress | None = msgspec.field(default=None, name="passing")
+    full_result: FullCheckResult | None = msgspec.field(default=None, name="passed")
     due_at: datetime | None = None
     width: int = 1
     faults: dict[str, StoredFault] = {}
     start: Start | None = None
-    weighed: BalanceSumCheck | None = None
+    balance_sum: BalanceSumCheck | None = msgspec.field(default=None, name="weighed")
     waiting: list[EventWithoutEffect] = []
     page_events: int = PAGE_EVENTS_MAX
     failed: dict[str, CheckFailure] = {}
@@ -207,10 +226,10 @@ class MonitorState(msgspec.Struct):
     def has_checked_nothing(self) -> bool:
         """Returns whether the last full check found the journal empty, which it no longer is."""
         return (
-            self.passed is not None
-            and self.passed.head.position == 0
-            and self.looked is not None
-            and self.looked.head.position > 0
+            self.full_result is not None
+            and self.full_result.head.position == 0
+            and self.incremental is not None
+            and self.incremental.head.position > 0
         )
 
 

@@ -21,7 +21,7 @@ from wallet.postgres.session import session
 from wallet.postgres.statements import load_statements
 from wallet.wire.envelope import BODY_STORED_BYTES_MAX
 
-LetterId = NewType("LetterId", int)
+DeadLetterId = NewType("DeadLetterId", int)
 
 _SQL: Final = load_statements("wallet.dead_letters", "dead_letters.sql")
 
@@ -32,11 +32,11 @@ LOCK_MS: Final = 10_000
 """A worker locks a dead letter while it stores such a body in it."""
 
 
-class NoSuchLetter(Exception):
+class NoSuchDeadLetter(Exception):
     """No dead letter has this id; `wallet dlq list --all` shows those there are."""
 
 
-class LetterState(StrEnum):
+class DeadLetterState(StrEnum):
     """The decision about a dead letter."""
 
     OPEN = "open"
@@ -44,7 +44,7 @@ class LetterState(StrEnum):
     DISCARDED = "discarded"
 
 
-class LetterKind(StrEnum):
+class DeadLetterKind(StrEnum):
     """Why a message had no effect: it or its handler failed, or it waits for a program that can read its version."""
 
     FAILED = "failed"
@@ -52,12 +52,12 @@ class LetterKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter without its body. Event, type, wallet and version are those that the message states, unchecked."""
 
-    letter_id: LetterId
-    state: LetterState
-    kind: LetterKind
+    dead_letter_id: DeadLetterId
+    state: DeadLetterState
+    kind: DeadLetterKind
     type: str | None
     event_id: EventId | None
     wallet_id: WalletId | None
@@ -74,7 +74,7 @@ class Letter:
     @property
     def is_open(self) -> bool:
         """Returns whether an operator still has to decide about it."""
-        return self.state is LetterState.OPEN
+        return self.state is DeadLetterState.OPEN
 
     @property
     def is_too_long(self) -> bool:
@@ -115,36 +115,38 @@ def open_database(dsn: str) -> AbstractAsyncContextManager[Connection]:
     return session(dsn, application_name="wallet dlq", lock_ms=LOCK_MS, statement_seconds=STATEMENT_SECONDS)
 
 
-async def letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[LetterId]:
+async def dead_letter_ids(connection: Connection, *, with_closed: bool, limit: int | None = None) -> list[DeadLetterId]:
     """Returns the ids of the dead letters, oldest first."""
-    return [LetterId(row["id"]) for row in await connection.fetch(_SQL.letter_ids, with_closed, limit)]
+    return [DeadLetterId(row["id"]) for row in await connection.fetch(_SQL.dead_letter_ids, with_closed, limit)]
 
 
-async def count_letters(connection: Connection, *, with_closed: bool) -> int:
+async def count_dead_letters(connection: Connection, *, with_closed: bool) -> int:
     """Returns how many dead letters there are."""
-    return int(await connection.fetchval(_SQL.count_letters, with_closed))
+    return int(await connection.fetchval(_SQL.count_dead_letters, with_closed))
 
 
-async def read_letters(connection: Connection, ids: Collection[LetterId]) -> list[Letter]:
+async def read_dead_letters(connection: Connection, ids: Collection[DeadLetterId]) -> list[DeadLetter]:
     """Returns the dead letters with these ids, oldest first; ids without a dead letter are ignored."""
-    return [_letter(row) for row in await connection.fetch(_SQL.read_letters, list(ids))]
+    return [_dead_letter(row) for row in await connection.fetch(_SQL.read_dead_letters, list(ids))]
 
 
-async def read_letter(connection: Connection, letter_id: LetterId) -> Letter:
-    """Returns one dead letter. Raises NoSuchLetter."""
-    letters = await read_letters(connection, (letter_id,))
+async def read_dead_letter(connection: Connection, dead_letter_id: DeadLetterId) -> DeadLetter:
+    """Returns one dead letter. Raises NoSuchDeadLetter."""
+    letters = await read_dead_letters(connection, (dead_letter_id,))
     if not letters:
-        raise NoSuchLetter(f"There is no dead letter {letter_id}. `wallet dlq list --all` shows those there are.")
+        raise NoSuchDeadLetter(
+            f"There is no dead letter {dead_letter_id}. `wallet dlq list --all` shows those there are."
+        )
     return letters[0]
 
 
 async def read_message(
-    connection: Connection, letter_id: LetterId, *, body_bytes_max: int = _WHOLE_BODY
+    connection: Connection, dead_letter_id: DeadLetterId, *, body_bytes_max: int = _WHOLE_BODY
 ) -> StoredMessage:
-    """Returns the message of a dead letter, with no more of its body than requested. Raises NoSuchLetter."""
-    row = await connection.fetchrow(_SQL.read_message, letter_id, body_bytes_max)
+    """Returns the message of a dead letter, with no more of its body than requested. Raises NoSuchDeadLetter."""
+    row = await connection.fetchrow(_SQL.read_message, dead_letter_id, body_bytes_max)
     if row is None:
-        raise NoSuchLetter(f"Dead letter {letter_id} was deleted from the table just now.")
+        raise NoSuchDeadLetter(f"Dead letter {dead_letter_id} was deleted from the table just now.")
     properties = json.loads(row["properties"])
     return StoredMessage(
         row["body"],
@@ -155,11 +157,11 @@ async def read_message(
     )
 
 
-def _letter(row: Record) -> Letter:
-    return Letter(
-        LetterId(row["id"]),
-        LetterState(row["state"]),
-        LetterKind(row["kind"]),
+def _dead_letter(row: Record) -> DeadLetter:
+    return DeadLetter(
+        DeadLetterId(row["id"]),
+        DeadLetterState(row["state"]),
+        DeadLetterKind(row["kind"]),
         row["type"],
         None if row["event_id"] is None else EventId(row["event_id"]),
         None if row["wallet_id"] is None else WalletId(row["wallet_id"]),
