@@ -15,7 +15,7 @@ from tests.fault.evidence import Books
 from tests.fault.orders import Sent, fields_of, refused, sent_by_key, undue_refusals, wrong_orders
 from wallet.stress.exchanges import ServiceAnswer, TriedRequest
 from wallet.stress.findings import RunCheck, check_of, check_run, count_of
-from wallet.stress.histories import Event
+from wallet.stress.histories import ShownEvent
 from wallet.stress.operations import Key, Operation, OperationKind, WalletId
 
 EVENTS_MATCH = "each key has its events"
@@ -31,7 +31,7 @@ NOT_EXECUTED = "not_executed was true"
 SECRETS = re.compile(rb"""(?i)traceback|\w+://[^\s/"]*@|(postgresql|postgres|amqps?)://|asyncpg|\bpika\b|\.py\b""")
 TRANSFER_FAILED = "transfer_failed"
 
-Logged = tuple[WalletId, Event]
+Logged = tuple[WalletId, ShownEvent]
 """An event and its wallet."""
 
 

@@ -9,7 +9,7 @@ from asyncpg import Record
 from tests.fault.load import History, Start
 from tests.support.database import connected
 from wallet.stress.findings import Evidence
-from wallet.stress.histories import SIGNS, Event, Shown
+from wallet.stress.histories import SIGNS, Shown, ShownEvent
 from wallet.stress.operations import Key, WalletId
 from wallet.stress.outcomes import ExpectedTotals
 
@@ -55,7 +55,7 @@ class Books(Evidence):
     stored: dict[tuple[WalletId, Key], Stored] = field(default_factory=dict)
     starts: Sequence[Start] = ()
     """The start times of the processes to which the run's requests were sent."""
-    elsewhere: list[tuple[WalletId, Event]] = field(default_factory=list)
+    elsewhere: list[tuple[WalletId, ShownEvent]] = field(default_factory=list)
     """Events of the run's keys on wallets that are not in the run's plan."""
 
 
@@ -84,8 +84,8 @@ async def read_evidence(database_url: str, history: History) -> Books:
     return books
 
 
-def _event(row: Record) -> Event:
-    return Event(
+def _event(row: Record) -> ShownEvent:
+    return ShownEvent(
         event_id=str(row["event_id"]),
         type=row["type"],
         occurred_at=row["occurred_at"].isoformat(),

@@ -15,7 +15,7 @@ import msgspec
 
 from tests.fault.evidence import Books, Stored
 from wallet.stress.exchanges import NoAnswer, ServiceAnswer, Timing, TriedRequest
-from wallet.stress.histories import SIGNS, Event, Shown
+from wallet.stress.histories import SIGNS, Shown, ShownEvent
 from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
 from wallet.stress.outcomes import ZERO, ExpectedTotals
 
@@ -44,7 +44,7 @@ class RightLedger:
 
     draw: random.Random
     is_stepwise: bool = False
-    events: defaultdict[WalletId, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    events: defaultdict[WalletId, list[ShownEvent]] = field(default_factory=lambda: defaultdict(list))
     books: Books = field(default_factory=lambda: Books([], []))
     sums: list[Decimal] = field(default_factory=list)
     _exchanges: list[TriedRequest] = field(default_factory=list)
@@ -201,7 +201,7 @@ class RightLedger:
 
     def _append(self, operation: Operation, wallet_id: WalletId, event_type: str) -> None:
         moved = ZERO if event_type == "WalletCreated" else SIGNS.get(event_type, 0) * operation.amount
-        event = Event(
+        event = ShownEvent(
             event_id=f"event-{len(self.books.places) + 1}",
             type=event_type,
             occurred_at=f"2026-01-01T00:00:00.{len(self.books.places):06}Z",

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from tests.fault.right_ledger import RightLedger
 from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
-from wallet.stress.histories import Event
+from wallet.stress.histories import ShownEvent
 from wallet.stress.operations import WalletId
 from wallet.stress.outcomes import ZERO
 
@@ -19,7 +19,7 @@ class Victim:
     ledger: RightLedger
     draw: random.Random
 
-    def event(self, *event_types: str) -> tuple[WalletId, int, Event]:
+    def event(self, *event_types: str) -> tuple[WalletId, int, ShownEvent]:
         """Returns a random event of one of these types, with its wallet and its index."""
         shown = self.ledger.books.shown
         every = [
@@ -27,7 +27,9 @@ class Victim:
         ]
         return self.draw.choice([each for each in every if each[2].type in event_types])
 
-    def put(self, wallet_id: WalletId, index: int, *events: Event, instead_of: int = 1, also: Decimal = ZERO) -> None:
+    def put(
+        self, wallet_id: WalletId, index: int, *events: ShownEvent, instead_of: int = 1, also: Decimal = ZERO
+    ) -> None:
         """Replace events by others, and adjust all later balances and the wallet's balance."""
         shown = self.ledger.books.shown[wallet_id]
         gone = shown.events[index : index + instead_of]
@@ -36,7 +38,7 @@ class Victim:
         changed = (*shown.events[:index], *events, *behind)
         self.ledger.books.shown[wallet_id] = replace(shown, balance=shown.balance + shift, events=changed)
 
-    def copy(self, event: Event, **changes: object) -> Event:
+    def copy(self, event: ShownEvent, **changes: object) -> ShownEvent:
         """Returns a copy of an event with changes, in a new batch after all others."""
         places = self.ledger.books.places
         again = replace(event, event_id=f"planted-{len(places)}", **changes)  # type: ignore[arg-type]
@@ -54,7 +56,7 @@ class Victim:
         exchanges[index] = replace(exchanges[index], tries=tries or exchanges[index].tries, **changes)
 
 
-def moved_up(event: Event, shift: Decimal) -> Event:
+def moved_up(event: ShownEvent, shift: Decimal) -> ShownEvent:
     assert event.new_balance is not None
     return replace(event, new_balance=event.new_balance + shift)
 

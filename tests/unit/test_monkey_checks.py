@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from wallet.stress.exchanges import NoAnswer, ServiceAnswer, TriedRequest
 from wallet.stress.findings import Evidence, check_run
-from wallet.stress.histories import Event, Shown
+from wallet.stress.histories import Shown, ShownEvent
 from wallet.stress.operations import Key, Operation, OperationKind, PlannedRequest, WalletId
 from wallet.stress.outcomes import ExpectedTotals
 
@@ -25,8 +25,10 @@ def exchange(number: int, operation: Operation, *tries: ServiceAnswer | NoAnswer
     return TriedRequest(PlannedRequest(number, operation), tries, sent_at_seconds=number, ended_at_seconds=number + 0.5)
 
 
-def event(kind: str, moved: str, new_balance: str | None, operation: Operation, *, at: int, number: int = 0) -> Event:
-    return Event(
+def event(
+    kind: str, moved: str, new_balance: str | None, operation: Operation, *, at: int, number: int = 0
+) -> ShownEvent:
+    return ShownEvent(
         event_id=f"event-{at}-{number}",
         type=kind,
         occurred_at=f"2026-01-01T00:00:{at:02}Z",
@@ -75,7 +77,7 @@ def a_right_run() -> Evidence:
     )
 
 
-def show(evidence: Evidence, wallet_id: WalletId, balance: str, *events: Event) -> None:
+def show(evidence: Evidence, wallet_id: WalletId, balance: str, *events: ShownEvent) -> None:
     evidence.shown[wallet_id] = Shown(Decimal(balance), events)
 
 

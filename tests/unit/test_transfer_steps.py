@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from wallet.domain.events import TransferTerms, WalletCreated, type_of
+from wallet.domain.events import TransferTerms, WalletCreated
 from wallet.domain.identifiers import TransferId, WalletId
-from wallet.domain.transfer import CreditAccepted, CreditRefused, begin, conclude, receive
+from wallet.domain.transfer import CreditAccepted, CreditRefused, TransferStatus, begin, conclude, receive
 from wallet.domain.wallet import Wallet, initial
 from wallet.integrity.checks.transfers import STEPS
 
@@ -14,9 +14,9 @@ TERMS = TransferTerms(TransferId(UUID(int=1)), WalletId("alice"), WalletId("bob"
 ALICE = Wallet(TERMS.from_wallet_id, "USD", Decimal(10), 1, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def types_of(events: object) -> tuple[str, ...]:
+def types_of(events: object) -> tuple[type, ...]:
     assert isinstance(events, tuple)
-    return tuple(type_of(event) for event in events if not isinstance(event, WalletCreated))
+    return tuple(type(event) for event in events if not isinstance(event, WalletCreated))
 
 
 def test_each_status_has_the_steps_that_lead_to_it() -> None:
@@ -24,8 +24,8 @@ def test_each_status_has_the_steps_that_lead_to_it() -> None:
     completed = types_of(conclude(TERMS, CreditAccepted(Decimal(5), 2)))
     failed = types_of(conclude(TERMS, CreditRefused("full")))
     assert set(STEPS) == {
-        ("debited", begun),
-        ("debited", (*begun, *received)),
-        ("completed", (*begun, *received, *completed)),
-        ("failed", (*begun, *failed)),
+        (TransferStatus.DEBITED, begun),
+        (TransferStatus.DEBITED, (*begun, *received)),
+        (TransferStatus.COMPLETED, (*begun, *received, *completed)),
+        (TransferStatus.FAILED, (*begun, *failed)),
     }

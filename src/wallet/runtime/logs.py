@@ -30,7 +30,7 @@ _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 FILE_MODE: Final = 0o640
 """Logs contain wallet ids and client addresses: only the owner may write them, and only its group may read them."""
 
-Event = MutableMapping[str, Any]
+LogEvent = MutableMapping[str, Any]
 
 _current: "_Current | None" = None
 
@@ -111,7 +111,7 @@ class _Writer:
     """The queue of events and the thread that writes them. It has the interface of a logger, for structlog."""
 
     def __init__(self, path: Path, *, on_terminal: bool) -> None:
-        self._queue: SimpleQueue[Event | bytes | None] = SimpleQueue()
+        self._queue: SimpleQueue[LogEvent | bytes | None] = SimpleQueue()
         self._closing = threading.Event()
         self._dropped = 0
         self._is_failing = False
@@ -124,7 +124,7 @@ class _Writer:
         self._thread = threading.Thread(target=self._write_all, name="log writer", daemon=True)
         self._thread.start()
 
-    def put(self, event: Event | bytes) -> None:
+    def put(self, event: LogEvent | bytes) -> None:
         """Queue an event, or the encoded line of an event, without waiting."""
         if self._queue.qsize() < EVENTS_WAITING_MAX:
             self._queue.put(event)
@@ -163,7 +163,7 @@ class _Writer:
                 self._dropped -= dropped
                 self._is_failing = False
 
-    def _next_events(self) -> list[Event | bytes | None]:
+    def _next_events(self) -> list[LogEvent | bytes | None]:
         events = [self._queue.get()]
         # If each event woke this thread, it would interrupt the requests a hundred times a second.
         if self._queue.qsize() < LINES_PER_WRITE_MAX:
@@ -175,7 +175,7 @@ class _Writer:
                 break
         return events
 
-    def _write(self, events: list[Event | bytes]) -> None:
+    def _write(self, events: list[LogEvent | bytes]) -> None:
         lines = text = _lines_of(events)
         if self._is_failing:
             text = f"\n{text}"  # The last line may have been written in part.
@@ -185,7 +185,7 @@ class _Writer:
             if self._on_terminal:
                 self._show(events, lines)
 
-    def _show(self, events: Sequence[Event | bytes], lines: str | None = None) -> None:
+    def _show(self, events: Sequence[LogEvent | bytes], lines: str | None = None) -> None:
         # The terminal may be closed.
         with suppress(OSError, ValueError):
             if self._readable is not None:
@@ -197,7 +197,7 @@ class _Writer:
             sys.stderr.flush()
 
 
-def _lines_of(events: Sequence[Event | bytes]) -> str:
+def _lines_of(events: Sequence[LogEvent | bytes]) -> str:
     return b"\n".join(each if isinstance(each, bytes) else _encode(each) for each in events).decode()
 
 
@@ -218,7 +218,7 @@ class _StandardLibraryHandler(logging.Handler):
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        event: Event = {
+        event: LogEvent = {
             "event": record.getMessage(),
             "logger": record.name,
             "level": record.levelname.lower(),
@@ -230,11 +230,11 @@ class _StandardLibraryHandler(logging.Handler):
 
 
 def _configure_structlog(service: str, level: str, writer: _Writer) -> None:
-    def put_first_things_first(_logger: object, _method: str, event: Event) -> Event:
+    def put_first_things_first(_logger: object, _method: str, event: LogEvent) -> LogEvent:
         first = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "service": service}
         return {**first, "event": event.pop("event"), **event}
 
-    def hand_over(_logger: object, _method: str, event: Event) -> tuple[tuple[Event], dict[str, Any]]:
+    def hand_over(_logger: object, _method: str, event: LogEvent) -> tuple[tuple[LogEvent], dict[str, Any]]:
         return (event,), {}
 
     structlog.configure(

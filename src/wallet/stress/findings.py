@@ -18,7 +18,7 @@ from wallet.stress.outcomes import (
     TOTAL_NAMES,
     ExpectedEffect,
     ExpectedTotals,
-    Outcome,
+    KeyOutcome,
     Verdict,
     effects_of,
     outcomes_of,
@@ -112,7 +112,7 @@ def _check_readable(evidence: Evidence) -> RunCheck:
     return check_of("every wallet can be read", seen, map(evidence.unreadable.get, evidence.wallet_ids))
 
 
-def _wrong_effects(outcomes: Mapping[Key, Outcome], found: Found) -> Iterator[str]:
+def _wrong_effects(outcomes: Mapping[Key, KeyOutcome], found: Found) -> Iterator[str]:
     """Yields the faults of keys: a success must have its effect once, on each wallet it names; a refusal must have
     none.
     """
@@ -127,7 +127,7 @@ def _wrong_effects(outcomes: Mapping[Key, Outcome], found: Found) -> Iterator[st
     yield from found.strays
 
 
-def _right_effects(outcome: Outcome) -> tuple[str, list[Counter[ExpectedEffect]]]:
+def _right_effects(outcome: KeyOutcome) -> tuple[str, list[Counter[ExpectedEffect]]]:
     once = effects_of(outcome.operation)
     match outcome.verdict:
         case Verdict.SUCCEEDED:
@@ -183,7 +183,7 @@ def _words(effects: Counter[ExpectedEffect]) -> str:
     return " and ".join(each) or "no effect"
 
 
-def check_outcomes(exchanges: Sequence[TriedRequest], outcomes: Mapping[Key, Outcome]) -> RunCheck:
+def check_outcomes(exchanges: Sequence[TriedRequest], outcomes: Mapping[Key, KeyOutcome]) -> RunCheck:
     """Check that every request got a definite answer, and one that is possible for it."""
     verdicts = [outcome.verdict for outcome in outcomes.values()]
     done, refused = verdicts.count(Verdict.SUCCEEDED), verdicts.count(Verdict.REFUSED)
@@ -198,7 +198,7 @@ def check_server_errors(exchanges: Sequence[TriedRequest]) -> RunCheck:
     return check_of("no server errors", count_of(retried, "retry", "retries"), _errors(exchanges))
 
 
-def check_replays(outcomes: Mapping[Key, Outcome]) -> RunCheck:
+def check_replays(outcomes: Mapping[Key, KeyOutcome]) -> RunCheck:
     """Check that a key that is sent again gets the same status and body.
 
     Bodies with different bytes are the same if they are equal as JSON. For a refusal only the status is compared,

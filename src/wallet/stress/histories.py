@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from wallet.stress.client import Client, HistoryPage, UnreadableWallet
 from wallet.stress.operations import Key, WalletId
-from wallet.stress.outcomes import TOTAL_NAMES, ZERO, ExpectedEffect, ExpectedTotals, Outcome
+from wallet.stress.outcomes import TOTAL_NAMES, ZERO, ExpectedEffect, ExpectedTotals, KeyOutcome
 
 PAGE_LIMIT: Final = 200
 PAGES_MAX: Final = 100_000
@@ -32,7 +32,7 @@ SIGNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ShownEvent:
     """One event of a history; `moved` is signed, and `new_balance` is None if the service does not show it."""
 
     event_id: str
@@ -49,7 +49,7 @@ class Shown:
     """A wallet as the service shows it; the events are oldest first."""
 
     balance: Decimal = ZERO
-    events: tuple[Event, ...] = ()
+    events: tuple[ShownEvent, ...] = ()
 
 
 async def read_wallet(client: Client, wallet_id: WalletId) -> Shown:
@@ -69,9 +69,9 @@ async def read_totals(client: Client, wallet_id: WalletId) -> ExpectedTotals:
     return ExpectedTotals(**{ours: _money(path, stats, theirs) for theirs, ours in TOTAL_NAMES.items()})
 
 
-async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...]:
+async def _read_history(client: Client, wallet_id: WalletId) -> tuple[ShownEvent, ...]:
     path = f"/wallet/{wallet_id}/history"
-    newest_first: list[Event] = []
+    newest_first: list[ShownEvent] = []
     known: set[str] = set()
     url: str | None = f"{path}?{urlencode({'limit': PAGE_LIMIT})}"
     for _ in range(PAGES_MAX):
@@ -86,7 +86,7 @@ async def _read_history(client: Client, wallet_id: WalletId) -> tuple[Event, ...
     raise UnreadableWallet(f"GET {path}: more than {PAGES_MAX} pages")
 
 
-def _url_before(path: str, events: list[Event]) -> str | None:
+def _url_before(path: str, events: list[ShownEvent]) -> str | None:
     """Returns the URL of the page that overlaps the end of these events, or None if there were no new ones."""
     if not events:
         return None
@@ -98,7 +98,7 @@ def _url_before(path: str, events: list[Event]) -> str | None:
     return f"{path}?{urlencode({'limit': PAGE_LIMIT, 'before': before})}"
 
 
-def _events(path: str, page: HistoryPage) -> Iterator[Event]:
+def _events(path: str, page: HistoryPage) -> Iterator[ShownEvent]:
     if page.value is None:
         return
     if not isinstance(page.value, list):
@@ -109,9 +109,9 @@ def _events(path: str, page: HistoryPage) -> Iterator[Event]:
         yield _event(path, item, item["payload"])
 
 
-def _event(path: str, item: dict[str, Any], payload: dict[str, Any]) -> Event:
+def _event(path: str, item: dict[str, Any], payload: dict[str, Any]) -> ShownEvent:
     sign = SIGNS.get(str(item.get("type")), 0)
-    return Event(
+    return ShownEvent(
         event_id=str(item.get("id")),
         type=str(item.get("type")),
         occurred_at=str(item.get("occurredAt")),
@@ -158,7 +158,7 @@ class Found:
         return self.by_key.get(key, Counter())
 
 
-def find_effects(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown]) -> Found:
+def find_effects(outcomes: Mapping[Key, KeyOutcome], shown: Mapping[WalletId, Shown]) -> Found:
     """Returns every event that moved money, assigned to its key.
 
     An event contains its key or its transfer's id. The transfer's key is in another event or in the transfer's answer.
@@ -199,7 +199,7 @@ def first_jump(wallet_id: WalletId, wallet: Shown) -> str | None:
     return None
 
 
-def _keys_of_transfers(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId, Shown]) -> dict[str, Key]:
+def _keys_of_transfers(outcomes: Mapping[Key, KeyOutcome], shown: Mapping[WalletId, Shown]) -> dict[str, Key]:
     keys = {outcome.transfer_id: key for key, outcome in outcomes.items() if outcome.transfer_id is not None}
     for wallet in shown.values():
         for event in wallet.events:
@@ -208,11 +208,11 @@ def _keys_of_transfers(outcomes: Mapping[Key, Outcome], shown: Mapping[WalletId,
     return keys
 
 
-def _with_balances(events: Iterable[Event]) -> Iterator[Event]:
+def _with_balances(events: Iterable[ShownEvent]) -> Iterator[ShownEvent]:
     return (event for event in events if event.moved or event.new_balance is not None)
 
 
-def _ends(balance: Decimal, events: Sequence[Event]) -> Decimal | None:
+def _ends(balance: Decimal, events: Sequence[ShownEvent]) -> Decimal | None:
     """Returns the balance after these events, in any order, or None if no order fits."""
     if len(events) == 1 or any(event.new_balance is None for event in events):
         for event in events:
@@ -231,12 +231,12 @@ def _ends(balance: Decimal, events: Sequence[Event]) -> Decimal | None:
     return left[0][0] if len(left) == 1 and left[0][1] == 1 else None
 
 
-def _is_order_only(events: Sequence[Event]) -> str:
+def _is_order_only(events: Sequence[ShownEvent]) -> str:
     in_any_order = len(events) > 1 and _ends(ZERO, list(_with_balances(events))) is not None
     return " (each balance follows from another: only their order is wrong)" if in_any_order else ""
 
 
-def _describe(event: Event) -> str:
+def _describe(event: ShownEvent) -> str:
     balance = "" if event.new_balance is None else f" with balance {event.new_balance:.4f}"
     key = f", key {event.request_id}" if event.request_id else ""
     return f"{event.type} {event.moved:+.4f}{balance}{key}"

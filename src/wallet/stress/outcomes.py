@@ -26,7 +26,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class KeyOutcome:
     """One key: its operation, and every definite answer it got, in order."""
 
     operation: Operation
@@ -71,7 +71,7 @@ TOTAL_NAMES: Final = {
 """The field name of each total in the stats route → our attribute."""
 
 
-def outcomes_of(exchanges: Iterable[TriedRequest]) -> dict[Key, Outcome]:
+def outcomes_of(exchanges: Iterable[TriedRequest]) -> dict[Key, KeyOutcome]:
     """Returns the outcome of every key that was sent, in the order in which each was first drawn."""
     by_key: defaultdict[Key, list[TriedRequest]] = defaultdict(list)
     for exchange in sorted(exchanges, key=lambda exchange: exchange.request.number):
@@ -94,7 +94,7 @@ def effects_of(operation: Operation) -> Counter[ExpectedEffect]:
             )
 
 
-def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> dict[WalletId, ExpectedTotals]:
+def totals_of(outcomes: Mapping[Key, KeyOutcome], also: Collection[Key] = ()) -> dict[WalletId, ExpectedTotals]:
     """Returns each wallet's totals: the operations that succeeded, and the keys in `also`, whose answers were lost."""
     sums: defaultdict[WalletId, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     for key, outcome in outcomes.items():
@@ -113,7 +113,7 @@ def totals_of(outcomes: Mapping[Key, Outcome], also: Collection[Key] = ()) -> di
     return {wallet_id: ExpectedTotals(**each) for wallet_id, each in sums.items()}
 
 
-def _outcome_of(exchanges: list[TriedRequest]) -> Outcome:
+def _outcome_of(exchanges: list[TriedRequest]) -> KeyOutcome:
     by_time = sorted(exchanges, key=lambda exchange: exchange.ended_at_seconds)
     answers = tuple(exchange.answer for exchange in by_time if exchange.answer is not None)
     verdict, transfer_id = Verdict.REFUSED if answers else Verdict.UNKNOWN, None
@@ -124,7 +124,7 @@ def _outcome_of(exchanges: list[TriedRequest]) -> Outcome:
                 transfer_id = fields["transferId"]
             if fields.get("status") != FAILED:
                 verdict = Verdict.SUCCEEDED
-    return Outcome(exchanges[0].request.operation, answers, verdict, transfer_id)
+    return KeyOutcome(exchanges[0].request.operation, answers, verdict, transfer_id)
 
 
 def _fields_of(answer: ServiceAnswer) -> dict[str, Any]:

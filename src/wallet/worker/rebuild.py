@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, Final
 
 from wallet.domain.analytics import Activity, LoggedEvent, WalletTotals, merge, totals_of_activity
-from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION
+from wallet.domain.events import EVENT_TYPES, SCHEMA_VERSION, FundsWithdrawn
 from wallet.domain.identifiers import WalletId
 from wallet.fraud.rules import Alert, FraudRules, Watch
 from wallet.postgres.connections import Connection
@@ -116,7 +116,9 @@ async def _write_alerts(connection: Connection, rules: FraudRules, rebuilt: Rebu
         if row["wallet_id"] != wallet_id:
             wallet_id, watch = row["wallet_id"], Watch(rules)
         alerts += watch.see(
-            LoggedEvent(row["event_id"], row["wallet_id"], "FundsWithdrawn", row["amount"], row["occurred_at"], None)
+            LoggedEvent(
+                row["event_id"], row["wallet_id"], FundsWithdrawn.__name__, row["amount"], row["occurred_at"], None
+            )
         )
         if len(alerts) >= ROWS_WRITTEN:
             rebuilt.alert_count += await _insert(connection, alerts)

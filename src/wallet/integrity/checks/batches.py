@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from asyncpg import Record
 
-from wallet.domain.events import SCHEMA_VERSION
+from wallet.domain.events import SCHEMA_VERSION, TransferFailed
 from wallet.domain.money import format_money
 from wallet.domain.outcomes import Rejection
 from wallet.integrity.checks.outcomes import EFFECTS, ExpectedEnd, disagreements
@@ -17,7 +17,7 @@ from wallet.wire.digest import DigestedEvent, DigestedOperation, digest_of, enco
 
 ROWS_NAMED_MAX: Final = 5
 
-_CONCLUDING: Final = frozenset({*EFFECTS.values(), "TransferFailed"})
+_CONCLUDING: Final = frozenset({*EFFECTS.values(), TransferFailed.__name__})
 
 _decode_payload: Final = msgspec.json.Decoder().decode
 
@@ -145,7 +145,7 @@ def _effect_of(operation: Record) -> str | None:
     """Returns the type of the single event that records the outcome, or None if nothing happened."""
     if operation["success"]:
         return EFFECTS[operation["kind"]]
-    return "TransferFailed" if operation["refusal"] == Rejection.TRANSFER_FAILED else None
+    return TransferFailed.__name__ if operation["refusal"] == Rejection.TRANSFER_FAILED else None
 
 
 def _ordinals(events: Sequence[Record]) -> str:

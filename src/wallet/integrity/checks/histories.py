@@ -101,7 +101,7 @@ class HistoryWalk:
         self.versions.checked_count += 1
         folded = self._folded
         if event_type not in EVENT_TYPES or (EVENT_TYPES[event_type] is WalletCreated) != (version == 1):
-            expected = "WalletCreated" if version == 1 else "an event type after the first that is known"
+            expected = WalletCreated.__name__ if version == 1 else "an event type after the first that is known"
             self._add_event_fault(version, expected=expected, found=event_type)
             after = msgspec.structs.replace(folded, last_event_at=occurred_at)
         else:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from wallet.domain.events import TransferCompleted, TransferCredited
 from wallet.domain.identifiers import BIGINT_MAX, WalletId, bucket_of
 from wallet.integrity.checks.batches import BatchProof, name_of_batch, read_payload
 from wallet.integrity.findings import Check, Finding, Observer, counted
@@ -159,11 +160,13 @@ async def _read_credits(snapshot: Snapshot, events: Sequence[Record]) -> dict[UU
     """Returns the receivers' balances after transfers. They are in these events, or in other batches where each step is
     a database transaction of its own.
     """
-    credited = {event["transfer_id"]: event["balance_after"] for event in events if event["type"] == "TransferCredited"}
+    credited = {
+        event["transfer_id"]: event["balance_after"] for event in events if event["type"] == TransferCredited.__name__
+    }
     elsewhere = {
         event["transfer_id"]: payload["toWalletId"]
         for event in events
-        if event["type"] == "TransferCompleted"
+        if event["type"] == TransferCompleted.__name__
         and event["transfer_id"] not in credited
         and isinstance(payload := read_payload(event["payload"]), dict)
         and isinstance(payload.get("toWalletId"), str)

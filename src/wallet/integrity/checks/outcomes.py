@@ -17,6 +17,7 @@ from asyncpg import Record
 from wallet.domain.batch import ATOMIC, atomic_fingerprints
 from wallet.domain.commands import COMMANDS, Command
 from wallet.domain.money import format_money
+from wallet.domain.transfer import TransferStatus
 
 EFFECTS: Final = {kind: command.success.__name__ for kind, command in COMMANDS.items()}
 """Kind of operation → the type of the event that a success has in the batch of its outcome."""
@@ -121,7 +122,7 @@ def _expected_answer(each: ExpectedEnd, credited: Mapping[UUID, Decimal]) -> dic
         "fromWalletId": operation["wallet_id"],
         "toWalletId": each.payload.get("toWalletId"),
         "amount": format_money(event["amount"]),
-        "status": "completed",
+        "status": TransferStatus.COMPLETED.value,
         "fromBalance": balance,
     }
     if event["transfer_id"] in credited:

@@ -1,11 +1,20 @@
 """I7: no transfer is stuck, and each agrees with its events, with the receiver's decision and with its outcome."""
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from asyncpg import Record
 
+from wallet.domain.events import (
+    TransferCompensated,
+    TransferCompleted,
+    TransferCredited,
+    TransferDebited,
+    TransferFailed,
+    TransferInitiated,
+)
 from wallet.domain.outcomes import Rejection
+from wallet.domain.transfer import TransferStatus
 from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
 
@@ -14,12 +23,12 @@ STUCK_AFTER: Final = timedelta(seconds=60)
 times.
 """
 
-_BEGUN: Final = ("TransferInitiated", "TransferDebited")
+_BEGUN: Final = (TransferInitiated, TransferDebited)
 STEPS: Final = (
-    ("debited", _BEGUN),
-    ("debited", (*_BEGUN, "TransferCredited")),
-    ("completed", (*_BEGUN, "TransferCredited", "TransferCompleted")),
-    ("failed", (*_BEGUN, "TransferCompensated", "TransferFailed")),
+    (TransferStatus.DEBITED, _BEGUN),
+    (TransferStatus.DEBITED, (*_BEGUN, TransferCredited)),
+    (TransferStatus.COMPLETED, (*_BEGUN, TransferCredited, TransferCompleted)),
+    (TransferStatus.FAILED, (*_BEGUN, TransferCompensated, TransferFailed)),
 )
 """Status → the types of the events that a transfer with this status has; a debited one may already be credited."""
 
@@ -52,7 +61,7 @@ async def _find_stuck(snapshot: Snapshot, finding: Finding) -> None:
 
 async def _compare_with_events(snapshot: Snapshot, finding: Finding) -> None:
     statuses = [status for status, _ in STEPS]
-    steps = [" ".join(sorted(types)) for _, types in STEPS]
+    steps = [" ".join(sorted(event_type.__name__ for event_type in types)) for _, types in STEPS]
     row = await snapshot.row(SQL.transfers_unlike_their_events, statuses, steps)
     if row is None:
         return
@@ -89,9 +98,20 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
         wanted, seen = unlike
         finding.add_fault("operations", name, expected=wanted, found=seen, count=row["fault_count"])
         return
-    expected = {"debited": "a pending operation", "completed": "an operation that succeeded"}.get(row["status"])
-    expected = expected or "a refused operation"
+    expected = _expected_operation(TransferStatus(row["status"]))
     _add_fault(finding, "transfers", row, expected=f"{row['status']}: {expected}", found=outcome)
+
+
+def _expected_operation(status: TransferStatus) -> str:
+    match status:
+        case TransferStatus.DEBITED:
+            return "a pending operation"
+        case TransferStatus.COMPLETED:
+            return "an operation that succeeded"
+        case TransferStatus.FAILED:
+            return "a refused operation"
+        case other:
+            assert_never(other)
 
 
 def _unlike_its_operation(row: Record) -> tuple[str, str] | None:
@@ -112,7 +132,7 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
         finding,
         "transfer_credits",
         row,
-        expected="a transfer and, where credited, a TransferCredited that agree with the receiver's decision",
+        expected=f"a transfer that ended so and, if it was credited, a {TransferCredited.__name__} like it",
         found=f"{row['outcome']}, but the transfer is {row['status'] or 'missing'}"
         + ("" if row["outcome"] == "refused" else f" and the event is {row['type'] or 'missing or different'}"),
     )

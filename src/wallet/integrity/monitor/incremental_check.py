@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from asyncpg import Record
 
+from wallet.domain.events import WalletCreated
 from wallet.domain.money import ZERO, add, format_money, subtract
 from wallet.integrity.checks.batches import BatchProof, read_payload
 from wallet.integrity.checks.conservation import too_much_or_little
@@ -289,7 +290,7 @@ async def find_lost(snapshot: Snapshot, heads: list[JournalHead], finding: Findi
 
 def _as_history(event: Record, around: Record) -> tuple[Any, ...]:
     """Returns the event as a row of `histories`. Another check compares its payload with the columns."""
-    payload = read_payload(event["payload"]) if event["type"] == "WalletCreated" else None
+    payload = read_payload(event["payload"]) if event["type"] == WalletCreated.__name__ else None
     return (
         event["bucket"],
         event["wallet_id"],
