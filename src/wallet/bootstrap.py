@@ -1,4 +1,4 @@
-"""Assembles the parts into processes; the only module that imports every package."""
+"""Assembles the packages into the processes api, relay and worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -102,11 +102,11 @@ async def api_parts(
             await stack.enter_async_context(admin_listener(settings, readiness, metrics))
         running = asyncio.create_task(ledger.run(), name="ledger")
         running.add_done_callback(lambda _task: stop.set())
-        telling = asyncio.create_task(metrics.keep_current(), name="metrics")
+        reporting = asyncio.create_task(metrics.keep_current(), name="metrics")
         try:
             yield ApiParts(app, metrics, trail_buffer)
         finally:
-            telling.cancel()
+            reporting.cancel()
             ledger.stop()
             await running
 

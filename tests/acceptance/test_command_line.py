@@ -173,7 +173,10 @@ def test_commands_find_a_running_up_without_options(processes: Processes, tmp_pa
         (["rebuild"], "rebuilt 1 wallets' statistics"),
         (["migrate"], "nothing to apply"),
         (["postgres", "psql", "--no-align", "--tuples-only", "--command=select balance from wallets"], "5.0000"),
-        (["prune", "--audit-before", "2026-01-01T00:00:00Z", "--reason", "old", "--yes"], "0 audit rows older"),
+        (
+            ["prune", "--audit-before", "2026-01-01T00:00:00Z", "--reason", "old", "--yes"],
+            "0 rows of the audit trail older",
+        ),
         (["monkey", "--requests", "50"], f"monkey → {up.url}"),
     ):
         found = run(processes, *command, **home)

@@ -240,20 +240,6 @@ async def test_a_database_that_is_away_means_not_executed_and_then_it_goes_on(
     await assert_books_are_right(database_url)
 
 
-async def test_a_database_without_its_migrations_means_not_executed_and_says_what_to_run(database_url: str) -> None:
-    async with running_ledger(database_url) as ledger, connected(database_url) as outside:
-        newest = await outside.fetchrow("select * from schema_migrations order by version desc limit 1")
-        assert newest is not None
-        await outside.execute("delete from schema_migrations where version = $1", newest["version"])
-        with pytest.raises(NotExecuted, match="run `wallet migrate`"):
-            await send(ledger, deposit("alice", 1, "once"))
-        columns = ", ".join(newest.keys())
-        values = ", ".join(f"${number}" for number in range(1, len(newest) + 1))
-        await outside.execute(f"insert into schema_migrations ({columns}) values ({values})", *newest.values())
-        assert (await send(ledger, deposit("alice", 1, "once"))).status == 201
-    await assert_books_are_right(database_url)
-
-
 async def test_a_command_called_not_executed_while_its_lane_was_still_connecting_is_never_executed(
     database_url: str,
 ) -> None:

@@ -131,7 +131,7 @@ async def test_the_command_says_what_it_did_and_refuses_what_is_no_past_time(
         "prune", "--audit-before", datetime.now(UTC).isoformat(), *because, "--actor", "ann", settings=settings
     )
     assert done.wait() == 0
-    assert done.output().startswith("1 audit rows older than")
+    assert done.output().startswith("1 rows of the audit trail older than")
     assert "audit_trail_pruned" in done.logs()
     assert '"actor":"ann"' in done.logs().replace(" ", "")
     assert await fetch_value(database_url, ROW_COUNT) == 0

@@ -332,7 +332,7 @@ SPOILT = {
             select bucket, wallet_id, 'planted', kind, fingerprint, 'pending', null, null, null, null, batch_id,
                 api_audit_id
             from operations where request_id = 'a1'""",
-        Check.TRANSFERS, "operations", "wallet alice, request planted", "a transfer for a pending operation", "none",
+        Check.TRANSFERS, "operations", "wallet alice, request planted", "belongs to a pending operation", "none",
     ),
     "a transfer's fingerprint changed": Spoilt(
         "update operations set fingerprint = 'transfer:25.0000:carol' where request_id = 't1'",
@@ -360,15 +360,15 @@ SPOILT = {
     ),
     "a body in the audit trail changed": Spoilt(
         "update api_audit set body = '[]' where request_id = 'a2'",
-        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "does not match its digest",
     ),
     "an audit row's body replaced by one with a replacement character": Spoilt(
         "update api_audit set body = 'x' || chr(65533) where request_id = 'a2'",
-        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "does not match its digest",
     ),
     "an audit row's body replaced, and its length": Spoilt(
         "update api_audit set body = '{}', body_length = 5000 where request_id = 'a2'",
-        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "not the one of its digest",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "does not match its digest",
     ),
     "an audit row's wallet changed in its path": Spoilt(
         "update api_audit set url = '/wallet/mallory/withdraw' where request_id = 'a2'",

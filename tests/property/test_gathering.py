@@ -188,7 +188,7 @@ class Comparison:
             request.future.cancel()
             if request.is_bulk:
                 self.model.remove([request])
-                self.gathering.withdraw(request)
+                self.gathering.cancel(request)
 
     def take_waiting(self, wallet_ids: list[WalletId]) -> None:
         waiting = [*self.model.singles, *(bulk for bulk, _ in self.model.bulks)]

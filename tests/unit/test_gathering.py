@@ -213,7 +213,7 @@ async def test_a_bulk_request_that_expired_with_a_reservation_blocks_nobody() ->
     behind = request(deposit("b", 1))
     gathering.add(behind)
     assert gathering.take(is_bulk=False) == []
-    gathering.withdraw(expired)
+    gathering.cancel(expired)
     assert gathering.take(is_bulk=False) == [behind]
     gathering.release(in_flight)
     gathering.release([behind])

@@ -1,4 +1,4 @@
-"""The application of the command line. Each command adds itself to it in its own file in `commands/`."""
+"""The application of the command line. The processes register in `main.py`, all other commands in `commands/`."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""The commands of `./wallet`: each reads the settings once and runs one process or one errand."""
+"""The commands that run a process (`up`, `api`, `relay`, `worker`), and the entry point of `wallet`."""
 
 import asyncio
 import errno
@@ -75,7 +75,7 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options of `wallet` itself; its help is the application's."""
+    """Handles the options of `wallet` itself. The help text is that of the application."""
 
 
 @app.command(rich_help_panel=Panel.SERVICE)
@@ -88,7 +88,7 @@ def up(
 ) -> None:
     """Run everything on this machine: api, relay, worker, and a PostgreSQL where no database is named.
 
-    Prints `ready` when all of them are. Exit code 0: stopped. 1: it can't run. 2: a wrong call or setting.
+    Prints `ready` when all processes are ready. Exit code 0: stopped. 1: it can't run. 2: a wrong call or setting.
     3: the database can't be reached.
     """
     from wallet.cli.processes.up import run_up
@@ -116,7 +116,7 @@ def api(host: Host = "127.0.0.1", port: Port = None, workers: Workers = 1, quiet
 
 @app.command(hidden=True, rich_help_panel=Panel.SERVICE)
 def api_process(number: int, metrics: Path, host: Host, port: Port, quiet: Quiet = False) -> None:
-    """One process of an api that has several; their parent starts it, and holds the port."""
+    """One process of an api that has several; their parent starts it, and reserves the port."""
     settings = _settings_with_database()
     port = _port(settings, port)
     with logging_to(settings, "api", on_terminal=not quiet, process=number), forgets_metrics_with_parent(metrics):
@@ -165,7 +165,9 @@ def _settings() -> Settings:
 def _settings_with_database() -> Settings:
     settings = _settings()
     if not settings.has_database:
-        give_up("No database is named: set DATABASE_URL or DB_HOST, or run `./wallet up`, which brings its own.")
+        give_up(
+            "No database is named: set DATABASE_URL or DB_HOST, or run `./wallet up`, which starts its own PostgreSQL."
+        )
     return settings
 
 

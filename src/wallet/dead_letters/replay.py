@@ -104,7 +104,7 @@ class Follower:
     async def _wait_for_news(self, letters: Sequence[DeadLetter]) -> list[ReplayedDeadLetter]:
         news: list[ReplayedDeadLetter] = []
         pending = {letter.dead_letter_id: letter for letter in letters}
-        pace = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
+        backoff = Backoff(seconds_min=_LOOK_SECONDS_MIN, seconds_max=_LOOK_SECONDS_MAX)
         while pending:
             looked_at = time.monotonic()
             seen = [
@@ -118,8 +118,8 @@ class Follower:
             if not pending or self._patience_seconds <= 0:
                 break
             if heard:
-                pace.reset()
-            await pace.wait()
+                backoff.reset()
+            await backoff.wait()
             if not heard:
                 self._patience_seconds -= time.monotonic() - looked_at
         return news

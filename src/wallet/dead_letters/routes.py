@@ -28,7 +28,7 @@ class ReplayRoute(Protocol):
 
     @property
     def is_direct(self) -> bool:
-        """Returns whether the message has already had its effect, or has failed, when `bring` returns."""
+        """Returns whether `bring` also handles the message before it returns."""
 
     async def bring(self, message: StoredMessage) -> bool:
         """Deliver one message. Returns False if it is known to have failed; the failure is then stored in its dead
@@ -87,7 +87,8 @@ class ToWorkerQueue:
                 await self._publisher.publish_to_worker_queue(ready)
         except TimeoutError:
             raise BrokerUnavailable(
-                f"RabbitMQ took no message within {PUBLISH_SECONDS_MAX:g} s; perhaps its memory or disk alarm is on."
+                f"RabbitMQ accepted no message within {PUBLISH_SECONDS_MAX:g} s; "
+                "perhaps its memory or disk alarm is on."
             ) from None
         return True
 

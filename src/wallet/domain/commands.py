@@ -57,7 +57,7 @@ class _Keyed(Value, frozen=True, kw_only=True):
 
     @classmethod
     def recalled(cls, payload: Mapping[str, Any], transfer_id: TransferId | None, **common: Any) -> Self:
-        """Returns the command that the event of its success describes. `common` has the fields of every command."""
+        """Rebuilds the command from the event that recorded its success. `common` has the fields of every command."""
         return cls(**common)
 
     @property
@@ -70,7 +70,7 @@ class _Keyed(Value, frozen=True, kw_only=True):
     def fingerprint(self) -> str:
         """The operation, the parsed amount and the counterparty: two requests with the same text are the same request.
 
-        The text is readable, so that an auditor can compare it by eye. An id may contain colons; the counterparty is
+        The text is readable, so that a person can compare it. An id may contain colons; the counterparty is
         the last part, so they cannot make the texts of two different requests equal.
         """
         return f"{self.kind}:{format_money(self.amount)}:"
@@ -166,7 +166,7 @@ class Transfer(_Keyed, frozen=True, kw_only=True):
         return TransferTerms(self.transfer_id, self.wallet_id, self.to_wallet_id, self.amount, currency)
 
     def _execute(self, state: BatchState) -> Decided:
-        """Run all three steps in one transaction. If the credit is refused, so is the whole, before any money moves."""
+        """Run all three steps in one transaction. If the credit is refused, the transfer is refused; no money moves."""
         terms = self._terms(state)
         begun = begin(state.wallet(terms.from_wallet_id), terms)
         if isinstance(begun, Rejected):

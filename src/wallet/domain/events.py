@@ -54,7 +54,7 @@ class TransferTerms(Value, frozen=True):
 
 
 class WalletCreated(Value, frozen=True):
-    """A first credit created the wallet."""
+    """The wallet was created by its first credit."""
 
     effect: ClassVar = Effect()
     counted: ClassVar = Counted.ACTIVITY
@@ -179,7 +179,7 @@ class TransferCredited(_OfTransfer, frozen=True):
 
 
 class TransferCompleted(_OfTransfer, frozen=True):
-    """The sender knows that the receiver was credited."""
+    """Recorded at the sender after the receiver was credited."""
 
     effect: ClassVar = Effect()
     counted: ClassVar = Counted.TRANSFER

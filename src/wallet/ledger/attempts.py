@@ -1,4 +1,4 @@
-"""The attempts of this process, by key. They decide whether a refusal may be `not_executed`.
+"""The attempts of this process, by key. They decide whether a 503 may be `not_executed`.
 
 A client that receives `not_executed` may assume that its command will never take effect. So the ledger returns
 `not_executed` for a key only if no other attempt of this process with that key can still take effect. An attempt that
@@ -50,9 +50,9 @@ class Attempts:
         return self._has_forgotten or any(key in self._under_way or key in self._uncertain for key in keys)
 
     def may_concern(self, wallet_id: WalletId | None, request_id: RequestId | None) -> bool:
-        """Returns whether a request with this wallet or key may be one whose earlier attempt can still take effect.
+        """Returns whether an earlier attempt that matches this wallet and key can still take effect.
 
-        None means that the value is not known. This compares every attempt, so use it only for requests that are
+        None matches any wallet or key. This compares every attempt, so use it only for requests that are
         refused early.
         """
         if wallet_id is not None and request_id is not None:

@@ -15,8 +15,9 @@ Two rules keep a steady stream of single requests and a steady stream of bulk re
 - *Rest*: after a bulk batch for which single requests had to wait, their wallets are closed to bulk requests for
   BULK_REST_FACTOR times as long as the batch took. During that time there is no reservation.
 
-The cost of each method is proportional to the number of wallets of the requests that it moves (and, for each of these
-wallets, to the number of bulk requests that wait for it). It does not depend on the number of waiting requests.
+The cost of each method is proportional to the number of wallets of the requests that it moves and, for each of these
+wallets, to the number of bulk requests that wait for it. Taking a bulk batch also sorts the bulk requests that are
+ready, of which there are few (see bulk_turns.py).
 """
 
 import asyncio
@@ -35,7 +36,7 @@ BATCH_MAX: Final = 1024
 """The number of commands in a batch. A request is never split over two batches."""
 BULK_PATIENCE_SECONDS: Final = 1.0
 BULK_REST_FACTOR: Final = 2.0
-"""So a wallet that single requests also use is in bulk batches for at most a third of the time."""
+"""Limits bulk batches to a third of the time of a wallet that single requests also use."""
 
 
 def first_batch_of(requests: Iterable[Request]) -> list[Request]:
@@ -123,7 +124,7 @@ class Gathering:
             self._add_bulk(request)
         else:
             self._single_count += 1
-            self._stand_in_line(request)
+            self._enqueue(request)
 
     def take(self, *, is_bulk: bool) -> list[Request]:
         """Returns the next batch, oldest request first. It may be empty. Its wallets are busy until `release`."""
@@ -139,7 +140,7 @@ class Gathering:
                 if line is not None and line.is_busy:
                     self._free(wallet_id, line)
 
-    def withdraw(self, request: Request) -> None:
+    def cancel(self, request: Request) -> None:
         """Remove a bulk request whose client no longer waits, if it is in the queue."""
         if request in self._bulk_due_seconds:
             self._remove([request])
@@ -156,7 +157,7 @@ class Gathering:
         self._remove(taken)
         return taken
 
-    def _stand_in_line(self, request: Request) -> None:
+    def _enqueue(self, request: Request) -> None:
         blockers = 0
         lines = self._lines
         for wallet_id in request.wallet_ids:
@@ -193,7 +194,7 @@ class Gathering:
                     head.blockers -= 1
                     if not head.blockers and not head.is_bulk:
                         heappush(behind, (head.place, head))
-        # A head that did not fit waits until its wallet is free, like any other head of a busy wallet's line.
+        # A request that did not fit stays first in its line, and waits until that wallet is free again.
         for line in {id(line): line for line in moved}.values():
             if line.queue:
                 line.queue[0].blockers += 1
@@ -218,7 +219,7 @@ class Gathering:
             self._close(wallet_id)
 
     def _move_up(self, head: Request) -> None:
-        """Update a request that is now at the head of one more line whose wallet is free."""
+        """Update a request that is now the first of one more line whose wallet is free."""
         head.blockers -= 1
         if not head.blockers and not head.is_bulk:
             heappush(self._ready, (head.place, head))
@@ -288,7 +289,7 @@ class Gathering:
         if oldest.blockers and self._clock_seconds() >= due_seconds:
             self._forget_bulk_of_wallets(oldest)
             self._reserved = oldest
-            self._stand_in_line(oldest)
+            self._enqueue(oldest)
 
     def _rest_after(self, batch: list[Request]) -> None:
         """Close wallets to bulk requests for a while, if single requests on them waited for this bulk batch."""
@@ -318,8 +319,8 @@ class Gathering:
     def _remove(self, requests: list[Request]) -> None:
         """Remove requests from the queue; the requests behind them in their lines move up."""
         gone = set(requests)
-        standing = [request for request in requests if not request.is_bulk or request is self._reserved]
-        for wallet_id in {wallet_id for request in standing for wallet_id in request.wallet_ids}:
+        queued = [request for request in requests if not request.is_bulk or request is self._reserved]
+        for wallet_id in {wallet_id for request in queued for wallet_id in request.wallet_ids}:
             line = self._lines[wallet_id]
             head = line.queue[0]
             line.queue = deque(request for request in line.queue if request not in gone)

@@ -6,9 +6,8 @@
 | lock time-out (another session)       | retry without the locked wallets; their requests go to the side lane    |
 | connection lost or silent, even at    | drop the connection and retry the same batch, with the same keys, on a  |
 | COMMIT (outcome unknown)              | new one, until no client waits any more                                 |
-| no room, statement cancelled, a       | answer 503 for the batch                                                |
-| clock too far from this process's, or |                                                                         |
-| migrations that are missing           |                                                                         |
+| no room, statement cancelled, or a    | answer 503 for the batch                                                |
+| clock too far from this process's     |                                                                         |
 | anything else                         | halve the batch until the failing request is alone, and answer it 500;  |
 |                                       | the other requests are executed                                         |
 
@@ -38,12 +37,12 @@ from wallet.ledger.requests import CommandFailed, OutcomeUnknown, Phase, Render,
 from wallet.ledger.transaction import BatchMode, ClockDiffers, run_batch
 from wallet.postgres.connections import LOCK_MS
 from wallet.postgres.errors import Failure, failure_of
-from wallet.postgres.session import NotMigrated, Session
+from wallet.postgres.session import Session
 from wallet.postgres.writing import WriteConflict
 from wallet.runtime.loop import Backoff
 
 RETRIES_MAX: Final = 20
-"""How many deadlocks in a row are retried. Locks are taken in sorted order, so even one is rare."""
+"""A deadlock is retried up to this many failures of a batch. Locks are taken in sorted order, so even one is rare."""
 RETRY_SECONDS_MAX: Final = 0.05
 RECONNECT_SECONDS_FIRST: Final = 0.05
 RECONNECT_SECONDS_MAX: Final = 1.0
@@ -52,8 +51,6 @@ Defer = Callable[[list[Request], set[WalletId]], None]
 """Accepts the requests that must wait, and the wallets that another session has locked."""
 
 log = structlog.get_logger()
-_EXPLAINED_ERRORS: Final = (ClockDiffers, NotMigrated)
-"""Errors whose message is part of the answer."""
 RETRY_SECONDS_FIRST: Final = 0.01
 SIDE_LANE_RETRY_SECONDS_MAX: Final = 0.2
 SIDE_LOCK_MS: Final = 50
@@ -64,7 +61,8 @@ class Lane:
     """One connection, which is opened when it is first needed and dropped when its state is unknown."""
 
     def __init__(self, dsn: str, *, name: str, render: Render, known: KnownWallets, lock_ms: int = LOCK_MS) -> None:
-        self._session = Session(dsn, application_name=f"wallet api {name}", lock_ms=lock_ms)
+        # An api of this version may begin before the migration, as long as its statements do not need it.
+        self._session = Session(dsn, application_name=f"wallet api {name}", lock_ms=lock_ms, needs_migrations=False)
         self._name = name
         self._render = render
         self._known = known
@@ -93,7 +91,7 @@ class Lane:
                 elif failure is Failure.RETRY and attempt <= RETRIES_MAX:
                     await sleep(random.uniform(0, RETRY_SECONDS_MAX))
                 else:
-                    why = str(error) if isinstance(error, _EXPLAINED_ERRORS) else "The database is overloaded."
+                    why = str(error) if isinstance(error, ClockDiffers) else "The database is overloaded."
                     return await self._divide(waiting, failure, why, mode=mode, defer=defer)
             else:
                 ms = round((time.monotonic() - started) * 1000, 1)
@@ -144,7 +142,7 @@ def _meaning_of(error: Exception) -> Failure:
     match error:
         case WriteConflict():
             return Failure.RETRY
-        case ClockDiffers() | NotMigrated():
+        case ClockDiffers():
             return Failure.OVERLOADED
         case _:
             return failure_of(error)
@@ -203,17 +201,17 @@ class SideLane:
 
     async def run(self) -> None:
         """Run until the lane is stopped and has no waiting requests."""
-        pace = Backoff(seconds_min=RETRY_SECONDS_FIRST, seconds_max=SIDE_LANE_RETRY_SECONDS_MAX)
+        backoff = Backoff(seconds_min=RETRY_SECONDS_FIRST, seconds_max=SIDE_LANE_RETRY_SECONDS_MAX)
         try:
             while self._waiting or not self._stopping:
                 if not self._waiting:
                     self._changed.clear()
                     await self._changed.wait()
-                    pace.reset()
+                    backoff.reset()
                 elif await self._try_all():
-                    pace.reset()
+                    backoff.reset()
                 else:
-                    await pace.wait()
+                    await backoff.wait()
         finally:
             self._lane.close()
 

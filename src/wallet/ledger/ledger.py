@@ -216,7 +216,7 @@ class Ledger:
             timer.cancel()
             if request.is_bulk:
                 # An expired request must not stay in the queue and block the requests behind it.
-                self._gathering.withdraw(request)
+                self._gathering.cancel(request)
                 self._wake_all() if self._draining else self._wake()
 
     def _wake(self) -> None:

@@ -1,1 +1,1 @@
-"""PostgreSQL: pool, transactions, statements, migrations, the embedded server."""
+"""PostgreSQL: connections, sessions, leases, errors, statements, migrations, the embedded server."""

@@ -51,12 +51,18 @@ async def session(
 
 
 class Session:
-    """One connection that one task uses at a time. After a failure call `drop`; the next use opens another one."""
+    """One connection that one task uses at a time. After a failure call `drop`; the next use opens another one.
 
-    def __init__(self, dsn: str, *, application_name: str, lock_ms: int = LOCK_MS) -> None:
+    If `needs_migrations` is false, it also works on a database that lacks a migration: its user may not need it.
+    """
+
+    def __init__(
+        self, dsn: str, *, application_name: str, lock_ms: int = LOCK_MS, needs_migrations: bool = True
+    ) -> None:
         self._dsn = dsn
         self._application_name = application_name
         self._lock_ms = lock_ms
+        self._needs_migrations = needs_migrations
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,7 +81,8 @@ class Session:
                 self._dsn, application_name=self._application_name, lock_ms=self._lock_ms, settings=ROWS_BY_KEY
             )
             try:
-                await _expect_migrated(self._connection)
+                if self._needs_migrations:
+                    await _expect_migrated(self._connection)
             except BaseException:
                 self.drop()
                 raise

@@ -91,7 +91,7 @@ class Consumer:
         self._session_count = 0
         self._resumed = asyncio.Event()
         self._resumed.set()
-        self._pace = Backoff(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
+        self._backoff = Backoff(seconds_min=_RECONNECT_SECONDS_MIN, seconds_max=_RECONNECT_SECONDS_MAX)
         self._is_retrying = False
         self._prefetch = self._prefetch_max
 
@@ -154,7 +154,7 @@ class Consumer:
 
     async def _begin_session(self) -> "_Session":
         if self._is_retrying:
-            await self._pace.wait()
+            await self._backoff.wait()
         self._is_retrying = True
         connection = await connect(self._url, name="wallet worker")
         try:
@@ -175,7 +175,7 @@ class Consumer:
             raise
         self._session = session
         self._is_retrying = False
-        self._pace.reset()
+        self._backoff.reset()
         log.info("consumer_connected", address=connection.address, session=session.number)
         report_started(Started.CONSUMES)
         return session

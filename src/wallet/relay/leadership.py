@@ -43,16 +43,19 @@ class Leadership:
         self._renew_at = time.monotonic() + RENEW_SECONDS
         self._sealing = PollingLoop(settings.dsn, name="relay seal", stop=stop)
         self._publishing = PollingLoop(settings.dsn, name="relay publish", stop=stop)
-        self._broker_pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+        self._broker_backoff = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
         self._broker_failure: str | None = None
         self._is_lost = False
 
     async def lead(self) -> None:
-        """Lead until the stop, or until another relay has the lease; then close all connections."""
+        """Lead until the stop, or until another relay has the lease.
+
+        At a stop, also seal what remains, export the head and release the lease.
+        """
         log.info("lease_taken", holder=self._lease.holder, token=self._lease.token)
         try:
             async with (
-                woken_at(self._stop, self._sealing, self._publishing, self._broker_pace),
+                woken_at(self._stop, self._sealing, self._publishing, self._broker_backoff),
                 asyncio.TaskGroup() as tasks,
             ):
                 tasks.create_task(self._sealing.run(self._seal_round))
@@ -91,7 +94,7 @@ class Leadership:
                     await self._publish_to(publisher)
             except (BrokerUnavailable, TopologyMismatch, NotPublished) as error:
                 self._log_broker_failure(error)
-                await self._broker_pace.wait()
+                await self._broker_backoff.wait()
 
     async def _publish_to(self, publisher: Publisher) -> None:
         batch_publisher = BatchPublisher(publisher, self._lease, self._metrics)
@@ -100,7 +103,7 @@ class Leadership:
             work = await batch_publisher.publish_round(connection)
             if work is not Work.NONE:
                 self._broker_failure = None
-                self._broker_pace.reset()
+                self._broker_backoff.reset()
             return work
 
         await self._publishing.run(publish_round)

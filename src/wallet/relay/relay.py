@@ -37,9 +37,9 @@ async def run_relay(settings: Settings, metrics: Metrics, stop: asyncio.Event) -
     """
     if settings.amqp_url is not None:
         address_of(settings.amqp_url)
-    pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+    backoff = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
     log.info("relay_started", transport="journal" if settings.amqp_url is None else "rabbitmq")
-    async with woken_at(stop, pace):
+    async with woken_at(stop, backoff):
         while not stop.is_set():
             try:
                 lease = await wait_for_lease(settings.dsn, stop)
@@ -49,4 +49,4 @@ async def run_relay(settings: Settings, metrics: Metrics, stop: asyncio.Event) -
             except Exception:
                 # This is the outermost loop of the process: after a bug it logs and tries again, as after an outage.
                 log.exception("relay_failed")
-                await pace.wait()
+                await backoff.wait()

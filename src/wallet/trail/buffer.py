@@ -156,13 +156,13 @@ class TrailBuffer:
 
     async def run(self) -> None:
         """Write rows until cancelled."""
-        pace = Backoff(seconds_min=PAUSE_SECONDS_MIN, seconds_max=PAUSE_SECONDS_MAX)
+        backoff = Backoff(seconds_min=PAUSE_SECONDS_MIN, seconds_max=PAUSE_SECONDS_MAX)
         while True:
             await self._has_rows.wait()
             if await self._write_batch():
-                pace.reset()
+                backoff.reset()
             else:
-                await pace.wait()
+                await backoff.wait()
 
     async def flush(self) -> None:
         """Write the waiting rows within FLUSH_SECONDS_MAX. The remaining ones are counted as lost."""

@@ -206,11 +206,11 @@ async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) 
 
     Raises only InvalidBrokerAddress, which waiting does not fix.
     """
-    pace = Backoff(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
+    backoff = Backoff(seconds_min=RETRY_SECONDS_MIN, seconds_max=RETRY_SECONDS_MAX)
     while not stop.is_set():
         try:
             await transport.take_turn()
-            pace.reset()
+            backoff.reset()
         except InvalidBrokerAddress:
             raise
         except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
@@ -220,4 +220,4 @@ async def run_loop(transport: Transport, session: Session, stop: asyncio.Event) 
             # A broker that does not respond to a clean close must not end the process.
             with suppress(TimeoutError):
                 await transport.stand_down()
-            await unless_stopped(pace.wait(), stop)
+            await unless_stopped(backoff.wait(), stop)

@@ -1,14 +1,13 @@
 """Follows the journal in PostgreSQL, in pieces of bounded size. A lease allows one worker at a time; the others stand
 by.
 
-A piece has at most PIECE_SIZE_MAX events, of one batch or of several. `position` is where the checkpoint may move once
-the piece has its effects: the last batch that is complete by then. After a crash, pieces of a batch that were already
-handled are read again, and the inbox recognises their events; so the checkpoint needs no position inside a batch.
+A piece has at most PIECE_SIZE_MAX events, of one batch or of several. `position` is the last batch that is complete
+when the piece has been handled; the checkpoint moves there. After a crash, pieces of a batch that were already handled
+are read again, and the inbox recognises their events; so the checkpoint needs no position inside a batch.
 
 Reading stops at a batch whose events are not all visible yet, and at a gap in the positions, until they are visible.
 
-Every worker follows the journal, with a broker or without, so that no event depends on which transport other processes
-use:
+Workers with a broker follow the journal too, so that no event depends on which transport other processes use:
 
 - Without a broker (`FromJournal`, the embedded transport) it handles every published batch after `position`. The inbox
   recognises events that the queue delivered before, or will still deliver.
@@ -21,9 +20,9 @@ use:
   than its lease and then resumes, it finds another token, and its transaction is rolled back.
 - The checkpoint moves in the transaction of the effects. After a crash the journal is read again from there.
 - For a message at fault, the dead letter is committed first; then the checkpoint moves past the message.
-- A lease lasts only as long as its connection: on a new connection the lease is taken again, and the checkpoint is read
-  again.
-- The worker waits for a batch that is not published yet, because how it will be published is decided only then.
+- On a new connection the lease is taken again, and the checkpoint is read again.
+- The worker waits for a batch that is not published yet, because only its publication decides whether the queue or the
+  journal delivers it.
 - Without new events, the journal is polled every 5 to 200 ms; by a worker with a broker, every two seconds.
 """
 
@@ -151,7 +150,7 @@ async def read_pieces(connection: Connection, position: int, *, with_confirmed: 
 
 
 def _bounded(batches: Sequence[Record], position: int) -> list[Record]:
-    """Returns the batches up to the first gap or the limit of events, but always the first batch if it exists."""
+    """Returns the batches up to the first gap or the limit of events. The limit never excludes the first batch."""
     bounded: list[Record] = []
     count = 0
     for expected, batch in enumerate(batches, start=position + 1):
@@ -163,7 +162,7 @@ def _bounded(batches: Sequence[Record], position: int) -> list[Record]:
 
 
 def _last_whole(batches: Sequence[Record], events: Sequence[Record], position: int) -> int:
-    """Returns the position of the last batch before the first incomplete one, or `position` without such a batch."""
+    """Returns the last position up to which all events are visible, or `position` if the first batch is incomplete."""
     visible: dict[int, int] = {}
     for event in events:
         visible[event["position"]] = visible.get(event["position"], 0) + 1
@@ -215,9 +214,7 @@ class _Following:
     renewed_at: float
 
     def move(self, position: int) -> tuple[int, int]:
-        """Returns the new `position` and `followed`, once every batch after `followed` up to the given position has its
-        effects.
-        """
+        """Returns the new `position` and `followed`, given that every batch up to the argument has been handled."""
         return position if self.position >= self.followed else self.position, position
 
 
@@ -234,7 +231,7 @@ class FromJournal:
         self._holder = new_holder()
         self._following: _Following | None = None
         self._standby = Standby(_log, "journal_stands_by")
-        self._pace = Backoff(seconds_min=POLL_SECONDS_MIN, seconds_max=self.poll_seconds_max)
+        self._backoff = Backoff(seconds_min=POLL_SECONDS_MIN, seconds_max=self.poll_seconds_max)
         self._group_size = GroupSize(PIECE_SIZE_MAX)
 
     async def take_turn(self) -> None:
@@ -255,7 +252,7 @@ class FromJournal:
             if self._stop.is_set():
                 break
         if pieces:
-            self._pace.reset()
+            self._backoff.reset()
         else:
             await self._idle(connection, following)
 
@@ -322,7 +319,7 @@ class FromJournal:
             await _move_checkpoint(
                 connection, following=following, position=following.position, followed=following.followed
             )
-        await unless_stopped(self._pace.wait(), self._stop)
+        await unless_stopped(self._backoff.wait(), self._stop)
 
 
 class BesideQueue(FromJournal):
@@ -342,7 +339,7 @@ class BesideQueue(FromJournal):
         passed = await pass_by_broker(connection, following.followed)
         if passed.position - following.followed == PASSED_MAX:
             # There are probably more: the next turn starts soon, after renewing the lease if that is due.
-            self._pace.reset()
+            self._backoff.reset()
         following.followed = passed.position
         if not passed.has_unconfirmed:
             return []

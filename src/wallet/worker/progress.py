@@ -1,11 +1,11 @@
 """Finds the time up to which every change has been counted, for any transport and any number of workers.
 
-The inbox is the source of truth: an event is counted if its row there is a success. The journal is followed in order up
-to the first event that is not counted. Its positions are not ordered by time, because a batch may be sealed long after
+An event is counted if its row in the inbox (`processed_events`) is a success. The journal is followed in order up to
+the first event that is not counted. Its positions are not ordered by time, because a batch may be sealed long after
 others that were committed later. So a time is first set as a target. It is reached once everything that the journal
 contained at that time has been counted (see the migration that creates `stats_progress`). The result is a lower bound
-that guarantees: every change that was committed before `as_of` is counted. An event that waits as a dead letter stops
-the progress until it is replayed or discarded.
+that guarantees: every change that was committed before `as_of` is counted, unless its dead letter was discarded. An
+event that waits as a dead letter stops the progress until it is replayed or discarded.
 
 Each worker tries this every INTERVAL_SECONDS, and one at a time succeeds. Once everything is counted, it is tried when
 this worker has handled a group, or after IDLE_SECONDS. A crash between any two statements leaves the row unchanged.
@@ -104,7 +104,7 @@ async def run_progress(dsn: str, handled: asyncio.Event, stop: asyncio.Event) ->
 
 
 class _Turns:
-    """The turns of one worker."""
+    """Advances the progress again and again, for one worker."""
 
     def __init__(self, session: Session, handled: asyncio.Event, stop: asyncio.Event) -> None:
         self._session = session
@@ -115,12 +115,12 @@ class _Turns:
     async def take_turn(self) -> None:
         connection = await self._session.connection()
         self._handled.clear()
-        brought = await bring_forward(connection, timedelta(seconds=self._pause_seconds / 2))
-        if brought is Brought.ALL_COUNTED:
+        result = await advance_stored(connection, timedelta(seconds=self._pause_seconds / 2))
+        if result is AdvanceResult.ALL_COUNTED:
             self._pause_seconds = IDLE_SECONDS
             await unless_stopped(self._wait_for_group(), self._stop)
         else:
-            self._pause_seconds = CATCH_UP_SECONDS if brought is Brought.IS_BEHIND else INTERVAL_SECONDS
+            self._pause_seconds = CATCH_UP_SECONDS if result is AdvanceResult.IS_BEHIND else INTERVAL_SECONDS
             await unless_stopped(asyncio.sleep(self._pause_seconds), self._stop)
 
     async def _wait_for_group(self) -> None:
@@ -133,23 +133,23 @@ class _Turns:
         """Do nothing: no state is kept between two turns."""
 
 
-class Brought(Enum):
+class AdvanceResult(Enum):
     """The result of one attempt."""
 
     ALL_COUNTED = auto()
     """Everything that the journal contains is counted."""
     IS_BEHIND = auto()
-    """More batches can be checked than one transaction checks."""
+    """More batches remain than one transaction checks."""
     IS_WAITING = auto()
     """An event is not counted yet, or another worker has just tried this."""
 
 
-async def bring_forward(connection: Connection, interval: timedelta = timedelta()) -> Brought:
+async def advance_stored(connection: Connection, interval: timedelta = timedelta()) -> AdvanceResult:
     """Advance the stored progress, unless that was done within the interval."""
     async with connection.transaction():
         row = await connection.fetchrow(_SQL.lock_progress, interval)
         if row is None:
-            return Brought.IS_WAITING
+            return AdvanceResult.IS_WAITING
         ends = await connection.fetchrow(_SQL.read_journal_ends)
         assert ends is not None, "the only row of journal_head is missing"
         batches = await connection.fetchrow(_SQL.read_next_batches, row["position"], BATCHES_MAX)
@@ -169,9 +169,9 @@ async def bring_forward(connection: Connection, interval: timedelta = timedelta(
             target.position if target else None,
         )
         if target is None:
-            return Brought.ALL_COUNTED
+            return AdvanceResult.ALL_COUNTED
         is_behind = batches["first_uncounted"] is None and position < ends["head"]
-        return Brought.IS_BEHIND if is_behind else Brought.IS_WAITING
+        return AdvanceResult.IS_BEHIND if is_behind else AdvanceResult.IS_WAITING
 
 
 def _counted_up_to(position: int, batches: Record) -> int:

@@ -101,8 +101,9 @@ def _of_failed_checks(reading: IntegrityReading) -> Iterator[IntegrityWarning]:
         if failure is not None:
             age = seconds_since(failure.at, reading.now)
             detail = (
-                f"The {name} check fails since {age:.0f} s: {failure.error}. What it would find is not reported. "
-                "It is tried again every 10 s at most; see `integrity_check_failed` in worker.log."
+                f"The {name} check has been failing for {age:.0f} s: {failure.error}. "
+                "Faults that it would find are not reported. "
+                "It is retried at least every 10 s; see `integrity_check_failed` in worker.log."
             )
             yield IntegrityWarning(sort, detail)
 

@@ -39,22 +39,22 @@ def static_files(routes: Sequence[Route], *, has_swagger: bool) -> dict[str, Sta
 
 
 async def get_alive(services: Services, exchange: Exchange) -> Reply:
-    """The process answers."""
+    """Returns the liveness."""
     return json_reply(AliveResponse())
 
 
 async def get_ready(services: Services, exchange: Exchange) -> Reply:
-    """Whether requests can be served; 503 names what failed."""
+    """Returns the readiness; a 503 names what failed."""
     return json_reply(await ready_response(services.health))
 
 
 async def get_metrics(services: Services, exchange: Exchange) -> Reply:
-    """Everything Prometheus scrapes."""
+    """Returns the metrics."""
     return Reply(await services.metrics.text(), METRICS_CONTENT_TYPE)
 
 
 async def get_home(services: Services, exchange: Exchange) -> Reply:
-    """Lead to the documentation, which is what somebody who opens the bare address looks for."""
+    """Redirects to the documentation."""
     if _PAGE not in services.files:
         raise Refused(Code.ROUTE_NOT_FOUND, "There is no page here. The API is described at /openapi.json.")
     text = b"The documentation is at /docs, the OpenAPI document at /openapi.json.\n"
@@ -63,17 +63,17 @@ async def get_home(services: Services, exchange: Exchange) -> Reply:
 
 
 async def get_document(services: Services, exchange: Exchange) -> Reply:
-    """The contract of this API."""
+    """Returns the OpenAPI document."""
     return await services.files[_DOCUMENT].reply(exchange)
 
 
 async def get_page(services: Services, exchange: Exchange) -> Reply:
-    """The page, which loads everything else from here."""
+    """Returns the page of Swagger UI."""
     return await services.files[_PAGE].reply(exchange)
 
 
 async def get_asset(services: Services, exchange: Exchange) -> Reply:
-    """One of the page's files."""
+    """Returns a file of Swagger UI."""
     file = services.files.get(exchange.path_values["name"])
     if file is None:
         raise Refused(Code.ROUTE_NOT_FOUND, "There is no such file.")

@@ -25,7 +25,7 @@ BY_VERSION: Final = Order("v", positive_number)
 
 
 async def get_wallet(services: Services, exchange: Exchange) -> Reply:
-    """The wallet's balance now."""
+    """Returns the current balance."""
     wallet_id = read_wallet_id(exchange)
     try:
         balance = await balance_of(services.reads, wallet_id)
@@ -35,7 +35,7 @@ async def get_wallet(services: Services, exchange: Exchange) -> Reply:
 
 
 async def get_history(services: Services, exchange: Exchange) -> Reply:
-    """The wallet's events, newest first."""
+    """Returns a page of events, newest first."""
     wallet_id = read_wallet_id(exchange)
     page = read_page(exchange.parameters, BY_VERSION)
     try:
@@ -56,7 +56,7 @@ async def get_history(services: Services, exchange: Exchange) -> Reply:
 
 
 async def get_stats(services: Services, exchange: Exchange) -> Reply:
-    """What the worker has counted so far."""
+    """Returns the totals counted so far."""
     wallet_id = read_wallet_id(exchange)
     try:
         stats = await stats_of(services.reads, wallet_id)

@@ -1,1 +1,1 @@
-"""The commands that are not processes: one file for each. A new file here is a new command."""
+"""The commands that are not processes, in a file for each subject. Every file here is imported."""

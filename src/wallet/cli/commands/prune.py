@@ -18,7 +18,7 @@ from wallet.trail.pruning import prune_trail_rows
 Before = Annotated[
     str, typer.Option("--audit-before", help="RFC 3339 with an offset, such as 2026-01-31T00:00:00Z; in the past.")
 ]
-Reason = Annotated[str, typer.Option(help="Why the rows may go; stored in the record.", callback=checked_text)]
+Reason = Annotated[str, typer.Option(help="Why the rows may be deleted; stored in the record.", callback=checked_text)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal.")]
 
 
@@ -33,8 +33,8 @@ def prune(
 ) -> None:
     """Delete rows of the audit trail older than a time. Events, operations and the journal are never pruned.
 
-    Asks first. What was deleted, by whom and why is recorded in the table trail_prunings, for good, and in
-    LOG_DIR/prune.log. Safe beside a running system, and to run again.
+    Asks first. What was deleted, by whom and why is recorded permanently in the table trail_prunings, and in
+    LOG_DIR/prune.log. Safe to run while the system is in use, and to run again.
 
     Exit code 0: done. 2: a wrong call or value, or no confirmation. 3: the database can't be reached.
     """
@@ -53,10 +53,13 @@ def prune(
         if as_json:
             print_json({"auditBefore": before.isoformat(), "deleted": count})
         else:
-            typer.echo(f"{count} audit rows older than {before.isoformat()} are deleted; trail_prunings has the record")
+            typer.echo(
+                f"{count} rows of the audit trail older than {before.isoformat()} are deleted; "
+                "trail_prunings has the record"
+            )
         return EXIT_DONE
 
-    again = "What was deleted has its record; run this again to continue."
+    again = "The deleted rows are recorded; run this again to continue."
     sys.exit(run_errand(work, interrupted=again, when_away=again))
 
 

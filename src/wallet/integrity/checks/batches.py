@@ -78,7 +78,7 @@ class BatchProof:
                 "events",
                 _name_of_event(event),
                 expected="payload with " + _shown(expected, different),
-                found=_shown(found, different) if found else "payload that is no object",
+                found=_shown(found, different) if found else "a payload that is not a JSON object",
             )
 
     def _prove_digest(
@@ -86,7 +86,7 @@ class BatchProof:
     ) -> None:
         digest = _digest_of(events, payloads, operations)
         if digest != batch["digest"]:
-            given = "none" if digest is None else f"digest {digest.hex()}"
+            given = "no digest" if digest is None else f"digest {digest.hex()}"
             self._blame_batch(
                 batch,
                 f"digest {batch['digest'].hex()}",

@@ -89,14 +89,14 @@ def _name(row: Record) -> str:
 
 
 def _expected(row: Record) -> str:
-    return f"{_POST} of a {row['kind']} of this wallet and request, or of many, status {row['status']}"
+    return f"{_POST} of a {row['kind']} with this wallet and request id, or of a bulk request, status {row['status']}"
 
 
 def _found(row: Record) -> str:
     if row["is_missing"]:
         return "no row, and no record of pruning that covers it"
-    body = "" if row["is_body_intact"] else ", and a body that is not the one of its digest"
-    body += "" if row["is_in_time"] else ", and a time that is not the one of its id"
+    body = "" if row["is_body_intact"] else ", and a body that does not match its digest"
+    body += "" if row["is_in_time"] else ", and a time that does not match its id"
     return (
         f"{row['method']} {row['path']}, wallet {row['trail_wallet_id']}, request {row['trail_request_id']}, "
         f"status {row['trail_status']}{body}"

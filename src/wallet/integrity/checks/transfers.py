@@ -19,9 +19,7 @@ from wallet.integrity.findings import Check, Finding
 from wallet.integrity.snapshot import SQL, Snapshot
 
 STUCK_AFTER: Final = timedelta(seconds=60)
-"""Recovery starts with a transfer after 5 seconds and retries every second, so after this time it has failed many
-times.
-"""
+"""Recovery first tries after 5 seconds and then with growing pauses, so several attempts have failed by then."""
 
 _BEGUN: Final = (TransferInitiated, TransferDebited)
 STEPS: Final = (
@@ -90,7 +88,7 @@ async def _compare_with_outcomes(snapshot: Snapshot, finding: Finding) -> None:
     if row["status"] is None:
         name = f"wallet {row['wallet_id']}, request {row['request_id']}"
         finding.add_fault(
-            "operations", name, expected=f"a transfer for {outcome}", found="none", count=row["fault_count"]
+            "operations", name, expected=f"a transfer that belongs to {outcome}", found="none", count=row["fault_count"]
         )
         return
     if row["state"] is not None and (unlike := _unlike_its_operation(row)) is not None:
@@ -116,7 +114,7 @@ def _expected_operation(status: TransferStatus) -> str:
 
 def _unlike_its_operation(row: Record) -> tuple[str, str] | None:
     """Returns the expected and the found values of a transfer's operation, or None if they agree."""
-    of_it = f"as its transfer {row['transfer_id']} has it"
+    of_it = f"to match its transfer {row['transfer_id']}"
     if row["kind"] != "transfer":
         return f"kind transfer, {of_it}", f"kind {row['kind']}"
     if row["fingerprint"] != row["asked"] and not row["fingerprint"].startswith("atomic:"):
@@ -132,7 +130,7 @@ async def _compare_with_credits(snapshot: Snapshot, finding: Finding) -> None:
         finding,
         "transfer_credits",
         row,
-        expected=f"a transfer that ended so and, if it was credited, a {TransferCredited.__name__} like it",
+        expected=f"a transfer with the same result and, if it was credited, a matching {TransferCredited.__name__}",
         found=f"{row['outcome']}, but the transfer is {row['status'] or 'missing'}"
         + ("" if row["outcome"] == "refused" else f" and the event is {row['type'] or 'missing or different'}"),
     )

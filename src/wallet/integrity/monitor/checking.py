@@ -33,9 +33,9 @@ from wallet.runtime.loop import Backoff
 from wallet.runtime.started import Standby
 
 INCREMENTAL_SECONDS: Final = 5.0
-"""A twelfth of the minute within which a fault must be reported. Without new events a check takes milliseconds."""
+"""Faults must be reported within a minute; this leaves room for delays. A check of nothing takes milliseconds."""
 FIRST_CHECK_SECONDS: Final = 0.5
-"""The interval until the first slice of the first full check has summed the existing events."""
+"""The interval while the first full check has not yet summed the existing events."""
 STANDBY_SECONDS: Final = 5.0
 FULL_CHECK_SECONDS: Final = 30.0
 """The shortest time between the starts of two full checks: small books are checked twice a minute."""
@@ -46,7 +46,7 @@ PAUSE_FACTOR_IDLE: Final = 99.0
 PAUSE_SECONDS_MAX: Final = 60.0
 """A longer pause would leave changes unverified, and nothing would report it."""
 GIVE_UP_SECONDS: Final = 2.0
-"""For the release of the lease at the end."""
+"""The time limit for releasing the lease at the stop."""
 _RETRY_SECONDS_MIN: Final = 0.5
 _RETRY_SECONDS_MAX: Final = 10.0
 
@@ -65,7 +65,7 @@ async def until_done(
 
     `report` is called with each error that waiting does not fix.
     """
-    pace = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
+    backoff = Backoff(seconds_min=_RETRY_SECONDS_MIN, seconds_max=_RETRY_SECONDS_MAX)
     while True:
         begun = time.monotonic()
         try:
@@ -73,18 +73,18 @@ async def until_done(
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - A loop of the process: it logs the error and continues.
-            if _waiting_may_cure(error):
+            if _is_retryable(error):
                 _log.warning("integrity_check_paused", reason=repr(error))
             else:
                 _log.exception("integrity_check_failed")
                 if report is not None:
                     await report(error)
         if time.monotonic() - begun > _RETRY_SECONDS_MAX:
-            pace.reset()
-        await pace.wait()
+            backoff.reset()
+        await backoff.wait()
 
 
-def _waiting_may_cure(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     if isinstance(error, NotMigrated):
         return True
     return isinstance(error, DATABASE_ERRORS) and cause_of(error) in (Cause.AWAY, Cause.BUSY)
@@ -102,7 +102,10 @@ async def stand_by(dsn: str, holder: str) -> MonitorLease:
 
 
 async def check(dsn: str, lease: MonitorLease) -> None:
-    """Check until the lease is lost, then release it. A failure of one kind of check does not stop the other."""
+    """Check until cancelled, or until the lease is lost; then release it if it is still this process's.
+
+    A failure of one kind of check does not stop the other.
+    """
     try:
         async with asyncio.TaskGroup() as tasks:
             for name, work in ((INCREMENTAL, _check_new), (FULL, _check_everything)):
@@ -134,7 +137,7 @@ async def _check_new(dsn: str, lease: MonitorLease) -> None:
             if result is None:
                 await asyncio.sleep(FIRST_CHECK_SECONDS)
             else:
-                # The worker may have a backlog of events at the same time: the pause leaves it half of the time.
+                # A pause as long as the check leaves half of the time to the worker, which may have a backlog.
                 await asyncio.sleep(INCREMENTAL_SECONDS if is_caught_up else result.seconds)
 
 
@@ -154,7 +157,7 @@ async def check_new_once(connection: Connection, lease: MonitorLease) -> bool:
                 await _sum_balances(check, state, result)
         apply(state, check, start, result)
         if state.has_checked_nothing:
-            # The first full check was of an empty journal: the next one begins at once.
+            # The first full check found an empty journal, so the next one starts at once.
             lease.full_check_wanted.set()
         if check.is_off_balance and Check.CONSERVATION.name not in state.faults:
             # The sums do not show which wallet is wrong; the full check does.
@@ -202,7 +205,7 @@ async def check_slice_once(connection: Connection, lease: MonitorLease) -> float
         await check_slice(snapshot, state)
     state.failed.pop(FULL, None)
     seconds = time.monotonic() - begun
-    # While there is a fault or a warning, somebody waits to see it disappear.
+    # With a fault or a warning the checks follow each other faster, so that it disappears soon after its cause.
     is_quiet = is_known and not state.faults and not _has_warnings(state)
     pause_seconds = min(seconds * (PAUSE_FACTOR_IDLE if is_quiet else PAUSE_FACTOR), PAUSE_SECONDS_MAX)
     if state.full_progress is not None:
