@@ -1,4 +1,4 @@
-# One image for every process; the command says which: docker run wallet api --host 0.0.0.0
+# One image for every process; the command says which: docker run wallet api
 #
 # The base is named by its tag. To build on exactly one base, pin it by digest in both FROM lines; this prints the digest:
 #   docker buildx imagetools inspect python:3.11-slim --format '{{.Manifest.Digest}}'

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import structlog
 
+from wallet.access.keyring import Keyring, keep_current, refresh_once
 from wallet.api.admin import admin_listener
 from wallet.api.app import ROUTES, create_app
 from wallet.api.contract import openapi
 from wallet.api.contract.reply import RENDER
 from wallet.api.edge.asgi import Edge
+from wallet.api.edge.gate import Gate, Unprotected
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.server import CannotListen, PortInUse, ServerEnded, serve
 from wallet.api.routes.health import Health
@@ -21,8 +23,10 @@ from wallet.api.services import Executes
 from wallet.integrity.monitor.monitor import run_monitor
 from wallet.ledger.ledger import LANE_COUNT, QUEUE_DEPTH, SHARED_LANE_COUNT, Ledger
 from wallet.postgres.connections import open_pool
+from wallet.postgres.session import Session
 from wallet.rabbitmq.connection import InvalidBrokerAddress
 from wallet.relay.relay import run_relay as lead_and_seal
+from wallet.runtime.addresses import is_loopback
 from wallet.runtime.metrics import Metrics
 from wallet.runtime.settings import Settings
 from wallet.trail.buffer import TrailBuffer, open_trail_buffer
@@ -30,7 +34,7 @@ from wallet.worker.process import run_worker as handle_events
 
 __all__ = ["CANNOT_RUN", "ApiParts", "api_parts", "openapi_document", "run_api", "run_relay", "run_worker"]
 
-CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing)
+CANNOT_RUN: Final = (CannotListen, InvalidBrokerAddress, PortInUse, ServerEnded, SwaggerMissing, Unprotected)
 """Errors that end a process with one line that states the cause, because waiting would not help."""
 
 READ_POOL_MAX: Final = 8
@@ -48,6 +52,7 @@ class ApiParts:
     """What an api process has besides its server."""
 
     app: Edge
+    gate: Gate
     metrics: Metrics
     trail_buffer: TrailBuffer
 
@@ -57,6 +62,7 @@ async def api_parts(
     settings: Settings,
     stop: asyncio.Event,
     *,
+    host: str = "127.0.0.1",
     process_number: int | None = None,
     body_limits: BodyLimits | None = None,
     around_ledger: Callable[[Executes], Executes] = lambda ledger: ledger,
@@ -84,6 +90,7 @@ async def api_parts(
             lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
             clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
+        gate = await _open_gate(settings, host, stack)
         metrics = Metrics("api", process_number=process_number)
         readiness = Health(health)
         metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
@@ -92,6 +99,7 @@ async def api_parts(
             ledger=around_ledger(ledger),
             may_concern=ledger.may_concern,
             pool=reads,
+            gate=gate,
             health=readiness,
             trail_buffer=trail_buffer,
             metrics=metrics,
@@ -104,11 +112,21 @@ async def api_parts(
         running.add_done_callback(lambda _task: stop.set())
         reporting = asyncio.create_task(metrics.keep_current(), name="metrics")
         try:
-            yield ApiParts(app, metrics, trail_buffer)
+            yield ApiParts(app, gate, metrics, trail_buffer)
         finally:
             reporting.cancel()
             ledger.stop()
             await running
+
+
+async def _open_gate(settings: Settings, host: str, stack: AsyncExitStack) -> Gate:
+    """Returns the gate of an api that listens on this address; its keys are kept current until the stack ends."""
+    keyring = Keyring()
+    session = await stack.enter_async_context(Session(settings.dsn, application_name="wallet api keys"))
+    await refresh_once(keyring, session)
+    refreshing = asyncio.create_task(keep_current(keyring, session), name="API keys")
+    stack.callback(refreshing.cancel)
+    return Gate(keyring, mode=settings.auth, is_loopback=is_loopback(host))
 
 
 async def run_api(
@@ -118,7 +136,12 @@ async def run_api(
 
     With a `process_number` it is one of several processes that share the port. Raises one of CANNOT_RUN.
     """
-    async with api_parts(settings, stop, process_number=process_number) as parts:
+    async with api_parts(settings, stop, host=host, process_number=process_number) as parts:
+        if parts.gate.is_unprotected:
+            raise Unprotected(
+                f"There is no API key, so nobody could be served on {host}: create one with `wallet key create`, or "
+                "set AUTH=off if a proxy in front of this api checks every request."
+            )
         await serve(
             parts.app,
             host=host,

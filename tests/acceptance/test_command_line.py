@@ -22,10 +22,12 @@ from wallet.runtime.settings import Settings
 COMMANDS = [
     "up", "api", "relay", "worker", "migrate", "openapi", "contracts", "monkey", "bench", "chaos", "verify", "rebuild",
     "prune", "postgres", "dlq", "dlq list", "dlq show", "dlq replay", "dlq discard",
+    "key", "key create", "key list", "key revoke", "key rotate",
 ]  # fmt: skip
 REPORTING = [
     "verify", "rebuild", "dlq list", "dlq show 1", "dlq replay 1", "dlq discard 1 --reason x",
     "prune --audit-before 2026-01-01T00:00:00Z --reason old --yes", "migrate --wait 0",
+    "key create --name x --scope read", "key list", "key revoke x", "key rotate x",
 ]  # fmt: skip
 Call = Callable[..., tuple[int, str, str]]
 RECORDS = Path(".local", "state", "wallet", "up")
@@ -172,6 +174,7 @@ def test_commands_find_a_running_up_without_options(processes: Processes, tmp_pa
         (["dlq", "list"], "no open dead letters"),
         (["rebuild"], "rebuilt 1 wallets' statistics"),
         (["migrate"], "nothing to apply"),
+        (["key", "list"], "There is no key"),
         (["postgres", "psql", "--no-align", "--tuples-only", "--command=select balance from wallets"], "5.0000"),
         (
             ["prune", "--audit-before", "2026-01-01T00:00:00Z", "--reason", "old", "--yes"],
@@ -216,9 +219,9 @@ def test_of_several_ups_the_one_of_this_directory_is_found_and_else_they_are_nam
 def test_what_is_unusual_at_a_start_is_one_line_each_on_stderr_and_in_the_log(
     processes: Processes, database_url: str
 ) -> None:
-    settings = {"DATABASE_URL": database_url, "WALLET_FAILPOINTS": "saga.after_debit=raise@999"}
+    settings = {"DATABASE_URL": database_url, "AUTH": "off", "WALLET_FAILPOINTS": "saga.after_debit=raise@999"}
     up = processes.start_up("--host", "0.0.0.0", **settings)
-    for text in ("WALLET_FAILPOINTS is set (saga.after_debit=raise@999)", "listening on 0.0.0.0: anyone who reaches"):
+    for text in ("WALLET_FAILPOINTS is set (saga.after_debit=raise@999)", "listening on 0.0.0.0 with AUTH=off: anyone"):
         assert up.output().count(text) == 1
     assert up.stop() == 0
     # Events reach the file a moment after they are logged, and all of them before the process ends.

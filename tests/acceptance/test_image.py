@@ -1,5 +1,6 @@
 """The files of the image, started as its containers start them, in a place where nothing else of the checkout is."""
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.client import assert_a_deposit_is_counted
+from tests.support.client import CREATE_KEY, assert_a_deposit_is_counted
 from tests.support.deployment import Ports, addresses_of, image_environment, our_services, unpack_image
 from tests.support.processes import Processes, WalletProcess
 
@@ -19,10 +20,13 @@ def test_the_images_files_are_enough_to_run_the_whole_system(
     environment = container_environment(tmp_path / "image", database_url, rabbitmq_url)
     ports = Ports()
     assert start("migrate", processes, environment, ports).wait() == 0
+    created = processes.start(*CREATE_KEY, "--json", settings=environment)
+    assert created.wait() == 0
+    key = json.loads(created.output())["key"]
     api, relay, worker = (start(name, processes, environment, ports) for name in ("api", "relay", "worker"))
     for process in (api, relay, worker):
         processes.wait_until(process, partial(is_healthy, process, ports))
-    assert_a_deposit_is_counted(api.url)
+    assert_a_deposit_is_counted(api.url, key)
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
     assert [each.stop() for each in (worker, relay, api)] == [0, 0, 0]
     assert not any(is_healthy(each, ports) for each in (api, relay, worker))

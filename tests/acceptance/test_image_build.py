@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.client import assert_a_deposit_is_counted
+from tests.support.client import CREATE_KEY, assert_a_deposit_is_counted
 from tests.support.deployment import Ports, addresses_of, our_services
 from tests.support.image import Image, ImageBuilder, image_directory, reason_not_to_build
 from tests.support.ports import free_port
@@ -87,11 +87,12 @@ def assert_it_runs_the_whole_system(containers: Containers) -> None:
     assert containers.run("--version").stdout == f"wallet {version()}\n"
     assert_only_the_volume_and_tmp_are_writable(containers)
     assert containers.start("migrate").wait() == 0
+    key = containers.run(*CREATE_KEY).stdout.strip()
     api, relay, worker = (containers.start(name) for name in ("api", "relay", "worker"))
     for process in (api, relay, worker):
         processes.wait_until(process, partial(is_healthy, containers, process))
         assert_is_confined(process)
-    assert_a_deposit_is_counted(api.url)
+    assert_a_deposit_is_counted(api.url, key)
     assert httpx.get(f"{api.url}/docs", trust_env=False).status_code == 200
     verified = containers.run("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr

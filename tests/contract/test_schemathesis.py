@@ -10,8 +10,11 @@ import httpx
 import pytest
 
 from tests.support.books import assert_books_are_right
+from tests.support.database import connected
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
+from wallet.access.principal import Scope
+from wallet.access.store import NewKey, create_key
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 CONTRACT = Path(__file__).parents[2] / "contracts" / "openapi.json"
@@ -24,9 +27,10 @@ ATTACK_SECONDS_MAX = 170.0
 async def test_no_request_gets_an_answer_that_the_contract_does_not_know(
     processes: Processes, database_url: str, tmp_path: Path, seed: int
 ) -> None:
+    key = await _new_key(database_url)
     api = processes.start_api(DATABASE_URL=database_url)
     # At once and on the same few wallets, so that they meet there.
-    attacks = [Attack(api.url, tmp_path / f"attack-{number}", seed + number) for number in range(ATTACKERS)]
+    attacks = [Attack(api.url, tmp_path / f"attack-{number}", seed + number, key) for number in range(ATTACKERS)]
     try:
         await eventually(lambda: all(attack.is_over for attack in attacks), within=ATTACK_SECONDS_MAX, every=0.2)
     finally:
@@ -37,14 +41,20 @@ async def test_no_request_gets_an_answer_that_the_contract_does_not_know(
     await assert_books_are_right(database_url)
 
 
+async def _new_key(database_url: str) -> str:
+    async with connected(database_url) as connection:
+        return (await create_key(connection, NewKey(name="attack", scopes=tuple(Scope)), actor="test")).text
+
+
 class Attack:
     """One run of schemathesis, as a separate process."""
 
-    def __init__(self, url: str, directory: Path, seed: int) -> None:
+    def __init__(self, url: str, directory: Path, seed: int, key: str) -> None:
         directory.mkdir()
         self._report = directory / "report"
         command = [sys.executable, "-P", "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run"]
         options = ["--seed", str(seed), "--no-color", "--generation-database", "none"]
+        options += ["--header", f"Authorization: Bearer {key}"]
         with self._report.open("wb") as report:
             self._process = subprocess.Popen(
                 [*command, f"{url}/openapi.json", *options],

@@ -203,13 +203,13 @@ async def test_a_refusal_points_at_what_is_wrong(database_url: str) -> None:
     "garbage",
     [
         b"GARBAGE\r\n\r\n",
-        b"POST /wallet/a\x00b/deposit HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /wallet/\xff/deposit HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /wallet/a b/deposit HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /wallet/a\x00b/deposit HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /wallet/\xff/deposit HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /wallet/a b/deposit HTTP/1.1\r\nHost: localhost\r\n\r\n",
         head("POST", DEPOSIT, "Content-Length: -1"),
         head("POST", DEPOSIT, "Content-Length: 1", "Content-Length: 2") + b"{}",
         head("POST", DEPOSIT, "Content-Length: " + "9" * 50),
-        b"POST /wallet/a/deposit HTTP/1.1\r\nHost: x\r\nX-Nul: a\x00b\r\n\r\n",
+        b"POST /wallet/a/deposit HTTP/1.1\r\nHost: localhost\r\nX-Nul: a\x00b\r\n\r\n",
         head("POST", DEPOSIT, "X-Long: " + "a" * 100_000),
         head("POST", DEPOSIT, *(f"X-{number}: a" for number in range(1000))),
     ],
@@ -317,7 +317,7 @@ async def test_each_body_has_its_own_time_however_many_are_late(database_url: st
 
 async def test_a_head_that_never_ends_is_not_waited_for(database_url: str) -> None:
     async with running_api(database_url) as api, raw_connection(api.port) as silent, raw_connection(api.port) as slow:
-        await slow.send(b"POST /wallet/alice/deposit HTTP/1.1\r\nHost: x\r\n")
+        await slow.send(b"POST /wallet/alice/deposit HTTP/1.1\r\nHost: localhost\r\n")
         assert await slow.is_closed_by_server()
         assert await silent.is_closed_by_server()
 

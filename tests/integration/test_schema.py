@@ -96,6 +96,8 @@ async def test_every_unique_key_of_a_wallets_table_leads_with_its_bucket(databas
         """,
     )
     on_one_node = {
+        "api_keys",
+        "api_keys_version",
         "auditor",
         "dead_letters",
         "journal",

@@ -75,7 +75,7 @@ SPOILT = {
     ),
     "an event's payload replaced": Spoilt(
         f"update events set payload = '[1e400]' where {ALICE_3}",
-        Check.PAYLOADS, "events", "wallet alice, version 3", found="no object",
+        Check.PAYLOADS, "events", "wallet alice, version 3", found="not a JSON object",
     ),
     "an event's time changed": Spoilt(
         f"update events set occurred_at = occurred_at - interval '1 day' where {ALICE_3}",
@@ -356,7 +356,7 @@ SPOILT = {
     ),
     "a request's key in the audit trail changed": Spoilt(
         "update api_audit set request_id = 'other' where request_id = 'a2'",
-        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "of this wallet and request", "request other",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "with this wallet and request id", "request other",
     ),
     "a body in the audit trail changed": Spoilt(
         "update api_audit set body = '[]' where request_id = 'a2'",
@@ -380,7 +380,7 @@ SPOILT = {
     ),
     "an audit row's time changed": Spoilt(
         """update api_audit set "timestamp" = "timestamp" - interval '10 years' where request_id = 'a2'""",
-        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "a time that is not the one",
+        Check.TRAIL, "api_audit", "(wallet alice, request a2)", "POST of a withdraw", "a time that does not match",
     ),
     "an audit row of a success planted": Spoilt(
         """insert into api_audit select bucket, gen_random_uuid(), method, url, body, body_length, body_sha256, headers,

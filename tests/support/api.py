@@ -66,12 +66,18 @@ async def running_api(
     body_limits: BodyLimits = BODY_LIMITS,
     server_limits: ServerLimits = SERVER_LIMITS,
     around_ledger: Callable[[Executes], Executes] = lambda ledger: ledger,
+    listens_on: str = HOST,
     **settings: object,
 ) -> AsyncIterator[RunningApi]:
-    """Yields a running api: the parts of an api process, joined by bootstrap, and its server on a free port."""
+    """Yields a running api: the parts of an api process, joined by bootstrap, and its server on a free port.
+
+    `listens_on` is the address on which the gate believes that it listens.
+    """
     configured = Settings.model_validate({"database_url": database_url, **settings})
     stop, is_ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-    async with api_parts(configured, stop, body_limits=body_limits, around_ledger=around_ledger) as parts:
+    async with api_parts(
+        configured, stop, host=listens_on, body_limits=body_limits, around_ledger=around_ledger
+    ) as parts:
         serving = asyncio.create_task(
             serve(
                 parts.app,

@@ -94,23 +94,34 @@ async def open_client(*urls: str) -> AsyncIterator[Client]:
         yield Client(session, urls)
 
 
-def deposit_once(url: str, *, key: str | None = None, timeout: float = 5.0) -> httpx.Response:
+CREATE_KEY = ("key", "create", "--name", "test", "--scope", "read", "--scope", "deposit")
+
+
+def deposit_once(
+    url: str, *, key: str | None = None, api_key: str | None = None, timeout: float = 5.0
+) -> httpx.Response:
     """Send a deposit of 5 to alice, once. Returns the answer, which must be a 201."""
     body = {"amount": 5} | ({} if key is None else {"requestId": key})
-    answer = httpx.post(f"{url}/wallet/alice/deposit", json=body, trust_env=False, timeout=timeout)
+    headers = _authorization(api_key)
+    answer = httpx.post(f"{url}/wallet/alice/deposit", json=body, headers=headers, trust_env=False, timeout=timeout)
     assert answer.status_code == 201, answer.text
     return answer
 
 
-def total_deposited(url: str) -> str:
+def total_deposited(url: str, api_key: str | None = None) -> str:
     """Returns what the statistics have as the total of alice's deposits."""
-    return str(httpx.get(f"{url}/wallet/alice/stats", trust_env=False).json()["totalDeposited"])
+    answer = httpx.get(f"{url}/wallet/alice/stats", headers=_authorization(api_key), trust_env=False)
+    return str(answer.json()["totalDeposited"])
 
 
-def assert_a_deposit_is_counted(url: str) -> None:
+def assert_a_deposit_is_counted(url: str, api_key: str | None = None) -> None:
     """Send the first deposit to alice, and wait until the statistics have it."""
-    deposit_once(url)
-    eventually_blocking(lambda: total_deposited(url) == "5.0000", within=COUNTED_SECONDS_MAX)
+    deposit_once(url, api_key=api_key)
+    eventually_blocking(lambda: total_deposited(url, api_key) == "5.0000", within=COUNTED_SECONDS_MAX)
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
 
 def random_operation(draw: random.Random, number: int, *, wallet_count: int) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.checkout import ROOT
 
-COMMIT = "63984c9cca722a23574ae2a0d2df3ee0c87ac7b4"
+COMMIT = "5c01ab6791981777594a60faf28be1c1d3b39654"
 """The last commit before the newest migration. With each new migration, set this to the commit before it."""
 
 

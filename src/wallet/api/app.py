@@ -4,6 +4,7 @@ from typing import Final
 
 from wallet.api.contract.route import Route
 from wallet.api.edge.asgi import Edge
+from wallet.api.edge.gate import Gate
 from wallet.api.edge.incoming import BodyLimits
 from wallet.api.edge.router import Router
 from wallet.api.integrity_metrics import IntegrityCollector
@@ -31,6 +32,7 @@ def create_app(
     ledger: Executes,
     may_concern: MayConcern,
     pool: Pool,
+    gate: Gate,
     health: Health,
     trail_buffer: TrailBuffer,
     metrics: Metrics,
@@ -55,6 +57,7 @@ def create_app(
     return Edge(
         Router([*ROUTES, *(pages.SWAGGER_ROUTES if settings.enable_swagger else ())]),
         services,
+        gate=gate,
         metrics=metrics,
         trail_buffer=trail_buffer,
         trusted_proxies=settings.trusted_proxies,

@@ -7,16 +7,15 @@ import errno
 import io
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final, NoReturn, assert_never
 
 import structlog
 import typer
 
+from wallet.access.store import KeyIsRevoked, NoSuchKey
 from wallet.cli.running_up import NoDatabase
 from wallet.dead_letters.reading import NoSuchDeadLetter
 from wallet.integrity.checks.heads import HeadsUnreadable
@@ -26,6 +25,7 @@ from wallet.postgres.session import NotMigrated
 from wallet.rabbitmq.connection import BrokerUnavailable, InvalidBrokerAddress
 from wallet.rabbitmq.publisher import NotPublished
 from wallet.rabbitmq.topology import TopologyMismatch
+from wallet.runtime.addresses import is_loopback
 from wallet.runtime.failpoints import InvalidFailpoints
 from wallet.runtime.settings import InvalidSettings, Settings, unknown_settings
 from wallet.worker.rebuild import UnknownEvents
@@ -58,7 +58,7 @@ class StartWarning:
 
 def warnings_about(settings: Settings, *, host: str | None = None) -> list[StartWarning]:
     """Returns all warnings; `host` is the address that the api listens on, if one is started."""
-    return [*unknown_setting_warnings(), *_failpoints(settings), *_reachable(host)]
+    return [*unknown_setting_warnings(), *_failpoints(settings), *_reachable(settings, host)]
 
 
 def print_warnings(warnings: Sequence[StartWarning]) -> None:
@@ -97,23 +97,14 @@ def _failpoints(settings: Settings) -> Iterator[StartWarning]:
         )
 
 
-def _reachable(host: str | None) -> Iterator[StartWarning]:
-    if host is not None and not is_loopback(host):
+def _reachable(settings: Settings, host: str | None) -> Iterator[StartWarning]:
+    if host is not None and settings.auth == "off" and not is_loopback(host):
         yield StartWarning(
             "listens_beyond_loopback",
-            f"listening on {host}: anyone who reaches this address can move money, as requests are not authenticated; "
-            "keep it behind a proxy that authenticates, or listen on 127.0.0.1",
+            f"listening on {host} with AUTH=off: anyone who reaches this address can move money; keep it behind a "
+            "proxy that authenticates, or use API keys (see `wallet key create`) with AUTH=auto",
             {"host": host},
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether only this machine can reach this address; also False for a name that can't be resolved."""
-    try:
-        addresses = [info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    except OSError:
-        return False
-    return all(ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
 
 
 class CannotLog(Exception):
@@ -123,8 +114,10 @@ class CannotLog(Exception):
 _WRONG_CALLS: Final = (
     CannotLog,
     HeadsUnreadable,
+    KeyIsRevoked,
     NoDatabase,
     NoSuchDeadLetter,
+    NoSuchKey,
     NotMigrated,
     TopologyMismatch,
 )

@@ -63,10 +63,15 @@ def decide_withdraw(wallet: Wallet, amount: Decimal) -> tuple[Event, ...] | Reje
     return refuse_debit(wallet, amount) or (FundsWithdrawn(amount),)
 
 
+def no_such_wallet(wallet_id: WalletId) -> str:
+    """Returns the detail of a refusal because a wallet does not exist."""
+    return f"Wallet {wallet_id} does not exist. Deposit into it first."
+
+
 def refuse_debit(wallet: Wallet, amount: Decimal) -> Rejected | None:
     """Returns the refusal if this amount can't leave the wallet, or None."""
     if not wallet.exists:
-        return Rejected(Rejection.WALLET_NOT_FOUND, f"Wallet {wallet.wallet_id} does not exist. Deposit into it first.")
+        return Rejected(Rejection.WALLET_NOT_FOUND, no_such_wallet(wallet.wallet_id))
     if wallet.balance < amount:
         return Rejected(
             Rejection.INSUFFICIENT_FUNDS,

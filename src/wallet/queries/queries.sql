@@ -4,7 +4,11 @@ from wallets w
 where w.bucket = $1 and w.wallet_id = $2 and w.version > 0
 
 -- name: history
-select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json
+-- The transfer that created a wallet is in the event after its creation.
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json,
+    case e.type when 'WalletCreated' then (
+        select n.payload ->> 'fromWalletId' from events n where n.bucket = $1 and n.wallet_id = $2 and n.version = 2
+    ) end as created_by_wallet_id
 from events e
 where e.bucket = $1 and e.wallet_id = $2 and e.version < $3
 order by e.version desc
@@ -13,7 +17,10 @@ limit $4
 -- name: history_before
 -- Time and version have the same order within a wallet, so one look-up by time finds the version at which the page
 -- begins.
-select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json
+select e.version, e.event_id, e.type, e.transfer_id, e.occurred_at, e.payload as payload_json,
+    case e.type when 'WalletCreated' then (
+        select n.payload ->> 'fromWalletId' from events n where n.bucket = $1 and n.wallet_id = $2 and n.version = 2
+    ) end as created_by_wallet_id
 from events e
 where e.bucket = $1 and e.wallet_id = $2 and e.version <= (
     select b.version

@@ -19,7 +19,9 @@ _SQL: Final = load_statements("wallet.queries", "queries.sql")
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
-    """An event as stored in the log; the payload is JSON text."""
+    """An event as stored in the log; the payload is JSON text. If the event is the wallet's creation by a transfer,
+    `created_by_wallet_id` is the sender.
+    """
 
     version: int
     event_id: UUID
@@ -27,6 +29,7 @@ class HistoryEvent:
     transfer_id: UUID | None
     occurred_at: datetime
     payload_json: str
+    created_by_wallet_id: WalletId | None
 
 
 async def history_of(

@@ -1,5 +1,6 @@
-"""Addresses of clients: parses them, and decides which of them count as one client."""
+"""Addresses: parses those of clients, decides which of them count as one client, and which are loopback."""
 
+import socket
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -23,3 +24,12 @@ def client_of(text: str) -> str:
     if address is None or address.version == 4:
         return text if address is None else str(address)
     return str(ip_network((address, 64), strict=False))
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine can reach this address; also False for a name that can't be resolved."""
+    try:
+        addresses = [info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return False
+    return all(ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)

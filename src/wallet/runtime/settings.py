@@ -27,6 +27,8 @@ RESEMBLES: Final = 0.75
 
 Two swapped letters in a name of four letters have exactly this ratio.
 """
+_OF_THE_SHELL: Final = frozenset({"PATH"})
+"""Common names that resemble a setting by chance (AUTH)."""
 BEGIN: Final = "<!-- The table is written by `./wallet contracts` from src/wallet/runtime/settings.py. -->\n"
 END: Final = "<!-- The end of the table. -->\n"
 LINE_LENGTH: Final = 118
@@ -91,6 +93,14 @@ class Settings(BaseSettings):
         str, _setting("RabbitMQ", "The exchange of the dead letters.", min_length=1, max_length=200)
     ] = "wallet.events.dlx"
 
+    auth: Annotated[
+        Literal["auto", "required", "off"],
+        _setting(
+            "HTTP",
+            "Who is served. `auto`: who has an API key; until the first one is created, everybody who reaches "
+            "loopback. `required`: who has a key. `off`: everybody, for an api behind a proxy that checks.",
+        ),
+    ] = "auto"
     port: Annotated[int, _setting("HTTP", "The port of the api; 0 takes a free one.", ge=0, le=65535)] = 3000
     enable_swagger: Annotated[bool, _setting("HTTP", "Whether `/docs` and `/api` are served.")] = True
     trusted_proxies: Annotated[
@@ -251,7 +261,7 @@ def unknown_settings() -> list[UnknownSetting]:
         return []
     for binding in bindings:
         name = (binding.key or "").upper()
-        if not name or name in known:
+        if not name or name in known or name in _OF_THE_SHELL:
             continue
         begun = [each for each in known if "_" in each and name.startswith(each)]
         nearest = begun or get_close_matches(name, known, n=1, cutoff=RESEMBLES)

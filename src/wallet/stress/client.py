@@ -121,12 +121,15 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(*urls: str, concurrency: int, patience_seconds: float) -> AsyncIterator[Client]:
+async def open_client(
+    *urls: str, concurrency: int, patience_seconds: float, api_key: str | None = None
+) -> AsyncIterator[Client]:
     """Yields a client of one service, with a kept connection for each concurrent request."""
+    authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=HEADERS,
+        headers=HEADERS | authorization,
         timeout=aiohttp.ClientTimeout(total=TRY_SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX),
     ) as session:
         yield Client(session, [url.rstrip("/") for url in urls], patience_seconds=patience_seconds)

@@ -34,6 +34,7 @@ class Options:
     seed: int
     run_id: str
     patience_seconds: float
+    api_key: str | None = None
 
 
 class Watcher(Protocol):
@@ -69,7 +70,7 @@ async def run_monkey(options: Options, watcher: Watcher, stop: asyncio.Event) ->
     """Run and check; `stop` ends the sending. Raises Unreachable if nothing answers at the address."""
     plan = Plan(options.seed, options.run_id, options.wallet_count)
     async with open_client(
-        options.url, concurrency=options.concurrency, patience_seconds=options.patience_seconds
+        options.url, concurrency=options.concurrency, patience_seconds=options.patience_seconds, api_key=options.api_key
     ) as client:
         await client.expect_reachable()
         watcher.reached()

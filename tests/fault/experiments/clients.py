@@ -40,7 +40,7 @@ async def vanish(lab: Laboratory) -> None:
         for number in range(HALF_OPEN):
             connection = idle.enter_context(await _connect(api))
             if number % 2:
-                connection.sendall(b"POST /wallet/half/deposit HTTP/1.1\r\nHost: wallet\r\nContent-Le")
+                connection.sendall(b"POST /wallet/half/deposit HTTP/1.1\r\nHost: localhost\r\nContent-Le")
         async with lab.load(concurrency=8) as history:
             await _vanish_at_once(lab, api)
             await history.more_answers(100)
@@ -110,7 +110,7 @@ async def _send(api: WalletProcess, wallet_id: str, number: int) -> socket.socke
     """Send a whole request."""
     body = json.dumps(_body(wallet_id, number)).encode()
     head = (
-        f"POST /wallet/{wallet_id}/deposit HTTP/1.1\r\nHost: wallet\r\nContent-Type: application/json\r\n"
+        f"POST /wallet/{wallet_id}/deposit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     connection = await _connect(api)

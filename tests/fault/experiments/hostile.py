@@ -114,7 +114,7 @@ async def _new_connections(api: WalletProcess) -> AsyncIterator[None]:
 async def _slow_readers(api: WalletProcess) -> AsyncIterator[None]:
     with ExitStack() as stack:
         for _ in range(SLOW_READERS):
-            _opened(stack, api).sendall(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: wallet\r\n\r\n")
+            _opened(stack, api).sendall(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
         yield
 
 
@@ -207,7 +207,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 
 def _post(path: str, body: bytes, headers: bytes = b"") -> bytes:
-    head = b"POST %b HTTP/1.1\r\nHost: wallet\r\nContent-Type: application/json\r\nConnection: close\r\n%b"
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n%b"
     return head % (path.encode(), headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from wallet.access.principal import Access, Scope
 from wallet.api.contract.problems import CONTENT_TYPE, KINDS, Code, Problem, problem_body
 from wallet.api.contract.route import Parameter, Route
 from wallet.api.contract.schemas import JSON, RequestIdText, history_schemas
@@ -59,6 +60,13 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "components": {
             "schemas": dict(sorted(components.items())),
             "headers": _HEADERS,
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": _KEY_DESCRIPTION,
+                }
+            },
         },
     }
     # Encoded and decoded as JSON, so that it equals the document that a reader gets: lists, no tuples.
@@ -77,8 +85,11 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "description": route.description,
         "parameters": [_parameter(parameter) for parameter in route.parameters],
-        "responses": {str(route.status): _success(route), **_problems(route.codes)},
+        "responses": {str(route.status): _success(route), **_problems(route.all_codes)},
     }
+    if route.access is not Access.PUBLIC:
+        scopes = [route.access.value] if isinstance(route.access, Scope) else []
+        described["security"] = [{"apiKey": scopes}]
     if route.request is not None:
         described["requestBody"] = {
             "required": True,
@@ -122,7 +133,7 @@ def _problems(codes: tuple[Code, ...]) -> dict[str, Any]:
 
 
 def _problem(status: int, codes: list[Code]) -> dict[str, Any]:
-    names = ["X-Request-Id", "traceparent"] + (["Retry-After"] if status == 503 else [])
+    names = ["X-Request-Id", "traceparent", *_HEADERS_OF_STATUS.get(status, ())]
     description = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
     return {
         "description": f"{description}. {_RETRY}" if Code.NOT_EXECUTED in codes else description,
@@ -150,6 +161,12 @@ def _header_references(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
+_KEY_DESCRIPTION: Final = (
+    "An API key, created with `wallet key create`. Each operation names the scope that the key needs; each operation "
+    "of a bulk request needs the scope of its own route. A key can be bound to prefixes of wallet ids: any other "
+    "wallet is answered as one that does not exist. While no key was ever created, an api that listens on loopback "
+    "needs none."
+)
 _RETRY: Final = (
     "Each describes this attempt. `not_executed`: it had no effect, and the process that answers has no other attempt "
     "with the key that may still take effect; one through another process, or before a restart, may. "
@@ -157,6 +174,11 @@ _RETRY: Final = (
     "Send the request again with the same key."
 )
 
+_HEADERS_OF_STATUS: Final = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+    503: ("Retry-After",),
+}
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {
         "description": (
@@ -175,6 +197,22 @@ _HEADERS: Final[dict[str, Any]] = {
     },
     "Retry-After": {
         "description": "Seconds to wait before the retry.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "WWW-Authenticate": {
+        "description": "How to send a key: Bearer.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Limit": {
+        "description": "How many requests are accepted at once.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "RateLimit-Remaining": {
+        "description": "How many requests are accepted now.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "RateLimit-Reset": {
+        "description": "Seconds until the next request is accepted.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "Link": {

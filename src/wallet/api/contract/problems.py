@@ -33,6 +33,9 @@ class Code(StrEnum):
     INVALID_REQUEST = "invalid_request"
     INVALID_JSON = "invalid_json"
     INCOMPLETE_BODY = "incomplete_body"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -65,6 +68,9 @@ KINDS: Final[Mapping[Code, ProblemKind]] = {
     Code.INVALID_REQUEST: ProblemKind(400, "The request is not valid"),
     Code.INVALID_JSON: ProblemKind(400, "The body is not valid JSON"),
     Code.INCOMPLETE_BODY: ProblemKind(400, "The body ended too early"),
+    Code.UNAUTHENTICATED: ProblemKind(401, "A valid API key is required"),
+    Code.FORBIDDEN: ProblemKind(403, "The API key does not permit this"),
+    Code.RATE_LIMITED: ProblemKind(429, "Too many requests"),
     Code.ROUTE_NOT_FOUND: ProblemKind(404, "There is no such route"),
     Code.METHOD_NOT_ALLOWED: ProblemKind(405, "The route does not take this method"),
     Code.REQUEST_TIMEOUT: ProblemKind(408, "The body took too long to arrive"),

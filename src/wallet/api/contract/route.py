@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from wallet.access.principal import Access, Scope
 from wallet.api.contract.problems import Code
 from wallet.api.contract.reply import Reply
 from wallet.api.contract.schemas import JSON, WalletIdText
@@ -37,6 +38,7 @@ class Route:
     method: Literal["GET", "POST"]
     path: str
     handler: Handler
+    access: Scope | Access
     aliases: tuple[str, ...] = ()
     has_bulk_body: bool = False
     operation_id: str = ""
@@ -55,11 +57,17 @@ class Route:
     codes: tuple[Code, ...] = ()
 
     @property
+    def all_codes(self) -> tuple[Code, ...]:
+        """Returns the codes of the route, and those of the check of its key."""
+        return self.codes if self.access is Access.PUBLIC else (*self.codes, *_KEY_CODES)
+
+    @property
     def query_parameters(self) -> tuple[str, ...]:
         """Returns the names of parameters that the query may have."""
         return tuple(parameter.name for parameter in self.parameters if parameter.place == "query")
 
 
+_KEY_CODES: Final = (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE)
 WALLET_ID: Final = Parameter("id", "path", "The id of the wallet.", WalletIdText)
 ANY: Final = (Code.INTERNAL_ERROR,)
 READ: Final = (Code.INVALID_REQUEST, Code.UNAVAILABLE, *ANY)

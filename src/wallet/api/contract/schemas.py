@@ -91,7 +91,7 @@ class TransferResponse(msgspec.Struct, frozen=True, rename="camel"):
     status: Literal["completed"]
     request_id: RequestIdText
     from_balance: Money
-    to_balance: Money
+    to_balance: Annotated[Money | None, Meta(description="Null if the API key may not read the receiver's wallet.")]
 
 
 class WalletResponse(msgspec.Struct, frozen=True, rename="camel"):

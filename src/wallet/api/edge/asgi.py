@@ -1,8 +1,8 @@
 """The outermost layer, which does what every request needs, whatever its route.
 
-Phases of a request: assign ids → find its route → read its body, with limits → call the route's handler → answer a
-refusal or a bug as a problem → count, log and record it. If there is no such route, the body is still read before the
-refusal, so that the connection can be reused.
+Phases of a request: assign ids → find its route → check its key → read its body, with limits → call the route's handler
+→ answer a refusal or a bug as a problem → count, log and record it. If there is no such route, the body is still read
+before the refusal, so that the connection can be reused.
 
 A client that disconnects cancels nothing here: the effect does not depend on the client.
 """
@@ -19,6 +19,7 @@ from wallet.api.contract.bodies import key_in_header
 from wallet.api.contract.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Code, Refused
 from wallet.api.contract.reply import Reply
 from wallet.api.edge.exchange import UNMATCHED_ROUTE, Exchange, Network, Scope, client_ip
+from wallet.api.edge.gate import Gate
 from wallet.api.edge.incoming import (
     BodyBudget,
     BodyLimits,
@@ -74,6 +75,7 @@ class Edge:
         router: Router,
         services: Services,
         *,
+        gate: Gate,
         metrics: Metrics,
         trail_buffer: TrailBuffer,
         trusted_proxies: Sequence[Network],
@@ -81,6 +83,7 @@ class Edge:
         logs_requests: bool = True,
     ) -> None:
         self._router = router
+        self._gate = gate
         self._services = services
         self._logs_requests = logs_requests
         self._budget = BodyBudget(limits.bodies_bytes_max)
@@ -101,6 +104,8 @@ class Edge:
         answering = _Answering(exchange, send)
         try:
             found = self._find(exchange)
+            if isinstance(found, Resource):
+                self._admit(found, exchange)
             is_bulk = isinstance(found, Resource) and found.has_bulk_body
             if not is_bulk:
                 # Set before the body is read, so that a refusal of the body itself can name the key.
@@ -122,6 +127,7 @@ class Edge:
             self._log.exception("request_failed", route=exchange.route, correlation_id=exchange.correlation_id)
             await answering.refuse(_OUR_BUG)
         finally:
+            self._gate.leave(exchange)
             self._budget.release(exchange)
         self._finish(exchange, answering, time.perf_counter() - started)
 
@@ -136,6 +142,13 @@ class Edge:
             return refused
         resource, exchange.path_values = self._router.find(path)
         return resource or Refused(Code.ROUTE_NOT_FOUND, NO_SUCH_ROUTE)
+
+    def _admit(self, resource: Resource, exchange: Exchange) -> None:
+        try:
+            self._gate.admit(exchange, resource.access_of(exchange.method))
+        except Refused:
+            exchange.route = resource.path
+            raise
 
     async def _reply(self, resource: Resource, exchange: Exchange) -> Reply:
         exchange.route = resource.path
@@ -159,7 +172,7 @@ class Edge:
     def _finish(self, exchange: Exchange, answering: "_Answering", seconds: float) -> None:
         method = exchange.method if exchange.method in _METHODS else "other"
         self._metrics.observe(REQUEST_SECONDS, seconds, method, exchange.route, str(answering.status))
-        if exchange.method == "POST" and not exchange.is_recorded:
+        if exchange.method == "POST" and not exchange.is_recorded and answering.code not in _COUNTED_ONLY:
             self._record(exchange, answering)
         if self._logs_requests or answering.status >= 500:
             line = _RequestLine(
@@ -234,4 +247,6 @@ class _Answering:
         )
 
 
+_COUNTED_ONLY: Final = frozenset({Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED})
+"""A request without permission has no row in the audit trail: anybody could fill it."""
 _OUR_BUG: Final = Refused(Code.INTERNAL_ERROR, "Something went wrong on our side. It was logged.")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import uuid_utils
 
+from wallet.access.principal import ANYBODY, Principal
 from wallet.domain.identifiers import ApiAuditId, RequestId, WalletId, is_id
 from wallet.postgres.statements import uuid7
 from wallet.runtime.addresses import Address, read_address
@@ -63,6 +64,7 @@ class Exchange:
         "parameters",
         "path_values",
         "peer",
+        "principal",
         "query",
         "raw_path",
         "request_id",
@@ -87,6 +89,7 @@ class Exchange:
         self.correlation_id, self.traceparent = correlate(
             self.headers.get("x-request-id"), self.headers.get("traceparent")
         )
+        self.principal: Principal = ANYBODY
         self.body: bytes = b""
         self.body_length: int = 0
         self.body_sha256: bytes = SHA256_OF_NOTHING

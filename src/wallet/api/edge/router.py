@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from wallet.access.principal import Access, Scope
 from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.query import read_parameters
 from wallet.api.contract.route import Route
@@ -29,6 +30,11 @@ class Resource:
         self.has_bulk_body |= route.has_bulk_body
         if route.method == "GET":
             self._routes[_HEAD] = route
+
+    def access_of(self, method: str) -> Scope | Access:
+        """Returns what the route of a method requires; OPTIONS, and a method without a route, move and read nothing."""
+        route = self._routes.get(method)
+        return Access.PUBLIC if route is None else route.access
 
     @property
     def allowed(self) -> str:

@@ -10,18 +10,30 @@ A result contains the exact bytes of its operation's own route, so the answer is
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from wallet.access.principal import Access, Principal, Scope
 from wallet.api.contract.bodies import json_body, read_all, read_bulk_body, read_each
 from wallet.api.contract.commands import BulkRequest
 from wallet.api.contract.examples import BULK_DONE, BULK_EXAMPLES
-from wallet.api.contract.problems import CONTENT_TYPE, NO_EFFECT, Code, FieldError, Refused, refusal_of
+from wallet.api.contract.problems import (
+    CONTENT_TYPE,
+    KINDS,
+    NO_EFFECT,
+    Code,
+    FieldError,
+    Refused,
+    problem_body,
+    refusal_of,
+)
 from wallet.api.contract.reply import Reply
 from wallet.api.contract.route import Route
 from wallet.api.contract.schemas import JSON, BulkResponse
 from wallet.api.edge.exchange import Exchange
+from wallet.api.edge.gate import lacks_scope
 from wallet.api.edge.trail_records import trail_record_of
-from wallet.api.routes.movements import MOVE, REPLAYED, outcome_of
+from wallet.api.routes.movements import MOVE, REPLAYED, outcome_of, shown_answer
 from wallet.api.services import Services, TurnTooLate
 from wallet.domain.commands import Command
+from wallet.domain.wallet import no_such_wallet
 from wallet.ledger.requests import Answer, BulkAnswer
 
 SEND_AGAIN: Final = "Send the whole request again with the same keys; each operation takes effect at most once."
@@ -51,7 +63,8 @@ def _turn_came_too_late(services: Services, exchange: Exchange, raw: bytes) -> R
 
 
 async def _run_independent(services: Services, exchange: Exchange, operations: Sequence[object]) -> Reply:
-    readings = read_each(operations, exchange.api_audit_id)
+    principal = exchange.principal
+    readings = [_permitted(principal, each) for each in read_each(operations, exchange.api_audit_id)]
     commands = [reading for reading in readings if not isinstance(reading, Answer)]
     executed: Iterator[Answer] = iter(())
     headers: tuple[tuple[str, str], ...] = ()
@@ -59,17 +72,47 @@ async def _run_independent(services: Services, exchange: Exchange, operations: S
     if commands:
         bulk = await _execute(services, exchange, commands, is_atomic=False)
         executed, headers = iter(bulk.results), REPLAYED if bulk.replayed else ()
-    body = joined(reading if isinstance(reading, Answer) else next(executed) for reading in readings)
+    body = joined(
+        shown_answer(principal, reading if isinstance(reading, Answer) else next(executed)) for reading in readings
+    )
     return Reply(body, headers=headers)
 
 
 async def _run_atomic(services: Services, exchange: Exchange, operations: Sequence[object]) -> Reply:
     commands = read_all(operations, exchange.api_audit_id)
+    for index, command in enumerate(commands):
+        if (refusal := _refusal_of(exchange.principal, command)) is not None:
+            code, detail = refusal
+            body = problem_body(
+                code,
+                f"Operation {index}: {detail} No operation of this request took effect.",
+                request_id=command.request_id,
+                index=index,
+            )
+            return Reply(body, CONTENT_TYPE, KINDS[code].status)
     bulk = await _execute(services, exchange, commands, is_atomic=True)
     headers = REPLAYED if bulk.replayed else ()
     if bulk.refusal is None:
-        return Reply(joined(bulk.results), JSON, bulk.status, headers)
+        results = (shown_answer(exchange.principal, answer) for answer in bulk.results)
+        return Reply(joined(results), JSON, bulk.status, headers)
     return Reply(bulk.refusal.body, CONTENT_TYPE, bulk.status, headers)
+
+
+def _permitted(principal: Principal, reading: Command | Answer) -> Command | Answer:
+    """Returns a command that the principal may execute, else the answer that its own route would return."""
+    if isinstance(reading, Answer) or (refusal := _refusal_of(principal, reading)) is None:
+        return reading
+    code, detail = refusal
+    return Answer(KINDS[code].status, problem_body(code, detail, request_id=reading.request_id))
+
+
+def _refusal_of(principal: Principal, command: Command) -> tuple[Code, str] | None:
+    scope = Scope(command.kind)
+    if not principal.has(scope):
+        return Code.FORBIDDEN, lacks_scope(scope)
+    if not principal.may_use(command.key.wallet_id):
+        return Code.WALLET_NOT_FOUND, no_such_wallet(command.key.wallet_id)
+    return None
 
 
 async def _execute(
@@ -135,6 +178,7 @@ ROUTES: Final = (
         method="POST",
         path="/operations",
         handler=run_operations,
+        access=Access.ANY_KEY,
         has_bulk_body=True,
         operation_id="runOperations",
         tag="money",

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from wallet.access.principal import Scope
 from wallet.api.contract.examples import EXAMPLE_REPORT
 from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.reply import Reply, json_reply
@@ -33,6 +34,7 @@ ROUTES: Final = (
         method="GET",
         path="/integrity",
         handler=get_integrity,
+        access=Scope.OPERATE,
         operation_id="getIntegrity",
         tag="operating",
         summary="Are the books right?",

@@ -3,6 +3,9 @@
 from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
+import msgspec
+
+from wallet.access.principal import Principal, Scope
 from wallet.api.contract.bodies import read_command
 from wallet.api.contract.commands import DEPOSIT, TRANSFER, WITHDRAW, CommandBody
 from wallet.api.contract.examples import (
@@ -21,7 +24,8 @@ from wallet.api.edge.exchange import Exchange
 from wallet.api.edge.trail_records import trail_record_of
 from wallet.api.services import Services
 from wallet.domain.identifiers import ID_PATTERN
-from wallet.ledger.requests import CommandFailed, NotExecuted, OutcomeUnknown
+from wallet.domain.wallet import no_such_wallet
+from wallet.ledger.requests import Answer, CommandFailed, NotExecuted, OutcomeUnknown
 
 REPLAYED: Final = (("Idempotency-Replayed", "true"),)
 
@@ -33,6 +37,9 @@ def _handler(body: CommandBody) -> Handler:
 
     async def execute(services: Services, exchange: Exchange) -> Reply:
         command = read_command(exchange, body)
+        if not exchange.principal.may_use(command.key.wallet_id):
+            exchange.request_id = command.request_id
+            raise Refused(Code.WALLET_NOT_FOUND, no_such_wallet(command.key.wallet_id))
         # Stored before the ledger is called: a 503 must name the key to retry with, also to a client that sent no key.
         key = exchange.request_id = command.request_id
         exchange.has_reached_ledger = True
@@ -43,13 +50,23 @@ def _handler(body: CommandBody) -> Handler:
         )
         exchange.is_recorded = True
         return Reply(
-            answer.body,
+            shown_answer(exchange.principal, answer).body,
             JSON if answer.success else CONTENT_TYPE,
             answer.status,
             REPLAYED if answer.replayed else (),
         )
 
     return execute
+
+
+def shown_answer(principal: Principal, answer: Answer) -> Answer:
+    """Returns an answer without the receiver's balance, unless the principal may read the receiver's wallet."""
+    if principal.may_read_all or not answer.success or b'"toBalance":' not in answer.body:
+        return answer
+    body = msgspec.json.decode(answer.body)
+    if principal.may_read(body["toWalletId"]):
+        return answer
+    return msgspec.structs.replace(answer, body=msgspec.json.encode(body | {"toBalance": None}))
 
 
 async def outcome_of(executing: Awaitable[Result], *, retry: str, retry_to_learn: str) -> Result:
@@ -100,6 +117,7 @@ def _route(body: CommandBody, *codes: Code, **described: Any) -> Route:
         method="POST",
         path=f"/wallet/{{id}}/{kind}",
         handler=_handler(body),
+        access=Scope(kind),
         operation_id=kind,
         tag="money",
         summary=kind.capitalize(),

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from wallet.access.principal import Access, Scope
 from wallet.api.contract.openapi import document
 from wallet.api.contract.problems import Code, Refused
 from wallet.api.contract.reply import Reply, json_reply
@@ -85,6 +86,7 @@ ROUTES: Final = (
         method="GET",
         path="/healthz",
         handler=get_alive,
+        access=Access.PUBLIC,
         operation_id="isAlive",
         tag="operating",
         summary="Liveness",
@@ -97,6 +99,7 @@ ROUTES: Final = (
         method="GET",
         path="/readyz",
         handler=get_ready,
+        access=Access.PUBLIC,
         operation_id="isReady",
         tag="operating",
         summary="Readiness",
@@ -110,6 +113,7 @@ ROUTES: Final = (
         method="GET",
         path="/metrics",
         handler=get_metrics,
+        access=Scope.OPERATE,
         operation_id="getMetrics",
         tag="operating",
         summary="Metrics",
@@ -118,11 +122,11 @@ ROUTES: Final = (
         content_type=METRICS_CONTENT_TYPE,
         codes=ANY,
     ),
-    Route(method="GET", path="/", handler=get_home),
-    Route(method="GET", path="/openapi.json", handler=get_document, aliases=("/docs-json",)),
+    Route(method="GET", path="/", handler=get_home, access=Access.PUBLIC),
+    Route(method="GET", path="/openapi.json", handler=get_document, access=Access.PUBLIC, aliases=("/docs-json",)),
 )
 SWAGGER_ROUTES: Final = (
-    Route(method="GET", path="/docs", handler=get_page, aliases=("/api",)),
-    Route(method="GET", path="/docs/assets/{name}", handler=get_asset),
+    Route(method="GET", path="/docs", handler=get_page, access=Access.PUBLIC, aliases=("/api",)),
+    Route(method="GET", path="/docs/assets/{name}", handler=get_asset, access=Access.PUBLIC),
 )
 """Served where ENABLE_SWAGGER is true."""

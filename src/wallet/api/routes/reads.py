@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from wallet.access.principal import Principal, Scope
 from wallet.api.contract.bodies import read_wallet_id
 from wallet.api.contract.examples import STATS
 from wallet.api.contract.paging import CURSOR, LIMIT, Order, page_reply, positive_number, read_page
@@ -20,6 +21,7 @@ from wallet.domain.money import ZERO, format_money
 from wallet.queries.reading import ReadFailed
 from wallet.queries.wallets import HistoryEvent, balance_of, history_of, stats_of
 
+_NO_WALLET: Final = WalletId("")
 BY_VERSION: Final = Order("v", positive_number)
 """The order of a history, newest first: a cursor contains the last version of a page."""
 
@@ -28,7 +30,7 @@ async def get_wallet(services: Services, exchange: Exchange) -> Reply:
     """Returns the current balance."""
     wallet_id = read_wallet_id(exchange)
     try:
-        balance = await balance_of(services.reads, wallet_id)
+        balance = await balance_of(services.reads, _shown(exchange, wallet_id))
     except ReadFailed as error:
         raise _unavailable(error) from None
     return json_reply(WalletResponse(wallet_id, format_money(balance or ZERO), balance is not None))
@@ -41,7 +43,11 @@ async def get_history(services: Services, exchange: Exchange) -> Reply:
     try:
         # One more event is read, to find out whether there is a next page.
         events = await history_of(
-            services.reads, wallet_id, limit=page.limit + 1, below_version=page.after, before=page.before
+            services.reads,
+            _shown(exchange, wallet_id),
+            limit=page.limit + 1,
+            below_version=page.after,
+            before=page.before,
         )
     except ReadFailed as error:
         raise _unavailable(error) from None
@@ -51,7 +57,7 @@ async def get_history(services: Services, exchange: Exchange) -> Reply:
         BY_VERSION,
         events,
         key_of=lambda event: event.version,
-        shape_of=partial(_history_item, wallet_id),
+        shape_of=partial(_history_item, exchange.principal, wallet_id),
     )
 
 
@@ -59,7 +65,7 @@ async def get_stats(services: Services, exchange: Exchange) -> Reply:
     """Returns the totals counted so far."""
     wallet_id = read_wallet_id(exchange)
     try:
-        stats = await stats_of(services.reads, wallet_id)
+        stats = await stats_of(services.reads, _shown(exchange, wallet_id))
     except ReadFailed as error:
         raise _unavailable(error) from None
     return json_reply(
@@ -71,7 +77,7 @@ async def get_stats(services: Services, exchange: Exchange) -> Reply:
             total_transferred_in=format_money(stats.total_transferred_in),
             last_activity_at=_known_time(stats.last_activity_at),
             suspicious=stats.is_suspicious,
-            suspicious_reason=stats.suspicious_reason,
+            suspicious_reason=stats.suspicious_reason if exchange.principal.has(Scope.RISK) else None,
             created_at=_known_time(stats.created_at),
             updated_at=_known_time(stats.updated_at),
             as_of=_known_time(stats.as_of),
@@ -79,19 +85,37 @@ async def get_stats(services: Services, exchange: Exchange) -> Reply:
     )
 
 
+def _shown(exchange: Exchange, wallet_id: WalletId) -> WalletId:
+    """Returns the wallet to read: for one that the key may not use, one that never exists, which takes as long."""
+    return wallet_id if exchange.principal.may_use(wallet_id) else _NO_WALLET
+
+
 def _known_time(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
 
 
-def _history_item(wallet_id: WalletId, event: HistoryEvent) -> HistoryItem:
+def _history_item(principal: Principal, wallet_id: WalletId, event: HistoryEvent) -> HistoryItem:
     return HistoryItem(
         id=str(event.event_id),
         wallet_id=wallet_id,
         transfer_id=None if event.transfer_id is None else str(event.transfer_id),
         type=event.type,
         occurred_at=format_time(event.occurred_at),
-        payload=msgspec.Raw(event.payload_json.encode()),
+        payload=msgspec.Raw(_shown_payload(principal, wallet_id, event)),
     )
+
+
+def _shown_payload(principal: Principal, wallet_id: WalletId, event: HistoryEvent) -> bytes:
+    """Returns the payload. In an event that a transfer caused in its receiver's history the sender's key is null,
+    unless the principal may read the sender's wallet.
+    """
+    if principal.may_read_all:
+        return event.payload_json.encode()
+    payload = msgspec.json.decode(event.payload_json)
+    sender = payload.get("fromWalletId", event.created_by_wallet_id)
+    if sender is None or sender == wallet_id or principal.may_read(sender):
+        return event.payload_json.encode()
+    return msgspec.json.encode(payload | {"requestId": None})
 
 
 def _unavailable(error: ReadFailed) -> Refused:
@@ -116,6 +140,7 @@ ROUTES: Final = (
         method="GET",
         path="/wallet/{id}",
         handler=get_wallet,
+        access=Scope.READ,
         operation_id="getWallet",
         tag="reading",
         summary="Balance",
@@ -130,6 +155,7 @@ ROUTES: Final = (
         method="GET",
         path="/wallet/{id}/history",
         handler=get_history,
+        access=Scope.READ,
         operation_id="getHistory",
         tag="reading",
         summary="History",
@@ -144,6 +170,7 @@ ROUTES: Final = (
         method="GET",
         path="/wallet/{id}/stats",
         handler=get_stats,
+        access=Scope.READ,
         operation_id="getStats",
         tag="reading",
         summary="Statistics",

@@ -39,6 +39,15 @@ def monkey(
         float,
         typer.Option(help="How long to retry without progress.", parser=duration, metavar="SECONDS"),
     ] = 30.0,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WALLET_KEY",
+            metavar="KEY",
+            help="The API key to send, where the service needs one, with the scopes read, deposit, withdraw, transfer. "
+            "Better in the environment than on the command line, which other users can see.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Stress a wallet service with random money, then prove that none was lost.
@@ -62,6 +71,7 @@ def monkey(
         seed=random.SystemRandom().randrange(SEEDS) if seed is None else seed,
         run_id=secrets.token_hex(4),
         patience_seconds=patience,
+        api_key=key,
     )
     sys.exit(run_on_screen(options, as_json=as_json))
 

@@ -1,0 +1,170 @@
+"""Creates, lists, revokes and rotates API keys. Each change increases the version that the apis watch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from wallet.access.principal import Principal, RateLimit, Scope
+from wallet.access.tokens import KeyId, Token, new_token
+from wallet.postgres.connections import Connection
+from wallet.postgres.statements import load_statements
+
+SQL: Final = load_statements("wallet.access", "access.sql")
+BULK_MAX: Final = 2
+"""How many bulk requests of a key run at the same time, unless the key says otherwise."""
+
+
+class NoSuchKey(Exception):
+    """There is no API key with this id; `wallet key list` shows all."""
+
+
+class KeyIsRevoked(Exception):
+    """The API key is revoked or has expired, so it can't be rotated; create another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A row of api_keys, with PostgreSQL's time when it was read."""
+
+    key_id: KeyId
+    secret_sha256: bytes
+    name: str
+    scopes: list[str]
+    prefixes: list[str]
+    rate: float | None
+    burst: int | None
+    bulk_max: int
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str | None
+    replaces: KeyId | None
+    last_used_at: datetime | None
+    now: datetime
+
+    @property
+    def state(self) -> str:
+        """Returns `active`, `revoked` or `expired`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= self.now else "active"
+
+    @property
+    def principal(self) -> Principal:
+        """Returns what the key may do. A scope that only a newer version knows is ignored."""
+        scopes = frozenset(Scope(scope) for scope in self.scopes if scope in set(Scope))
+        limit = None if self.rate is None or self.burst is None else RateLimit(self.rate, self.burst)
+        return Principal(self.key_id, scopes, tuple(self.prefixes), limit, self.bulk_max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """The description of a key to create. `lifetime` is None for a key that does not expire."""
+
+    name: str
+    scopes: tuple[Scope, ...]
+    prefixes: tuple[str, ...] = ()
+    limit: RateLimit | None = None
+    bulk_max: int = BULK_MAX
+    lifetime: timedelta | None = None
+    is_test: bool = False
+
+
+async def create_key(connection: Connection, new: NewKey, *, actor: str) -> Token:
+    """Store a new key. Returns its text, which is stored nowhere."""
+    token = new_token(is_test=new.is_test)
+    async with connection.transaction():
+        now = await connection.fetchval("select now()")
+        await _insert(
+            connection,
+            token,
+            name=new.name,
+            scopes=new.scopes,
+            prefixes=new.prefixes,
+            limit=new.limit,
+            bulk_max=new.bulk_max,
+            actor=actor,
+            expires_at=None if new.lifetime is None else now + new.lifetime,
+            replaces=None,
+        )
+    return token
+
+
+async def list_keys(connection: Connection) -> list[ApiKey]:
+    """Returns every key, oldest first."""
+    return [ApiKey(**row) for row in await connection.fetch(SQL.read_keys)]
+
+
+async def revoke_key(connection: Connection, key_id: KeyId, *, actor: str) -> ApiKey:
+    """Revoke a key. Returns the key as it was before. Raises NoSuchKey."""
+    async with connection.transaction():
+        key = await _lock(connection, key_id)
+        await connection.execute(SQL.revoke_key, key_id, actor)
+        await connection.execute(SQL.raise_version)
+    return key
+
+
+async def rotate_key(connection: Connection, key_id: KeyId, *, grace: timedelta, actor: str) -> tuple[ApiKey, Token]:
+    """Create a key with the same permissions; the old one is valid for `grace` more.
+
+    Returns the old key and the text of the new one. Raises NoSuchKey or KeyIsRevoked.
+    """
+    async with connection.transaction():
+        key = await _lock(connection, key_id)
+        if key.state != "active":
+            raise KeyIsRevoked(f"The API key {key_id} is {key.state}, so it can't be rotated; create another one.")
+        principal = key.principal
+        token = new_token(is_test=False)
+        await _insert(
+            connection,
+            token,
+            name=key.name,
+            scopes=principal.scopes,
+            prefixes=principal.prefixes,
+            limit=principal.limit,
+            bulk_max=key.bulk_max,
+            actor=actor,
+            expires_at=None if key.expires_at is None else key.now + (key.expires_at - key.created_at),
+            replaces=key_id,
+        )
+        await connection.execute(SQL.expire_key, key_id, grace)
+    return key, token
+
+
+async def _lock(connection: Connection, key_id: KeyId) -> ApiKey:
+    row = await connection.fetchrow(SQL.lock_key, key_id)
+    if row is None:
+        raise NoSuchKey(f"There is no API key {key_id!r}; `wallet key list` shows all.")
+    return ApiKey(**row)
+
+
+async def _insert(
+    connection: Connection,
+    token: Token,
+    *,
+    name: str,
+    scopes: Iterable[Scope],
+    prefixes: Iterable[str],
+    limit: RateLimit | None,
+    bulk_max: int,
+    actor: str,
+    expires_at: datetime | None,
+    replaces: KeyId | None,
+) -> None:
+    await connection.execute(
+        SQL.insert_key,
+        token.key_id,
+        token.digest,
+        name,
+        sorted(scopes),
+        list(prefixes),
+        limit and limit.rate,
+        limit and limit.burst,
+        bulk_max,
+        actor,
+        expires_at,
+        replaces,
+    )
+    await connection.execute(SQL.raise_version)
