@@ -122,7 +122,9 @@ async def api_parts(
 async def _open_gate(settings: Settings, host: str, stack: AsyncExitStack) -> Gate:
     """Returns the gate of an api that listens on this address; its keys are kept current until the stack ends."""
     keyring = Keyring()
-    session = await stack.enter_async_context(Session(settings.dsn, application_name="wallet api keys"))
+    session = await stack.enter_async_context(
+        Session(settings.dsn, application_name="wallet api keys", needs_migrations=False)
+    )
     await refresh_once(keyring, session)
     refreshing = asyncio.create_task(keep_current(keyring, session), name="API keys")
     stack.callback(refreshing.cancel)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -13,13 +13,18 @@ from tests.support.api import RunningApi, head, running_api
 from tests.support.database import connected, fetch_rows, fetch_value
 from tests.support.raw_http import RawAnswer
 from tests.support.waiting import eventually
+from wallet.access import keyring
 from wallet.access.limits import IN_FLIGHT_MAX, WRONG_KEYS
-from wallet.access.principal import Access, RateLimit, Scope
+from wallet.access.principal import Access, Principal, RateLimit, Scope
 from wallet.access.store import NewKey, create_key, list_keys, revoke_key, rotate_key
 from wallet.access.tokens import KeyId, Token, new_token
 from wallet.api.app import ROUTES
 from wallet.api.contract.route import Route
 from wallet.api.routes.pages import SWAGGER_ROUTES
+from wallet.api.services import Executes
+from wallet.domain.commands import Command
+from wallet.ledger.requests import Answer, BulkAnswer
+from wallet.trail.records import TrailRecord
 
 EVERY_SCOPE = tuple(Scope)
 ACTOR = "test"
@@ -237,9 +242,7 @@ async def test_a_rotated_key_is_valid_until_its_grace_ends_and_the_new_one_has_i
     async with connected(database_url) as connection, running_api(database_url) as api:
         _, fresh = await rotate_key(connection, old.key_id, grace=timedelta(hours=1), actor=ACTOR)
         first, second = await list_keys(connection)
-        assert second.principal == first.principal.__class__(
-            fresh.key_id, first.principal.scopes, first.principal.prefixes, first.principal.limit, 2
-        )
+        assert second.principal == Principal(fresh.key_id, frozenset({Scope.READ}), ("shop:",), RateLimit(5.0, 10))
         assert (second.replaces, first.state, second.state) == (old.key_id, "active", "active")
         await eventually(partial(_is_served, api, bearer(fresh)))
         assert await _is_served(api, bearer(old))
@@ -281,3 +284,56 @@ async def test_the_secret_is_not_in_the_database(database_url: str) -> None:
     assert token.key_id in text
     assert token.text not in text
     assert token.text.rpartition("_")[2] not in text
+
+
+async def test_keys_that_cannot_be_read_for_long_are_not_trusted_and_the_refusal_speaks_of_this_attempt_only(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api_with_key(database_url) as (api, token):
+        assert (await api.get("/wallet/x", bearer(token))).status == 200
+        monkeypatch.setattr(keyring, "STALE_SECONDS", 0.0)
+        for answer in (
+            await api.get("/wallet/x", bearer(token)),
+            await api.post("/wallet/x/deposit", DEPOSIT % "d", bearer(token)),
+        ):
+            assert result(answer) == (503, "unavailable")
+            assert "This attempt had no effect." in answer.json["detail"]
+        assert (await api.get("/healthz")).status == 200
+
+
+class ClientsSeen:
+    """The ledger, noting who the client of each bulk request is in the limits."""
+
+    def __init__(self, inner: Executes, seen: list[str]) -> None:
+        self._inner = inner
+        self._seen = seen
+
+    async def execute(self, command: Command, record: TrailRecord) -> Answer:
+        return await self._inner.execute(command, record)
+
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
+        self._seen.append(client)
+        return await self._inner.execute_bulk(commands, record, client=client, is_atomic=is_atomic)
+
+
+async def test_bulk_requests_take_turns_by_key_and_without_keys_by_address(database_url: str) -> None:
+    seen: list[str] = []
+    operations = [{"type": "deposit", "walletId": "a", "requestId": "1", "amount": "1"}]
+    body = json.dumps({"mode": "independent", "operations": operations})
+    async with running_api(database_url, around_ledger=lambda ledger: ClientsSeen(ledger, seen)) as api:
+        assert (await api.post("/operations", body)).status == 200
+        keys = [await new_key(database_url) for _ in range(2)]
+        for key in keys:
+            await eventually(partial(_is_refused, api))
+            await eventually(partial(_is_served, api, bearer(key)))
+            assert (await api.post("/operations", body, bearer(key))).status == 200
+    assert seen == ["127.0.0.1", *(f"key {key.key_id}" for key in keys)]
+
+
+async def test_a_database_before_its_migration_has_no_key(empty_database_url: str) -> None:
+    async with running_api(empty_database_url) as api:
+        assert (await api.get("/metrics")).status == 200
+    async with running_api(empty_database_url, auth="required") as api:
+        assert result(await api.get("/metrics")) == UNAUTHENTICATED

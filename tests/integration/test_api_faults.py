@@ -42,11 +42,13 @@ class Failing:
             raise error
         return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
         error, self._error = self._error, None
         if error is not None:
             raise error
-        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, client=client, is_atomic=is_atomic)
 
 
 class Paused:
@@ -62,10 +64,12 @@ class Paused:
         await self.may_go.wait()
         return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
         self.asked.set()
         await self.may_go.wait()
-        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, client=client, is_atomic=is_atomic)
 
 
 async def trail_rows(database_url: str) -> list[tuple[int, str | None]]:

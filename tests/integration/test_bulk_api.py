@@ -319,10 +319,12 @@ class FailingInBulk:
     async def execute(self, command: Command, record: TrailRecord) -> Answer:
         return await self._inner.execute(command, record)
 
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
         if self._errors:
             raise self._errors.pop()
-        return await self._inner.execute_bulk(commands, record, is_atomic=is_atomic)
+        return await self._inner.execute_bulk(commands, record, client=client, is_atomic=is_atomic)
 
 
 @pytest.mark.parametrize("mode", ["independent", "atomic"])

@@ -16,6 +16,7 @@ from wallet.domain.identifiers import ApiAuditId, RequestId, TransferId, WalletI
 from wallet.ledger.ledger import Ledger
 from wallet.ledger.requests import Answer, BulkAnswer
 from wallet.postgres.connections import open_pool
+from wallet.runtime.addresses import client_of
 from wallet.trail.records import TrailRecord
 
 CLOCK_DIFFERENCE_MAX_SECONDS = 60.0
@@ -73,7 +74,7 @@ async def send_bulk(ledger: Ledger, commands: Sequence[Command], *, is_atomic: b
         audit_of(commands[0]), api_audit_id=uuid7(), wallet_id=None, request_id=None, url="/operations"
     )
     same = [msgspec.structs.replace(command, api_audit_id=record.api_audit_id) for command in commands]
-    return await ledger.execute_bulk(same, record, is_atomic=is_atomic)
+    return await ledger.execute_bulk(same, record, client=client_of(record.client_ip), is_atomic=is_atomic)
 
 
 @asynccontextmanager

@@ -7,19 +7,17 @@ select version, (select count(*) from api_keys) as key_count from api_keys_versi
 update api_keys_version set version = version + 1
 
 -- name: read_keys
-select k.key_id, k.secret_sha256, k.name, k.scopes, k.prefixes, k.rate, k.burst, k.bulk_max, k.created_at, k.created_by,
-    k.expires_at, k.revoked_at, k.revoked_by, k.replaces, k.last_used_at, clock_timestamp() as now
+select /* key_columns */
 from api_keys k
 order by k.created_at, k.key_id
 
 -- name: insert_key
-insert into api_keys (key_id, secret_sha256, name, scopes, prefixes, rate, burst, bulk_max, created_at, created_by,
-    expires_at, replaces)
-values ($1, $2, $3, $4, $5, $6, $7, $8, now(), $9, $10, $11)
+insert into api_keys (key_id, secret_sha256, name, scopes, prefixes, rate, burst, created_at, created_by, expires_at,
+    replaces)
+values ($1, $2, $3, $4, $5, $6, $7, now(), $8, $9, $10)
 
 -- name: lock_key
-select k.key_id, k.secret_sha256, k.name, k.scopes, k.prefixes, k.rate, k.burst, k.bulk_max, k.created_at, k.created_by,
-    k.expires_at, k.revoked_at, k.revoked_by, k.replaces, k.last_used_at, clock_timestamp() as now
+select /* key_columns */
 from api_keys k
 where k.key_id = $1
 for update

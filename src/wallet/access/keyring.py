@@ -12,6 +12,7 @@ from time import monotonic, time
 from typing import Final
 
 import structlog
+from asyncpg import UndefinedTableError
 
 from wallet.access.principal import Principal
 from wallet.access.store import SQL, ApiKey, list_keys
@@ -19,7 +20,7 @@ from wallet.access.tokens import KeyId, digest_of
 from wallet.domain.money import Value
 from wallet.postgres.connections import Connection
 from wallet.postgres.errors import DATABASE_ERRORS
-from wallet.postgres.session import NotMigrated, Session
+from wallet.postgres.session import Session
 
 REFRESH_SECONDS: Final = 1.0
 READ_SECONDS_MAX: Final = 2.0
@@ -62,9 +63,17 @@ class Keyring:
         return known.principal
 
     async def refresh(self, connection: Connection) -> None:
-        """Read the keys if they changed. Raises DATABASE_ERRORS."""
+        """Read the keys if they changed. Raises DATABASE_ERRORS.
+
+        A database that does not have the tables yet, before its migration, has no key.
+        """
         began_at = monotonic()
-        row = await connection.fetchrow(SQL.read_version)
+        try:
+            row = await connection.fetchrow(SQL.read_version)
+        except UndefinedTableError:
+            self._keep([])
+            self.has_keys, self._version, self._read_at = False, None, began_at
+            return
         assert row is not None, "the only row of api_keys_version is missing"
         if row["version"] != self._version:
             self._keep(await list_keys(connection))
@@ -97,7 +106,7 @@ async def keep_current(keyring: Keyring, session: Session) -> None:
         await refresh_once(keyring, session)
         if monotonic() - noted_at >= NOTE_USE_SECONDS:
             noted_at = monotonic()
-            with suppress(*DATABASE_ERRORS, NotMigrated):
+            with suppress(*DATABASE_ERRORS):
                 async with asyncio.timeout(READ_SECONDS_MAX):
                     await keyring.note_use(await session.connection())
         await asyncio.sleep(REFRESH_SECONDS)
@@ -108,6 +117,6 @@ async def refresh_once(keyring: Keyring, session: Session) -> None:
     try:
         async with asyncio.timeout(READ_SECONDS_MAX):
             await keyring.refresh(await session.connection())
-    except (*DATABASE_ERRORS, NotMigrated) as error:
+    except DATABASE_ERRORS as error:
         session.drop()
         _log.warning("keys_not_refreshed", error=repr(error))

@@ -53,7 +53,6 @@ class Principal(Value, frozen=True):
     scopes: frozenset[Scope]
     prefixes: tuple[str, ...] = ()
     limit: RateLimit | None = None
-    bulk_max: int = 2
 
     def has(self, scope: Scope) -> bool:
         """Returns whether it has the scope."""

@@ -1,7 +1,7 @@
 """Creates, lists, revokes and rotates API keys. Each change increases the version that the apis watch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -9,10 +9,6 @@ from wallet.access.principal import Principal, RateLimit, Scope
 from wallet.access.tokens import KeyId, Token, new_token
 from wallet.postgres.connections import Connection
 from wallet.postgres.statements import load_statements
-
-SQL: Final = load_statements("wallet.access", "access.sql")
-BULK_MAX: Final = 2
-"""How many bulk requests of a key run at the same time, unless the key says otherwise."""
 
 
 class NoSuchKey(Exception):
@@ -34,7 +30,6 @@ class ApiKey:
     prefixes: list[str]
     rate: float | None
     burst: int | None
-    bulk_max: int
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -56,7 +51,11 @@ class ApiKey:
         """Returns what the key may do. A scope that only a newer version knows is ignored."""
         scopes = frozenset(Scope(scope) for scope in self.scopes if scope in set(Scope))
         limit = None if self.rate is None or self.burst is None else RateLimit(self.rate, self.burst)
-        return Principal(self.key_id, scopes, tuple(self.prefixes), limit, self.bulk_max)
+        return Principal(self.key_id, scopes, tuple(self.prefixes), limit)
+
+
+_COLUMNS: Final = ", ".join(f"k.{field.name}" for field in fields(ApiKey) if field.name != "now")
+SQL: Final = load_statements("wallet.access", "access.sql", key_columns=f"{_COLUMNS}, clock_timestamp() as now")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,6 @@ class NewKey:
     scopes: tuple[Scope, ...]
     prefixes: tuple[str, ...] = ()
     limit: RateLimit | None = None
-    bulk_max: int = BULK_MAX
     lifetime: timedelta | None = None
     is_test: bool = False
 
@@ -84,7 +82,6 @@ async def create_key(connection: Connection, new: NewKey, *, actor: str) -> Toke
             scopes=new.scopes,
             prefixes=new.prefixes,
             limit=new.limit,
-            bulk_max=new.bulk_max,
             actor=actor,
             expires_at=None if new.lifetime is None else now + new.lifetime,
             replaces=None,
@@ -124,7 +121,6 @@ async def rotate_key(connection: Connection, key_id: KeyId, *, grace: timedelta,
             scopes=principal.scopes,
             prefixes=principal.prefixes,
             limit=principal.limit,
-            bulk_max=key.bulk_max,
             actor=actor,
             expires_at=None if key.expires_at is None else key.now + (key.expires_at - key.created_at),
             replaces=key_id,
@@ -148,7 +144,6 @@ async def _insert(
     scopes: Iterable[Scope],
     prefixes: Iterable[str],
     limit: RateLimit | None,
-    bulk_max: int,
     actor: str,
     expires_at: datetime | None,
     replaces: KeyId | None,
@@ -162,7 +157,6 @@ async def _insert(
         list(prefixes),
         limit and limit.rate,
         limit and limit.burst,
-        bulk_max,
         actor,
         expires_at,
         replaces,

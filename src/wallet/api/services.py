@@ -33,7 +33,9 @@ class Executes(Protocol):
         """Execute a command and return its answer. Raises NotExecuted, OutcomeUnknown or CommandFailed."""
         ...
 
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
         """Execute the commands of one request, in order. Raises what `execute` raises."""
         ...
 

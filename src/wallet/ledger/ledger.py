@@ -31,7 +31,6 @@ from wallet.ledger.requests import (
 from wallet.ledger.saga import Recovery, Saga
 from wallet.ledger.transaction import BatchMode
 from wallet.postgres.connections import Pool
-from wallet.runtime.addresses import client_of
 from wallet.runtime.loop import TIMER_SLACK_SECONDS
 from wallet.runtime.metrics import Gauge
 from wallet.trail.records import TrailRecord
@@ -107,7 +106,9 @@ class Ledger:
             attempt.decisions = completed.decisions
         return answer
 
-    async def execute_bulk(self, commands: Sequence[Command], record: TrailRecord, *, is_atomic: bool) -> BulkAnswer:
+    async def execute_bulk(
+        self, commands: Sequence[Command], record: TrailRecord, *, client: str, is_atomic: bool
+    ) -> BulkAnswer:
         """Execute the commands of one request, in order and in one batch. Raises the same errors as `execute`.
 
         Independent: each command has its own outcome. Atomic: all commands take effect, or none; their keys must be
@@ -115,12 +116,13 @@ class Ledger:
         concurrently, after the other commands. An exception then means that the client must send the whole request
         again.
 
-        Each client address may have a few bulk requests under way; its further ones wait for their turn.
+        Each client may have a few bulk requests under way; its further ones wait for their turn. A client is an API key
+        or, without keys, an address.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         kind = RequestKind.ATOMIC if is_atomic else RequestKind.INDEPENDENT
         with self._attempts.attempt(tuple(command.key for command in commands)) as attempt:
-            async with self._bulk_turns.turn(client_of(record.client_ip), deadline, len(commands)):
+            async with self._bulk_turns.turn(client, deadline, len(commands)):
                 completed = await self._enqueue(tuple(commands), record, deadline, kind)
                 answer = await self._finish_bulk(commands, completed, deadline)
             attempt.decisions = completed.decisions

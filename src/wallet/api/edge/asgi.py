@@ -164,7 +164,9 @@ class Edge:
         if refused.code is Code.NOT_EXECUTED and exchange.route == UNMATCHED_ROUTE:
             wallet_id = exchange.path_values.get("id", "")
             known_id = WalletId(wallet_id) if is_id(wallet_id) else None
-            if self._services.may_concern(known_id, exchange.request_id):
+            # Whether somebody's key is in use on a wallet that the principal may not use must not show.
+            is_foreign = wallet_id != "" and not exchange.principal.may_use(wallet_id)
+            if not is_foreign and self._services.may_concern(known_id, exchange.request_id):
                 detail = f"{refused.detail} An earlier attempt with this key may still take effect."
                 return Refused(Code.OUTCOME_UNKNOWN, detail, headers=refused.headers)
         return refused

@@ -44,7 +44,8 @@ class Exchange:
     """A request: what the client sent, its ids, and what the handlers found out about it.
 
     The edge creates it, passes it to the handler, and then logs, counts and records from it. `path_values` are the
-    variable parts of the path. `client` identifies the client in limits. `parameters` are those of the query, once
+    variable parts of the path. `client` identifies the client in limits: its address or, with a
+    key, the key. `parameters` are those of the query, once
     their names are checked. `body_length` and `body_sha256` cover everything that was read, which can be more than
     `body` keeps.
     """

@@ -23,6 +23,8 @@ from wallet.api.edge.exchange import Exchange
 AuthMode = Literal["auto", "required", "off"]
 
 _SCHEME: Final = "bearer "
+_NO_EFFECT: Final = "This attempt had no effect."
+"""Not "nothing moved": an earlier attempt with the same key may still take effect."""
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="wallet"'}
 
@@ -53,7 +55,7 @@ class Gate:
         if access is Access.PUBLIC or self._mode == "off":
             return
         if self._mode == "auto" and not self._keyring.is_known:
-            raise Refused(Code.UNAVAILABLE, "The API keys can't be read now. Nothing was done. Try again.")
+            raise Refused(Code.UNAVAILABLE, f"The API keys can't be read now. {_NO_EFFECT} Try again.")
         if self._mode == "auto" and self._is_loopback and not self._keyring.has_keys:
             _expect_name_of_loopback(exchange)
             return
@@ -66,6 +68,7 @@ class Gate:
             _expect_room(self._rates.take(principal.key_id, principal.limit), "this API key sent too many requests")
         _expect_room(self._in_flight.begin(principal.key_id), "too many requests of this API key are in flight")
         exchange.principal = principal
+        exchange.client = f"key {principal.key_id}"
 
     def leave(self, exchange: Exchange) -> None:
         """Count the end of a request."""
@@ -78,7 +81,7 @@ class Gate:
         if given[: len(_SCHEME)].lower() != _SCHEME:
             raise _unauthenticated("An API key is required: send it as `Authorization: Bearer wlt_…`.")
         if not self._keyring.is_known:
-            raise Refused(Code.UNAVAILABLE, "The API keys can't be read now. Nothing was done. Try again.")
+            raise Refused(Code.UNAVAILABLE, f"The API keys can't be read now. {_NO_EFFECT} Try again.")
         text = given[len(_SCHEME) :].strip()
         principal = self._keyring.find(text)
         if principal is None:
@@ -97,7 +100,7 @@ def expect_scope(principal: Principal, scope: Scope) -> None:
 
 def lacks_scope(scope: Scope) -> str:
     """Returns the text of a refusal that names the missing scope."""
-    return f"The API key lacks the scope `{scope}`. Nothing was done."
+    return f"The API key lacks the scope `{scope}`. {_NO_EFFECT}"
 
 
 def _unauthenticated(detail: str) -> Refused:
@@ -113,7 +116,7 @@ def _expect_room(found: TooMany | None, reason: str) -> None:
             "RateLimit-Remaining": "0",
             "RateLimit-Reset": seconds,
         }
-        detail = f"{reason[0].upper()}{reason[1:]}. Nothing was done. Send it again in {seconds} s."
+        detail = f"{reason[0].upper()}{reason[1:]}. {_NO_EFFECT} Send it again in {seconds} s."
         raise Refused(Code.RATE_LIMITED, detail, headers=headers)
 
 

@@ -57,7 +57,8 @@ async def run_operations(services: Services, exchange: Exchange) -> Reply:
 
 def _turn_came_too_late(services: Services, exchange: Exchange, raw: bytes) -> Refused:
     readings = read_each(read_bulk_body(raw).operations, exchange.api_audit_id)
-    keys = (each.key for each in readings if not isinstance(each, Answer))
+    principal = exchange.principal
+    keys = [each.key for each in readings if not isinstance(each, Answer) and _refusal_of(principal, each) is None]
     code = Code.OUTCOME_UNKNOWN if any(services.may_concern(*key) for key in keys) else Code.NOT_EXECUTED
     return Refused(code, f"The deadline passed before the request's turn came. {NO_EFFECT} {SEND_AGAIN}")
 
@@ -120,7 +121,7 @@ async def _execute(
 ) -> BulkAnswer:
     exchange.has_reached_ledger = True
     bulk = await outcome_of(
-        services.ledger.execute_bulk(commands, trail_record_of(exchange), is_atomic=is_atomic),
+        services.ledger.execute_bulk(commands, trail_record_of(exchange), client=exchange.client, is_atomic=is_atomic),
         retry=SEND_AGAIN,
         retry_to_learn="Send the whole request again to learn which; each operation takes effect at most once.",
     )
@@ -169,7 +170,8 @@ position of the refused operation in `index`, and is stored for every key. Each 
 a request that differs, or that mixes used and new keys, is answered 422. This mode is not available if \
 `TRANSFER_MODE` is `stepwise`.
 
-Two requests of one client address run at a time; further ones wait for their turn until the deadline. Single requests \
+Two requests of one API key (without keys, of one client address) run at a time; further ones wait for their turn \
+until the deadline. Single requests \
 on the same wallets go before a request that waits.
 """
 

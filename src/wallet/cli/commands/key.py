@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wallet.access.principal import DESCRIPTIONS, RateLimit, Scope
-from wallet.access.store import BULK_MAX, ApiKey, NewKey, create_key, list_keys, revoke_key, rotate_key
+from wallet.access.store import ApiKey, NewKey, create_key, list_keys, revoke_key, rotate_key
 from wallet.access.tokens import KeyId, Token
 from wallet.cli.app import Panel, app
 from wallet.cli.errands import EXIT_DONE, give_up, print_json, run_errand
@@ -64,7 +64,6 @@ Prefixes = Annotated[
 ]
 Rate = Annotated[float | None, typer.Option(parser=duration, metavar="N", help="Requests a second, on average.")]
 Burst = Annotated[int | None, typer.Option(parser=between(1), metavar="N", help="Requests at once; with --rate.")]
-BulkMax = Annotated[int, typer.Option(parser=between(1, 100), metavar="N", help="Bulk requests at the same time.")]
 Days = Annotated[float | None, typer.Option("--days", parser=duration, metavar="DAYS", help="How long it is valid.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id in the list.")]
 Result = TypeVar("Result")
@@ -77,7 +76,6 @@ def create(
     prefixes: Prefixes = None,
     rate: Rate = None,
     burst: Burst = None,
-    bulk_max: BulkMax = BULK_MAX,
     days: Days = None,
     is_test: Annotated[bool, typer.Option("--test", help="Mark it as a key for tests: wlt_test_….")] = False,
     actor: Actor = None,
@@ -106,7 +104,6 @@ def create(
         scopes=tuple(dict.fromkeys(scopes)),
         prefixes=tuple(dict.fromkeys(prefixes or ())),
         limit=limit,
-        bulk_max=bulk_max,
         lifetime=lifetime,
         is_test=is_test,
     )
@@ -214,7 +211,6 @@ def _key_object(each: ApiKey) -> dict[str, object]:
         "prefixes": each.prefixes,
         "rate": each.rate,
         "burst": each.burst,
-        "bulkMax": each.bulk_max,
         "createdAt": each.created_at.isoformat(),
         "createdBy": each.created_by,
         "expiresAt": _iso(each.expires_at),

@@ -8,7 +8,6 @@ create table api_keys (
     prefixes text[] not null,
     rate double precision,
     burst integer,
-    bulk_max integer not null,
     created_at timestamptz not null,
     created_by text not null,
     expires_at timestamptz,
@@ -22,7 +21,7 @@ create table api_keys (
     constraint api_keys_secret_length check (octet_length(secret_sha256) = 32),
     constraint api_keys_name_length check (char_length(name) between 1 and 100),
     constraint api_keys_scopes_any check (cardinality(scopes) > 0),
-    constraint api_keys_limits check (rate > 0 and burst > 0 and bulk_max > 0),
+    constraint api_keys_limits check (rate > 0 and burst > 0),
     constraint api_keys_rate_has_burst check ((rate is null) = (burst is null)),
     constraint api_keys_revoked_by check ((revoked_at is null) = (revoked_by is null))
 );
