@@ -53,7 +53,8 @@ async def session(
 class Session:
     """One connection that one task uses at a time. After a failure call `drop`; the next use opens another one.
 
-    If `needs_migrations` is false, it also works on a database that lacks a migration: its user may not need it.
+    If `needs_migrations` is false, it also works on a database that lacks a migration, for statements that do not
+    need that migration.
     """
 
     def __init__(

@@ -100,7 +100,7 @@ class GroupHandler:
         self._rules = rules
         self._metrics = metrics
         self.handled = asyncio.Event()
-        """Set after each group; whoever waits for it clears it."""
+        """Set after each group. The task that waits for it clears it."""
 
     async def handle(
         self,
