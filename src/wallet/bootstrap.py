@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from wallet.access.keyring import Keyring, keep_current, refresh_once
+from wallet.access.keyring import Keyring, kept_current
 from wallet.api.admin import admin_listener
 from wallet.api.app import ROUTES, create_app
 from wallet.api.contract import openapi
@@ -90,7 +90,7 @@ async def api_parts(
             lane_count=LANE_COUNT if process_number is None else SHARED_LANE_COUNT,
             clock_difference_max_seconds=settings.clock_difference_max_seconds,
         )
-        gate = await _open_gate(settings, host, stack)
+        gate = await _open_gate(settings, host, stop, stack)
         metrics = Metrics("api", process_number=process_number)
         readiness = Health(health)
         metrics.ask(QUEUE_DEPTH, lambda: ledger.waiting_count)
@@ -119,15 +119,13 @@ async def api_parts(
             await running
 
 
-async def _open_gate(settings: Settings, host: str, stack: AsyncExitStack) -> Gate:
+async def _open_gate(settings: Settings, host: str, stop: asyncio.Event, stack: AsyncExitStack) -> Gate:
     """Returns the gate of an api that listens on this address; its keys are kept current until the stack ends."""
     keyring = Keyring()
     session = await stack.enter_async_context(
         Session(settings.dsn, application_name="wallet api keys", needs_migrations=False)
     )
-    await refresh_once(keyring, session)
-    refreshing = asyncio.create_task(keep_current(keyring, session), name="API keys")
-    stack.callback(refreshing.cancel)
+    await stack.enter_async_context(kept_current(keyring, session, stop))
     return Gate(keyring, mode=settings.auth, is_loopback=is_loopback(host))
 
 
@@ -141,8 +139,8 @@ async def run_api(
     async with api_parts(settings, stop, host=host, process_number=process_number) as parts:
         if parts.gate.is_unprotected:
             raise Unprotected(
-                f"There is no API key, so nobody could be served on {host}: create one with `wallet key create`, or "
-                "set AUTH=off if a proxy in front of this api checks every request."
+                f"There is no API key, so nobody could be served on {host}: create one with `wallet key create` (for "
+                "`wallet up`: while it runs without --host), or set AUTH=off if a proxy in front checks every request."
             )
         await serve(
             parts.app,

@@ -3,15 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
 import pytest
 
-from tests.support.api import RunningApi, head, running_api
+from tests.support.api import RunningApi, head, post, running_api
 from tests.support.database import connected, fetch_rows, fetch_value
-from tests.support.raw_http import RawAnswer
+from tests.support.raw_http import RawAnswer, raw_connection
 from tests.support.waiting import eventually
 from wallet.access import keyring
 from wallet.access.limits import IN_FLIGHT_MAX, WRONG_KEYS
@@ -166,6 +166,8 @@ async def test_in_bulk_a_foreign_wallet_and_a_missing_scope_refuse_their_operati
             refused = await api.post("/operations", json.dumps({"mode": "atomic", "operations": atomic}), key)
             assert result(refused) == wanted
             assert refused.json["index"] == 1
+    # The independent request and the atomic one with a foreign wallet; no row for the one without the scope.
+    assert await fetch_value(database_url, "select array_agg(status order by status) from api_audit") == [200, 404]
     assert [tuple(row) for row in await fetch_rows(database_url, "select wallet_id, request_id from operations")] == [
         ("shop:1", "1")
     ]
@@ -337,3 +339,37 @@ async def test_a_database_before_its_migration_has_no_key(empty_database_url: st
         assert (await api.get("/metrics")).status == 200
     async with running_api(empty_database_url, auth="required") as api:
         assert result(await api.get("/metrics")) == UNAUTHENTICATED
+
+
+async def test_a_process_that_has_seen_a_key_serves_nobody_without_one_whatever_becomes_of_its_database(
+    database_url: str,
+) -> None:
+    async with api_with_key(database_url) as (api, token), connected(database_url) as connection:
+        assert await _is_served(api, bearer(token))
+        await connection.execute("drop table api_keys_version, api_keys")
+        await eventually(partial(_is_refused, api, bearer(token)))
+        assert await _is_refused(api)
+
+
+async def test_a_bug_in_reading_the_keys_stops_the_api_and_is_raised(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve_until_stopped() -> None:
+        async with api_with_key(database_url) as (api, token), connected(database_url) as connection:
+            monkeypatch.setattr(keyring, "list_keys", lambda _connection: 1 / 0)
+            await revoke_key(connection, token.key_id, actor=ACTOR)
+            await eventually(api.stop.is_set)
+
+    with pytest.raises(ZeroDivisionError):
+        await serve_until_stopped()
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 300_000])
+async def test_the_body_of_a_refused_request_is_never_read_as_the_next_request(database_url: str, size: int) -> None:
+    smuggled = head("GET", "/healthz").decode() + "x" * size
+    async with api_with_key(database_url) as (api, _), raw_connection(api.port) as connection:
+        await connection.send(post("/wallet/a/deposit", smuggled))
+        assert result(await connection.answer()) == UNAUTHENTICATED
+        with suppress(OSError, asyncio.IncompleteReadError):  # After a long body the server closes the connection.
+            await connection.send(head("GET", "/readyz"))
+            assert "checks" in (await connection.answer()).json

@@ -60,6 +60,14 @@ async def test_a_key_is_created_shown_once_listed_rotated_and_revoked(key: KeyCo
     everything = [table, *logs, str(await fetch_rows(database_url, "select k::text from api_keys k"))]
     assert not any(secret in place for secret in (text, text.rpartition("_")[2]) for place in everything)
     assert "can't be rotated" in key.run("rotate", key_id, exit_code=2)
+    assert all(f'"event":"api_key_{what}"' in "".join(logs) for what in ("created", "rotated"))
+
+
+def test_a_key_for_tests_has_a_successor_for_tests_and_only_one(key: KeyCommand) -> None:
+    created = key.json("create", "--name", "x", "--scope", "read", "--test")
+    rotated = key.json("rotate", str(created["id"]))
+    assert str(rotated["key"]).startswith("wlt_test_")
+    assert f"rotate its successor {rotated['id']}" in key.run("rotate", str(created["id"]), exit_code=2)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,10 @@ async def test_a_key_is_created_shown_once_listed_rotated_and_revoked(key: KeyCo
         (("create", "--name", "x" * 101, "--scope", "read"), "101 characters"),
         (("create", "--name", "x", "--scope", "read", "--prefix", "a b"), "not the beginning of a wallet id"),
         (("create", "--name", "x", "--scope", "read", "--burst", "5"), "--burst needs --rate"),
-        (("create", "--name", "x", "--scope", "read", "--rate", "0"), "more than 0"),
+        (("create", "--name", "x", "--scope", "read", "--rate", "0"), "at least 0.001"),
+        (("create", "--name", "x", "--scope", "read", "--days", "1e300"), "at most 36,500"),
+        (("create", "--name", "x", "--scope", "read", "--rate", "5", "--burst", "9999999999"), "at most 1,000,000"),
+        (("rotate", "x", "--grace-hours", "1e300"), "at most 876,000"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from wallet.access.principal import Scope
 from wallet.cli.commands.contracts import settings_documents, write_settings_documents
 from wallet.runtime.settings import Settings, with_settings_table
 
@@ -39,3 +40,8 @@ def test_a_changed_document_is_written_again_and_other_text_stays(tmp_path: Path
 def test_a_document_without_the_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="no place for the table"):
         with_settings_table("# Another document\n")
+
+
+def test_the_readme_names_every_scope() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## API keys")[2].partition("\n## ")[0]
+    assert all(f"`{scope}`" in section for scope in Scope)

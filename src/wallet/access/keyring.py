@@ -2,13 +2,17 @@
 
 The version is read every second, and all keys after a change, so a revocation takes effect within REFRESH_SECONDS and
 one read. If the version can't be read for STALE_SECONDS, no key can be trusted any more. When a key was last used is
-stored once a minute.
+stored once a minute; a stop loses the last minute of it.
+
+A process that has seen a key never serves requests without one again, even if it is connected to a database that has no
+keys, for example an old backup.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from time import monotonic, time
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -31,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class _Known(Value, frozen=True):
-    """A key that is not revoked, and the time in seconds since 1970 at which it expires."""
+    """A key that is not revoked, and the monotonic time at which it expires: a changed clock revives no key."""
 
     principal: Principal
     expires_at: float
@@ -46,7 +50,6 @@ class Keyring:
         self._by_digest: dict[bytes, _Known] = {}
         self._version: int | None = None
         self._read_at = float("-inf")
-        self._clock_ahead_seconds = 0.0
         self._used: dict[KeyId, datetime] = {}
 
     @property
@@ -57,7 +60,7 @@ class Keyring:
     def find(self, text: str) -> Principal | None:
         """Returns the principal of a valid key, else None."""
         known = self._by_digest.get(digest_of(text))
-        if known is None or known.expires_at <= time() + self._clock_ahead_seconds:
+        if known is None or known.expires_at <= monotonic():
             return None
         self._used[known.principal.key_id] = datetime.now(UTC)
         return known.principal
@@ -71,14 +74,13 @@ class Keyring:
         try:
             row = await connection.fetchrow(SQL.read_version)
         except UndefinedTableError:
-            self._keep([])
-            self.has_keys, self._version, self._read_at = False, None, began_at
-            return
-        assert row is not None, "the only row of api_keys_version is missing"
-        if row["version"] != self._version:
-            self._keep(await list_keys(connection))
-            self.has_keys = row["key_count"] > 0
-            self._version = row["version"]
+            self._keep([], began_at)
+            self._version = None
+        else:
+            assert row is not None, "the only row of api_keys_version is missing"
+            if row["version"] != self._version:
+                self._keep(await list_keys(connection), began_at)
+                self._version = row["version"]
         self._read_at = began_at
 
     async def note_use(self, connection: Connection) -> None:
@@ -87,36 +89,64 @@ class Keyring:
         if used:
             await connection.execute(SQL.note_use, list(used), list(used.values()))
 
-    def _keep(self, keys: list[ApiKey]) -> None:
+    def _keep(self, keys: list[ApiKey], began_at: float) -> None:
+        self.has_keys |= bool(keys)
         self._by_digest = {
-            key.secret_sha256: _Known(
-                key.principal, float("inf") if key.expires_at is None else key.expires_at.timestamp()
-            )
+            key.secret_sha256: _Known(key.principal, began_at + key.seconds_left)
             for key in keys
             if key.state == "active"
         }
-        if keys:
-            self._clock_ahead_seconds = keys[0].now.timestamp() - time()
 
 
-async def keep_current(keyring: Keyring, session: Session) -> None:
-    """Refresh the keys until cancelled. The database may be unavailable at any time."""
-    noted_at = monotonic()
-    while True:
-        await refresh_once(keyring, session)
-        if monotonic() - noted_at >= NOTE_USE_SECONDS:
-            noted_at = monotonic()
-            with suppress(*DATABASE_ERRORS):
-                async with asyncio.timeout(READ_SECONDS_MAX):
-                    await keyring.note_use(await session.connection())
-        await asyncio.sleep(REFRESH_SECONDS)
+@asynccontextmanager
+async def kept_current(keyring: Keyring, session: Session, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Try to read the keys, then refresh them inside the block. The database may be unavailable at any time.
 
-
-async def refresh_once(keyring: Keyring, session: Session) -> None:
-    """Try to refresh the keys. If that fails, the keys stay as they are."""
+    If a bug ends the refreshing, `stop` is set, and the error is raised at the end of the block: a process must not run
+    on with keys that it can't refresh.
+    """
+    refresher = _Refresher(keyring, session)
+    await refresher.refresh()
+    refreshing = asyncio.create_task(refresher.run(), name="API keys")
+    refreshing.add_done_callback(lambda _task: stop.set())
     try:
-        async with asyncio.timeout(READ_SECONDS_MAX):
-            await keyring.refresh(await session.connection())
-    except DATABASE_ERRORS as error:
-        session.drop()
-        _log.warning("keys_not_refreshed", error=repr(error))
+        yield
+    finally:
+        refreshing.cancel()
+        with suppress(asyncio.CancelledError):
+            await refreshing
+
+
+class _Refresher:
+    """Refreshes the keys of one process. Logs when that fails for the first time, and when it succeeds again."""
+
+    def __init__(self, keyring: Keyring, session: Session) -> None:
+        self._keyring = keyring
+        self._session = session
+        self._noted_at = monotonic()
+        self._is_failing = False
+
+    async def run(self) -> None:
+        """Refresh every second, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Try to refresh the keys. If that fails, the keys stay as they are until they are stale."""
+        try:
+            async with asyncio.timeout(READ_SECONDS_MAX):
+                connection = await self._session.connection()
+                await self._keyring.refresh(connection)
+                if monotonic() - self._noted_at >= NOTE_USE_SECONDS:
+                    self._noted_at = monotonic()
+                    await self._keyring.note_use(connection)
+        except DATABASE_ERRORS as error:
+            self._session.drop()
+            if not self._is_failing:
+                _log.warning("keys_not_refreshed", error=repr(error))
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                _log.info("keys_refreshed_again")
+            self._is_failing = False

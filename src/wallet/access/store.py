@@ -1,9 +1,10 @@
 """Creates, lists, revokes and rotates API keys. Each change increases the version that the apis watch."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
+
+import structlog
 
 from wallet.access.principal import Principal, RateLimit, Scope
 from wallet.access.tokens import KeyId, Token, new_token
@@ -15,8 +16,8 @@ class NoSuchKey(Exception):
     """There is no API key with this id; `wallet key list` shows all."""
 
 
-class KeyIsRevoked(Exception):
-    """The API key is revoked or has expired, so it can't be rotated; create another one."""
+class CannotRotate(Exception):
+    """The API key is not valid any more, or it was rotated before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class ApiKey:
     key_id: KeyId
     secret_sha256: bytes
     name: str
+    is_test: bool
     scopes: list[str]
     prefixes: list[str]
     rate: float | None
@@ -47,6 +49,11 @@ class ApiKey:
         return "expired" if self.expires_at is not None and self.expires_at <= self.now else "active"
 
     @property
+    def seconds_left(self) -> float:
+        """Returns how long after its reading the key expires; infinity if it does not."""
+        return float("inf") if self.expires_at is None else (self.expires_at - self.now).total_seconds()
+
+    @property
     def principal(self) -> Principal:
         """Returns what the key may do. A scope that only a newer version knows is ignored."""
         scopes = frozenset(Scope(scope) for scope in self.scopes if scope in set(Scope))
@@ -54,6 +61,7 @@ class ApiKey:
         return Principal(self.key_id, scopes, tuple(self.prefixes), limit)
 
 
+_log = structlog.get_logger()
 _COLUMNS: Final = ", ".join(f"k.{field.name}" for field in fields(ApiKey) if field.name != "now")
 SQL: Final = load_statements("wallet.access", "access.sql", key_columns=f"{_COLUMNS}, clock_timestamp() as now")
 
@@ -74,18 +82,21 @@ async def create_key(connection: Connection, new: NewKey, *, actor: str) -> Toke
     """Store a new key. Returns its text, which is stored nowhere."""
     token = new_token(is_test=new.is_test)
     async with connection.transaction():
-        now = await connection.fetchval("select now()")
-        await _insert(
-            connection,
-            token,
-            name=new.name,
-            scopes=new.scopes,
-            prefixes=new.prefixes,
-            limit=new.limit,
-            actor=actor,
-            expires_at=None if new.lifetime is None else now + new.lifetime,
-            replaces=None,
+        await connection.execute(
+            SQL.insert_key,
+            token.key_id,
+            token.digest,
+            new.name,
+            new.is_test,
+            sorted(new.scopes),
+            list(new.prefixes),
+            new.limit and new.limit.rate,
+            new.limit and new.limit.burst,
+            actor,
+            new.lifetime,
         )
+        await connection.execute(SQL.raise_version)
+    _log.info("api_key_created", key_id=token.key_id, scopes=sorted(new.scopes), prefixes=new.prefixes, actor=actor)
     return token
 
 
@@ -100,32 +111,27 @@ async def revoke_key(connection: Connection, key_id: KeyId, *, actor: str) -> Ap
         key = await _lock(connection, key_id)
         await connection.execute(SQL.revoke_key, key_id, actor)
         await connection.execute(SQL.raise_version)
+    _log.info("api_key_revoked", key_id=key_id, actor=actor)
     return key
 
 
 async def rotate_key(connection: Connection, key_id: KeyId, *, grace: timedelta, actor: str) -> tuple[ApiKey, Token]:
     """Create a key with the same permissions; the old one is valid for `grace` more.
 
-    Returns the old key and the text of the new one. Raises NoSuchKey or KeyIsRevoked.
+    Returns the old key and the text of the new one. Raises NoSuchKey or CannotRotate.
     """
     async with connection.transaction():
         key = await _lock(connection, key_id)
         if key.state != "active":
-            raise KeyIsRevoked(f"The API key {key_id} is {key.state}, so it can't be rotated; create another one.")
-        principal = key.principal
-        token = new_token(is_test=False)
-        await _insert(
-            connection,
-            token,
-            name=key.name,
-            scopes=principal.scopes,
-            prefixes=principal.prefixes,
-            limit=principal.limit,
-            actor=actor,
-            expires_at=None if key.expires_at is None else key.now + (key.expires_at - key.created_at),
-            replaces=key_id,
-        )
+            raise CannotRotate(f"The API key {key_id} is {key.state}, so it can't be rotated; create another one.")
+        successor_id = await connection.fetchval(SQL.read_successor, key_id)
+        if successor_id is not None:
+            raise CannotRotate(f"The API key {key_id} can't be rotated twice; rotate its successor {successor_id}.")
+        token = new_token(is_test=key.is_test)
+        await connection.execute(SQL.insert_successor, token.key_id, token.digest, key_id, actor)
         await connection.execute(SQL.expire_key, key_id, grace)
+        await connection.execute(SQL.raise_version)
+    _log.info("api_key_rotated", key_id=key_id, successor_id=token.key_id, actor=actor)
     return key, token
 
 
@@ -134,31 +140,3 @@ async def _lock(connection: Connection, key_id: KeyId) -> ApiKey:
     if row is None:
         raise NoSuchKey(f"There is no API key {key_id!r}; `wallet key list` shows all.")
     return ApiKey(**row)
-
-
-async def _insert(
-    connection: Connection,
-    token: Token,
-    *,
-    name: str,
-    scopes: Iterable[Scope],
-    prefixes: Iterable[str],
-    limit: RateLimit | None,
-    actor: str,
-    expires_at: datetime | None,
-    replaces: KeyId | None,
-) -> None:
-    await connection.execute(
-        SQL.insert_key,
-        token.key_id,
-        token.digest,
-        name,
-        sorted(scopes),
-        list(prefixes),
-        limit and limit.rate,
-        limit and limit.burst,
-        actor,
-        expires_at,
-        replaces,
-    )
-    await connection.execute(SQL.raise_version)

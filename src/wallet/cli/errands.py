@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, assert_never
 import structlog
 import typer
 
-from wallet.access.store import KeyIsRevoked, NoSuchKey
+from wallet.access.store import CannotRotate, NoSuchKey
 from wallet.cli.running_up import NoDatabase
 from wallet.dead_letters.reading import NoSuchDeadLetter
 from wallet.integrity.checks.heads import HeadsUnreadable
@@ -113,8 +113,8 @@ class CannotLog(Exception):
 
 _WRONG_CALLS: Final = (
     CannotLog,
+    CannotRotate,
     HeadsUnreadable,
-    KeyIsRevoked,
     NoDatabase,
     NoSuchDeadLetter,
     NoSuchKey,

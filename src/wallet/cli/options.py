@@ -35,6 +35,18 @@ def between(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def number_between(least: float, most: float) -> Callable[[str], float]:
+    """Returns the parser of a number within limits."""
+
+    def parse(value: str) -> float:
+        number = duration(value)
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{value} is not allowed: it must be at least {least:g} and at most {most:,.0f}.")
+        return number
+
+    return parse
+
+
 def duration(value: str) -> float:
     """Parses a number of seconds or minutes, 0 or more."""
     try:

@@ -139,8 +139,10 @@ class Refused(Exception):
         *,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        index: int | None = None,
     ) -> None:
         super().__init__(detail)
+        self.index = index
         self.code = code
         self.detail = detail
         self.errors = errors
@@ -153,7 +155,7 @@ class Refused(Exception):
 
     def body(self, request_id: RequestId | None) -> bytes:
         """Returns the problem document."""
-        return problem_body(self.code, self.detail, request_id=request_id, errors=self.errors)
+        return problem_body(self.code, self.detail, request_id=request_id, errors=self.errors, index=self.index)
 
 
 def problem_body(

@@ -84,13 +84,8 @@ async def _run_atomic(services: Services, exchange: Exchange, operations: Sequen
     for index, command in enumerate(commands):
         if (refusal := _refusal_of(exchange.principal, command)) is not None:
             code, detail = refusal
-            body = problem_body(
-                code,
-                f"Operation {index}: {detail} No operation of this request took effect.",
-                request_id=command.request_id,
-                index=index,
-            )
-            return Reply(body, CONTENT_TYPE, KINDS[code].status)
+            exchange.request_id = command.request_id
+            raise Refused(code, f"Operation {index}: {detail} No operation of this request took effect.", index=index)
     bulk = await _execute(services, exchange, commands, is_atomic=True)
     headers = REPLAYED if bulk.replayed else ()
     if bulk.refusal is None:

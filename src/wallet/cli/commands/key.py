@@ -23,7 +23,7 @@ from wallet.cli.options import (
     between,
     checked_text,
     decisions_logged,
-    duration,
+    number_between,
     printable,
     user_of_this_process,
 )
@@ -35,6 +35,8 @@ from wallet.runtime.settings import load_settings
 
 NAME_CHARACTERS_MAX: Final = 100
 GRACE_HOURS: Final = 24.0
+DAYS_MAX: Final = 36_500
+LIMIT_MAX: Final = 1_000_000
 
 key = typer.Typer(
     help="API keys: who may use the api, and for what. The secret is shown once, when the key is created.",
@@ -62,9 +64,17 @@ Prefixes = Annotated[
         "like one that does not exist.",
     ),
 ]
-Rate = Annotated[float | None, typer.Option(parser=duration, metavar="N", help="Requests a second, on average.")]
-Burst = Annotated[int | None, typer.Option(parser=between(1), metavar="N", help="Requests at once; with --rate.")]
-Days = Annotated[float | None, typer.Option("--days", parser=duration, metavar="DAYS", help="How long it is valid.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(parser=number_between(0.001, LIMIT_MAX), metavar="N", help="Requests a second, on average."),
+]
+Burst = Annotated[
+    int | None, typer.Option(parser=between(1, LIMIT_MAX), metavar="N", help="Requests at once; with --rate.")
+]
+Days = Annotated[
+    float | None,
+    typer.Option("--days", parser=number_between(0, DAYS_MAX), metavar="DAYS", help="How long it is valid."),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id in the list.")]
 Result = TypeVar("Result")
 
@@ -90,8 +100,6 @@ def create(
     """
     if len(name) > NAME_CHARACTERS_MAX:
         give_up(f"--name has {len(name)} characters; at most {NAME_CHARACTERS_MAX} are kept.")
-    if rate == 0:
-        give_up("--rate must be more than 0.")
     if burst is not None and rate is None:
         give_up("--burst needs --rate: it says how many requests may come at once.")
     for prefix in prefixes or ():
@@ -152,7 +160,10 @@ def revoke(key_id: Id, actor: Actor = None, as_json: AsJson = False, data: DataD
 def rotate(
     key_id: Id,
     grace_hours: Annotated[
-        float, typer.Option(parser=duration, metavar="HOURS", help="How long the old key stays valid.")
+        float,
+        typer.Option(
+            parser=number_between(0, DAYS_MAX * 24), metavar="HOURS", help="How long the old key stays valid."
+        ),
     ] = GRACE_HOURS,
     actor: Actor = None,
     as_json: AsJson = False,

@@ -4,6 +4,7 @@ create table api_keys (
     key_id text not null,
     secret_sha256 bytea not null,
     name text not null,
+    is_test boolean not null,
     scopes text[] not null,
     prefixes text[] not null,
     rate double precision,
